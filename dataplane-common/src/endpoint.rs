@@ -1,0 +1,28 @@
+//! A container, as the data path sees it.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::net::{Ipv4Be, MacAddr};
+
+/// One slot of the endpoint table, found by the index in a route [`Entry`](crate::route::Entry).
+///
+/// A slot does not change while a route points to it: a container that comes back with the same address
+/// gets a new slot, and the route is switched with one store.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Endpoint {
+    /// The container's address.
+    pub address: Ipv4Be,
+    /// The host side of its veth.
+    pub ifindex: u32,
+    /// MTU of the veth, in bytes of IP packet.
+    pub mtu: u32,
+    /// MAC of the container's side of the veth.
+    pub mac: MacAddr,
+    /// MAC of the host's side: what ARP requests are answered with.
+    pub gateway_mac: MacAddr,
+    /// Fills the slot to 32 bytes, so that an index is a shift.
+    pub reserved: [u32; 2],
+}
+
+const _: () = assert!(size_of::<Endpoint>() == 32);

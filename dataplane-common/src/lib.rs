@@ -1,0 +1,17 @@
+//! What the BPF programs and the daemon must agree on, each thing once: the layouts of the maps, the
+//! names, the reasons, and the pure functions that both sides run.
+//!
+//! Everything here is `no_std` and free of side effects, so that the host can test it.
+
+#![cfg_attr(not(test), no_std)]
+
+pub mod checksum;
+pub mod endpoint;
+pub mod names;
+pub mod net;
+pub mod next_hop;
+pub mod reason;
+pub mod route;
+pub mod stats;
+pub mod trace;
+pub mod trie;

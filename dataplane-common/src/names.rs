@@ -1,0 +1,40 @@
+//! Names and numbers by which the two sides, and two runs of the daemon, find each other's things.
+
+/// Version of every layout in this crate and of the maps' shapes; stored beside the pinned maps.
+///
+/// It changes with any change that makes an older map unreadable. A daemon that finds another version
+/// rebuilds the maps instead of reading them.
+pub const LAYOUT_VERSION: u32 = 1;
+
+/// Map of one value: the root of the route table.
+pub const MAP_ROUTE_ROOT: &str = "ROUTE_ROOT";
+/// Array of maps: the slabs of the route table.
+pub const MAP_ROUTE_SLABS: &str = "ROUTE_SLABS";
+/// Array of [`Endpoint`](crate::endpoint::Endpoint).
+pub const MAP_ENDPOINTS: &str = "ENDPOINTS";
+/// Array of [`NextHop`](crate::next_hop::NextHop).
+pub const MAP_NEXT_HOPS: &str = "NEXT_HOPS";
+/// Per-CPU array of [`HookCounters`](crate::stats::HookCounters), by hook.
+pub const MAP_COUNTERS: &str = "COUNTERS";
+/// Map of one [`TraceLog`](crate::trace::TraceLog).
+pub const MAP_TRACE_LOG: &str = "TRACE_LOG";
+
+/// The maps that outlive the daemon, and so are pinned.
+pub const PINNED_MAPS: &[&str] =
+    &[MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_ENDPOINTS, MAP_NEXT_HOPS, MAP_COUNTERS];
+
+/// Load-time constant: 1 in the traced copies of the programs.
+pub const GLOBAL_TRACE: &str = "TRACE";
+
+/// Program at tc ingress of a workload veth.
+pub const PROGRAM_FROM_CONTAINER: &str = "from_container";
+/// Program at tc ingress of an uplink.
+pub const PROGRAM_FROM_UPLINK: &str = "from_uplink";
+
+/// `rtm_protocol` of the routes that the daemon writes into the kernel's table.
+///
+/// 0 to 4 are the kernel's, and the registered ones of `rtnetlink.h` and iproute2's `rt_protos` are left out.
+pub const ROUTE_PROTOCOL: u8 = 171;
+
+/// Next-hop slots: distinct pairs of router and uplink, not routes.
+pub const MAX_NEXT_HOPS: u32 = 16_384;

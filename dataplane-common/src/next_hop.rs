@@ -1,0 +1,25 @@
+//! The next router on the way to another node or to the outside.
+
+use bytemuck::{Pod, Zeroable};
+
+use crate::net::Ipv4Be;
+
+/// One slot of the next-hop table, found by the index in a route [`Entry`](crate::route::Entry).
+///
+/// It holds no MAC address: the kernel's neighbour table is asked for each packet (`bpf_redirect_neigh`),
+/// so that it can never be stale, with or without a running daemon. As with endpoints, a slot does not
+/// change while a route points to it.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct NextHop {
+    /// The router's address; [`Ipv4Be::UNSPECIFIED`] where destinations are on the link themselves.
+    pub gateway: Ipv4Be,
+    /// The uplink.
+    pub ifindex: u32,
+    /// MTU of the uplink, or of the route where that is smaller, in bytes of IP packet.
+    pub mtu: u32,
+    /// Fills the slot to 16 bytes, so that an index is a shift.
+    pub reserved: u32,
+}
+
+const _: () = assert!(size_of::<NextHop>() == 16);

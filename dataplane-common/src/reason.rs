@@ -1,0 +1,109 @@
+//! Why a packet's walk ended: one table makes the enum, its texts and the rows of the counters.
+
+/// What an ending means for the packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// BPF carried or answered the packet.
+    Forward,
+    /// The kernel's own stack goes on with the packet.
+    Pass,
+    /// The packet is gone.
+    Drop,
+}
+
+impl Class {
+    /// The class as text: `forward`, `pass` or `drop`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Forward => "forward",
+            Self::Pass => "pass",
+            Self::Drop => "drop",
+        }
+    }
+}
+
+macro_rules! reasons {
+    ($($number:literal $variant:ident $class:ident $name:literal $text:literal,)+) => {
+        /// Why a packet's walk ended.
+        ///
+        /// The numbers are part of the map layout and of `--json` output: the table grows only at its end.
+        #[repr(u32)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum Reason {
+            $(#[doc = $text] $variant = $number,)+
+        }
+
+        impl Reason {
+            /// Every reason, in the order of their numbers.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// The reason with that number, if there is one.
+            #[inline(always)]
+            pub const fn from_number(number: u32) -> Option<Self> {
+                match number {
+                    $($number => Some(Self::$variant),)+
+                    _ => None,
+                }
+            }
+
+            /// What the ending means for the packet.
+            #[inline(always)]
+            pub const fn class(self) -> Class {
+                match self { $(Self::$variant => Class::$class,)+ }
+            }
+
+            /// The name used by `dataplane drops`, in JSON and in the documentation.
+            pub const fn name(self) -> &'static str {
+                match self { $(Self::$variant => $name,)+ }
+            }
+
+            /// One sentence for a person.
+            pub const fn text(self) -> &'static str {
+                match self { $(Self::$variant => $text,)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    0 Delivered Forward "delivered" "handed to the container's own device on this node",
+    1 Forwarded Forward "forwarded" "sent to the next hop by an uplink",
+    2 ArpAnswered Forward "arp-answered" "an ARP request of a container, answered with the veth's own MAC",
+    3 SpoofedSource Drop "spoofed-source" "the source address is not that of an endpoint on this interface",
+    4 NoEndpoint Drop "no-endpoint" "the destination lies in a block of this node, and no container has it",
+    5 Malformed Drop "malformed" "the header is cut short, or its version or lengths contradict each other",
+    6 BadChecksum Drop "bad-checksum" "the IPv4 header checksum is wrong",
+    7 ToHost Pass "to-host" "the destination is an address of the node itself",
+    8 Multicast Pass "multicast" "the destination is a multicast group (224.0.0.0/4)",
+    9 Broadcast Pass "broadcast" "the destination is a broadcast address",
+    10 LinkLocal Pass "link-local" "the destination is link-local (169.254.0.0/16), which is never forwarded here",
+    11 Reserved Pass "reserved" "the source or the destination is an address that no packet on the wire may have",
+    12 IpOptions Pass "ip-options" "the header has IP options, which the kernel processes",
+    13 TtlExpired Pass "ttl-expired" "the TTL ends here; the kernel answers with ICMP time exceeded",
+    14 TooBig Pass "too-big" "larger than the next link takes; the kernel fragments it or answers frag-needed",
+    15 NoRoute Pass "no-route" "no route in the data path's table; the kernel decides",
+    16 KernelRoute Pass "kernel-route" "the kernel has a route of its own for this destination that BPF does not carry",
+    17 NotLocal Pass "not-local" "came in by an uplink and is not for a container of this node",
+    18 Vlan Pass "vlan" "the frame carries a VLAN tag; it is for the VLAN's own device",
+    19 Ipv6 Pass "ipv6" "IPv6, which this data path does not carry yet",
+    20 OtherProtocol Pass "other-protocol" "neither IPv4, IPv6 nor ARP",
+    21 OtherHost Pass "other-host" "the frame is not addressed to this machine's MAC",
+    22 Arp Pass "arp" "ARP that is the kernel's to handle: replies, probes, or by an uplink",
+    23 NoNextHop Pass "no-next-hop" "the route's next hop is not reachable by an uplink; the kernel decides",
+    24 TableFault Pass "table-fault" "a table entry points nowhere: a fault of the data path, please report it",
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_dense_and_names_are_unique() {
+        for (number, reason) in Reason::ALL.iter().enumerate() {
+            assert_eq!(*reason as usize, number);
+            assert_eq!(Reason::from_number(number as u32), Some(*reason));
+            assert_eq!(Reason::ALL.iter().filter(|r| r.name() == reason.name()).count(), 1);
+        }
+        assert_eq!(Reason::from_number(Reason::ALL.len() as u32), None);
+    }
+}

@@ -1,0 +1,4 @@
+//! Everything that touches the kernel: BPF objects, maps, hooks, pins and netlink.
+
+pub mod netlink;
+pub mod table;

@@ -1,0 +1,4 @@
+//! The node daemon as a library: what `dataplane run` does, and what its tests drive.
+
+pub mod config;
+pub mod kernel;

@@ -1,0 +1,2 @@
+//! `dataplane`: see the library.
+fn main() {}
