@@ -1,4 +1,46 @@
+//! The BPF programs: entry points only. A packet's walk is in `hook`, its end in `verdict`.
+
 #![no_std]
 #![no_main]
+#![expect(missing_docs, reason = "the classifier macro wraps the functions in undocumented ones")]
+
+mod arp;
+mod endpoint;
+mod ethernet;
+mod hook;
+mod ipv4;
+mod next_hop;
+mod observe;
+mod packet;
+mod route;
+mod verdict;
+
+use aya_ebpf::{macros::classifier, programs::TcContext};
+use dataplane_common::stats::Hook;
+
+use crate::packet::Packet;
+
+/// tc ingress of a workload veth.
+#[classifier]
+pub fn from_container(ctx: TcContext) -> i32 {
+    let packet = Packet::new(&ctx);
+    verdict::finish(Hook::FromContainer, &packet, hook::from_container::walk(&packet))
+}
+
+/// tc ingress of an uplink.
+#[classifier]
+pub fn from_uplink(ctx: TcContext) -> i32 {
+    let packet = Packet::new(&ctx);
+    verdict::finish(Hook::FromUplink, &packet, hook::from_uplink::walk(&packet))
+}
+
+// bpf_redirect_peer and other helpers are open to any licence but this one is asked for by several more.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
 #[panic_handler]
-fn panic(_: &core::panic::PanicInfo) -> ! { loop {} }
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // SAFETY: the verifier proves that no panic can be reached: bounds are checked before each access.
+    unsafe { core::hint::unreachable_unchecked() }
+}

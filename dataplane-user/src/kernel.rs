@@ -1,4 +1,10 @@
 //! Everything that touches the kernel: BPF objects, maps, hooks, pins and netlink.
 
+pub mod attach;
+pub mod counters;
 pub mod netlink;
+pub mod object;
+pub mod pins;
+pub mod slots;
+pub mod sysctl;
 pub mod table;

@@ -1,4 +1,16 @@
 //! The node daemon as a library: what `dataplane run` does, and what its tests drive.
 
+pub mod cli;
+pub mod commands;
 pub mod config;
+pub mod control;
+pub mod daemon;
+pub mod datapath;
 pub mod kernel;
+pub mod log;
+pub mod rib;
+pub mod show;
+pub mod slow_path;
+pub mod source;
+pub mod trace;
+pub mod wanted;

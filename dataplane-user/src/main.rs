@@ -1,2 +1,80 @@
-//! `dataplane`: see the library.
-fn main() {}
+//! `dataplane`: the command line of the library.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Result;
+use clap::Parser as _;
+use dataplane::{
+    cli::{Cli, Command, EndpointCommand, RouteCommand},
+    commands,
+    config::{self, Config, Failure},
+    control::{Request, answers},
+    daemon, log, show,
+};
+
+/// Exit status for a bad configuration file; clap exits with the same for bad usage.
+const BAD_FILE: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match execute(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("dataplane: {error:#}");
+            let is_bad_file = error.downcast_ref::<Failure>().is_some();
+            ExitCode::from(if is_bad_file { BAD_FILE } else { 1 })
+        }
+    }
+}
+
+fn execute(cli: Cli) -> Result<ExitCode> {
+    let Cli { state_dir, json, command } = cli;
+    let asked = state_dir.clone().unwrap_or_else(|| config::DEFAULT_STATE_DIR.into());
+    match command {
+        Command::Run { config: file } => {
+            let config = load(&file, state_dir)?;
+            log::start(&config.log);
+            block_on(daemon::run(config, Some(file)))?;
+        }
+        Command::Check { config } => {
+            let valid = commands::check(&config, json)?;
+            return Ok(if valid { ExitCode::SUCCESS } else { ExitCode::from(BAD_FILE) });
+        }
+        Command::Status => commands::ask(&asked, json, &Request::Status, show::status)?,
+        Command::Endpoint(EndpointCommand::List) => commands::endpoint_list(&asked, json)?,
+        Command::Route(RouteCommand::List) => commands::route_list(&asked, json)?,
+        Command::Route(RouteCommand::Get { address }) => {
+            let request = Request::RouteGet { address };
+            commands::ask(&asked, json, &request, |answer: &answers::RouteGet| show::route_get(answer))?;
+        }
+        Command::Drops => commands::drops(&asked, json)?,
+        Command::Trace(arguments) => {
+            let request = Request::Trace(arguments.into());
+            commands::ask(&asked, json, &request, show::trace)?;
+        }
+        Command::Reload => commands::reload(&asked, json)?,
+        Command::Detach { config: file } => block_on(commands::detach(&load(&file, state_dir)?))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file's configuration; `--state-dir` goes before the file's.
+fn load(file: &Path, state_dir: Option<PathBuf>) -> Result<Config> {
+    let mut loaded = config::load(file)?;
+    for warning in &loaded.warnings {
+        eprintln!("dataplane: warning: {warning}");
+    }
+    if let Some(state_dir) = state_dir {
+        loaded.config.node.state_dir = state_dir;
+    }
+    Ok(loaded.config)
+}
+
+/// One thread does everything: the daemon waits nearly all the time.
+fn block_on(future: impl Future<Output = Result<()>>) -> Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    tokio::task::LocalSet::new().block_on(&runtime, future)
+}

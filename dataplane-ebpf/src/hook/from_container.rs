@@ -1,0 +1,34 @@
+//! A packet that a container sent.
+
+use dataplane_common::{reason::Reason, route::Target, trace::StepCode};
+
+use crate::{
+    arp, endpoint,
+    ethernet::{self, Payload},
+    hook::{deliver, forward},
+    ipv4, next_hop, observe,
+    packet::Packet,
+    route,
+    verdict::{Action, Walk},
+};
+
+/// The packet's walk.
+#[inline(always)]
+pub fn walk(packet: &Packet) -> Walk<Action> {
+    match ethernet::classify(packet)? {
+        Payload::Arp => return arp::answer(packet),
+        Payload::Ipv4 => {}
+    }
+    let ipv4 = ipv4::read(packet)?;
+    endpoint::of_source(ipv4.source, packet.ifindex())?;
+
+    let entry = route::lookup(ipv4.destination)?;
+    observe::step(StepCode::RouteLookup, [ipv4.destination.to_host(), entry.to_bits(), 0]);
+    match entry.target() {
+        Some(Target::Endpoint(index)) => deliver(packet, &ipv4, endpoint::get(index)?),
+        Some(Target::NextHop(index)) => forward(packet, &ipv4, next_hop::get(index)?),
+        Some(Target::Block) => Err(Reason::NoEndpoint),
+        Some(Target::Kernel(reason)) => Err(reason),
+        None => Err(if entry.is_none() { Reason::NoRoute } else { Reason::TableFault }),
+    }
+}

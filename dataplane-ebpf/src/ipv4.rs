@@ -1,0 +1,133 @@
+//! The IPv4 header: its checks, its TTL, and whether the packet fits a link.
+
+use dataplane_common::{checksum, net::Ipv4Be, reason::Reason, trace::StepCode};
+use network_types::{ip::Ipv4Hdr, tcp::TcpHdr};
+
+use crate::{
+    observe,
+    packet::{Header, Packet},
+    verdict::Walk,
+};
+
+const OFFSET: usize = 14;
+const HEADER: u32 = 20;
+const UDP_HEADER: u32 = 8;
+const PROTOCOL_TCP: u8 = 6;
+const PROTOCOL_UDP: u8 = 17;
+
+/// What the walk needs of the header.
+pub struct Ipv4 {
+    /// Source address.
+    pub source: Ipv4Be,
+    /// Destination address.
+    pub destination: Ipv4Be,
+    ttl: u8,
+    protocol: u8,
+    has_options: bool,
+}
+
+/// The header as the five words that its checksum is made of.
+#[repr(C, packed)]
+#[derive(Clone, Copy)]
+struct HeaderWords([u32; 5]);
+
+// SAFETY: packed words, every value of which is valid.
+unsafe impl Header for HeaderWords {}
+
+/// Reads the header and checks it as RFC 1812, section 5.2.2 asks, but for the checksum.
+#[inline(always)]
+pub fn read(packet: &Packet) -> Walk<Ipv4> {
+    let header = packet.header::<Ipv4Hdr>(OFFSET)?;
+    let version_and_length = header.vihl;
+    let ipv4 = Ipv4 {
+        source: Ipv4Be::from_wire(u32::from_ne_bytes(header.src_addr)),
+        destination: Ipv4Be::from_wire(u32::from_ne_bytes(header.dst_addr)),
+        ttl: header.ttl,
+        protocol: header.proto,
+        has_options: version_and_length != 0x45,
+    };
+    observe::step(
+        StepCode::Ipv4,
+        [
+            ipv4.source.to_host(),
+            ipv4.destination.to_host(),
+            u32::from(ipv4.ttl) << 8 | u32::from(ipv4.protocol),
+        ],
+    );
+    let header_length = u32::from(version_and_length & 0xf) * 4;
+    if version_and_length >> 4 != 4 || header_length < HEADER {
+        return Err(Reason::Malformed);
+    }
+    let total_length = u32::from(u16::from_be_bytes(header.tot_len));
+    let is_big_tcp = total_length == 0 && packet.gso_size() != 0; // too long for 16 bits: Linux 6.3
+    if !is_big_tcp && (total_length < header_length || total_length > packet.len() - OFFSET as u32) {
+        return Err(Reason::Malformed);
+    }
+    Ok(ipv4)
+}
+
+/// The checks of a packet that is to be forwarded: it must be addressed to this machine's MAC, intact, and
+/// plain enough to be forwarded without the kernel.
+#[inline(always)]
+pub fn check_forwardable(packet: &Packet, ipv4: &Ipv4) -> Walk<()> {
+    if !packet.is_for_this_host() {
+        return Err(Reason::OtherHost);
+    }
+    if ipv4.has_options {
+        return Err(Reason::IpOptions);
+    }
+    let words = packet.header::<HeaderWords>(OFFSET)?.0;
+    if !checksum::header_is_intact(&words) {
+        return Err(Reason::BadChecksum);
+    }
+    if ipv4.ttl <= 1 {
+        return Err(Reason::TtlExpired);
+    }
+    Ok(())
+}
+
+/// Whether the packet, or each segment of an aggregate, fits a link of that MTU.
+#[inline(always)]
+pub fn check_size(packet: &Packet, ipv4: &Ipv4, mtu: u32) -> Walk<()> {
+    let mut size = packet.len() - OFFSET as u32;
+    if size > mtu {
+        let payload = packet.gso_size();
+        if payload != 0 {
+            size = payload + HEADER + transport_header(packet, ipv4)?;
+        }
+    }
+    observe::step(StepCode::Size, [size, mtu, 0]);
+    if size > mtu { Err(Reason::TooBig) } else { Ok(()) }
+}
+
+/// Length of the transport header of an aggregate; what is neither TCP nor UDP is left to the kernel.
+#[inline(always)]
+fn transport_header(packet: &Packet, ipv4: &Ipv4) -> Walk<u32> {
+    match ipv4.protocol {
+        PROTOCOL_TCP => {
+            let Ok(tcp) = packet.header::<TcpHdr>(OFFSET + HEADER as usize) else {
+                return Err(Reason::TooBig);
+            };
+            Ok(u32::from(tcp.doff()) * 4)
+        }
+        PROTOCOL_UDP => Ok(UDP_HEADER),
+        _ => Err(Reason::TooBig),
+    }
+}
+
+/// Takes one from the TTL and sets the checksum accordingly (RFC 1812, section 5.3.1).
+#[inline(always)]
+pub fn decrement_ttl(packet: &Packet) -> Walk<()> {
+    let header = packet.header::<Ipv4Hdr>(OFFSET)?;
+    header.ttl -= 1;
+    header.check = checksum::after_ttl_decrement(u16::from_ne_bytes(header.check)).to_ne_bytes();
+    Ok(())
+}
+
+/// Whether no packet on the wire may have this source: this network, loopback, a group, a broadcast
+/// (RFC 1122, section 3.2.1.3). The kernel calls such packets martians.
+#[inline(always)]
+pub fn is_reserved_source(address: Ipv4Be) -> bool {
+    let address = address.to_host();
+    matches!(address >> 24, 0 | 127 | 224..=239) || address == u32::MAX
+}

@@ -1,0 +1,71 @@
+//! The end of a walk: counted first, then turned into what the hook returns.
+
+use core::mem;
+
+use aya_ebpf::{
+    bindings::{TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
+    helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
+};
+use dataplane_common::{
+    net::Ipv4Be,
+    reason::{Class, Reason},
+    stats::Hook,
+};
+
+use crate::{observe, packet::Packet};
+
+/// A step's outcome: something to go on with, or the reason why the walk ends here.
+pub type Walk<T> = Result<T, Reason>;
+
+/// What BPF does with a packet that it carries itself.
+pub enum Action {
+    /// Into the container behind this veth, without passing the veth's queue.
+    Deliver {
+        /// Host side of the veth.
+        ifindex: u32,
+    },
+    /// To a neighbour by an uplink.
+    Forward {
+        /// The uplink.
+        ifindex: u32,
+        /// Whom to send it to; the kernel knows or finds the MAC.
+        neighbour: Ipv4Be,
+    },
+    /// Back to the container that asked.
+    AnswerArp {
+        /// Host side of the veth.
+        ifindex: u32,
+    },
+}
+
+/// Ends a walk at a tc hook.
+#[inline(always)]
+pub fn finish(hook: Hook, packet: &Packet, walk: Walk<Action>) -> i32 {
+    let reason = match &walk {
+        Ok(Action::Deliver { .. }) => Reason::Delivered,
+        Ok(Action::Forward { .. }) => Reason::Forwarded,
+        Ok(Action::AnswerArp { .. }) => Reason::ArpAnswered,
+        Err(reason) => *reason,
+    };
+    observe::count(hook, reason, packet.len());
+    match walk {
+        // SAFETY (all three): helpers without pointers, or with one to a local structure of the given size.
+        Ok(Action::Deliver { ifindex }) => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
+        Ok(Action::AnswerArp { ifindex }) => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        Ok(Action::Forward { ifindex, neighbour }) => {
+            // SAFETY: integers, for which zero is valid.
+            let mut to: bpf_redir_neigh = unsafe { mem::zeroed() };
+            to.nh_family = AF_INET;
+            to.__bindgen_anon_1.ipv4_nh = neighbour.to_wire();
+            // SAFETY: as above.
+            unsafe { bpf_redirect_neigh(ifindex, &mut to, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+        }
+        Err(reason) => match reason.class() {
+            Class::Drop => TC_ACT_SHOT,
+            // Not "ok": other programs at the hook have their turn (TCX_NEXT; the next filter with clsact).
+            Class::Pass | Class::Forward => TC_ACT_UNSPEC,
+        },
+    }
+}
+
+const AF_INET: u32 = 2;

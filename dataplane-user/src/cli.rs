@@ -1,0 +1,152 @@
+//! The command line.
+
+use std::{
+    net::{Ipv4Addr, SocketAddrV4},
+    path::PathBuf,
+};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config,
+    trace::{Probe, Protocol},
+};
+
+/// Carries containers' packets in BPF: the node daemon and its commands.
+///
+/// Errors go to standard error with exit status 1, or 2 for a bad configuration file or bad usage.
+#[derive(Debug, Parser)]
+#[command(name = "dataplane", version, max_term_width = 100)]
+pub struct Cli {
+    /// State directory of the daemon that is asked [default: /run/dataplane]; for `run` and `detach`, in
+    /// place of the one in the file
+    #[arg(long, global = true, value_name = "DIR")]
+    pub state_dir: Option<PathBuf>,
+    /// Print JSON
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the node daemon in the foreground; it prints `ready` when the data path is in step
+    ///
+    /// SIGTERM leaves programs and tables in place and forwarding; `dataplane detach` takes them away.
+    /// SIGHUP reads the file again.
+    Run {
+        /// Configuration file
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+        config: PathBuf,
+    },
+    /// Check a configuration file: every error with its line, column and mend
+    Check {
+        /// Configuration file
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+        config: PathBuf,
+    },
+    /// The node, its hooks and tables, and what is wrong
+    Status,
+    /// The containers of this node
+    #[command(subcommand)]
+    Endpoint(EndpointCommand),
+    /// The routes as the data path holds them
+    #[command(subcommand)]
+    Route(RouteCommand),
+    /// Packets dropped or passed to the kernel, by hook and reason
+    Drops,
+    /// Run the loaded program on a packet and tell each step
+    Trace(TraceArgs),
+    /// Make the daemon read its configuration file again; an invalid one changes nothing
+    Reload,
+    /// Remove every hook, pin and route of this node's dataplane, daemon or no daemon
+    Detach {
+        /// Configuration file
+        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+        config: PathBuf,
+    },
+}
+
+/// Commands about endpoints.
+#[derive(Debug, Subcommand)]
+pub enum EndpointCommand {
+    /// Address, interface, container MAC and source of each
+    List,
+}
+
+/// Commands about routes.
+#[derive(Debug, Subcommand)]
+pub enum RouteCommand {
+    /// Every route with its source
+    List,
+    /// The route that packets to an address take, as the programs find it
+    Get {
+        /// The address
+        address: Ipv4Addr,
+    },
+}
+
+/// A packet to be traced.
+#[derive(Debug, Args)]
+pub struct TraceArgs {
+    /// Interface by which the packet comes in
+    #[arg(long = "in", value_name = "IFACE")]
+    pub interface: String,
+    /// Protocol
+    #[arg(value_enum)]
+    pub protocol: Protocol,
+    /// Source address, with a port for udp and tcp
+    #[arg(value_name = "SRC[:PORT]", value_parser = parse_side)]
+    pub source: (Ipv4Addr, Option<u16>),
+    /// Destination address, with a port for udp and tcp
+    #[arg(value_name = "DST[:PORT]", value_parser = parse_side)]
+    pub destination: (Ipv4Addr, Option<u16>),
+}
+
+impl From<TraceArgs> for Probe {
+    fn from(arguments: TraceArgs) -> Self {
+        let (source, source_port) = arguments.source;
+        let (destination, destination_port) = arguments.destination;
+        Self {
+            interface: arguments.interface,
+            protocol: arguments.protocol,
+            source,
+            source_port: source_port.unwrap_or(40_000),
+            destination,
+            destination_port: destination_port.unwrap_or(80),
+        }
+    }
+}
+
+fn parse_side(text: &str) -> Result<(Ipv4Addr, Option<u16>), String> {
+    if let Ok(address) = text.parse() {
+        return Ok((address, None));
+    }
+    match text.parse::<SocketAddrV4>() {
+        Ok(side) => Ok((*side.ip(), Some(side.port()))),
+        Err(_) => Err("expected an IPv4 address, or ADDRESS:PORT, as in 172.19.35.2:8080".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_side_is_an_address_with_or_without_a_port() {
+        assert_eq!(parse_side("10.0.0.1"), Ok(([10, 0, 0, 1].into(), None)));
+        assert_eq!(parse_side("10.0.0.1:53"), Ok(([10, 0, 0, 1].into(), Some(53))));
+        assert!(parse_side("10.0.0.1:").is_err());
+        assert!(parse_side("host:80").is_err());
+    }
+}

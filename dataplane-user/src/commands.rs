@@ -1,0 +1,136 @@
+//! The commands other than `run`: they ask a daemon and print its answer, or do without one.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use serde::{Serialize, de::DeserializeOwned};
+
+use crate::{
+    config::{self, Config},
+    control::{Request, answers, client},
+    daemon,
+    kernel::{netlink::Netlink, pins::Pins},
+    show,
+    source::kernel::Mirror,
+};
+
+/// Asks, and prints the answer as JSON or as text.
+///
+/// # Errors
+///
+/// Where no daemon answers, or it answers with an error.
+pub fn ask<T: DeserializeOwned + Serialize>(
+    state_dir: &Path,
+    json: bool,
+    request: &Request,
+    text: impl FnOnce(&T) -> String,
+) -> Result<()> {
+    let answer: T = client::ask(state_dir, request)?;
+    print(json, &answer, text)
+}
+
+fn print<T: Serialize>(json: bool, answer: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+    use std::io::Write as _;
+    let output = if json { serde_json::to_string_pretty(answer)? + "\n" } else { text(answer) };
+    match std::io::stdout().write_all(output.as_bytes()) {
+        // `dataplane route list | head` is no error.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result.context("cannot write the answer"),
+    }
+}
+
+/// `dataplane endpoint list`.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn endpoint_list(state_dir: &Path, json: bool) -> Result<()> {
+    ask(state_dir, json, &Request::EndpointList, |list: &Vec<answers::Endpoint>| show::endpoints(list))
+}
+
+/// `dataplane route list`.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn route_list(state_dir: &Path, json: bool) -> Result<()> {
+    ask(state_dir, json, &Request::RouteList, |list: &Vec<answers::Route>| show::routes(list))
+}
+
+/// `dataplane drops`.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn drops(state_dir: &Path, json: bool) -> Result<()> {
+    ask(state_dir, json, &Request::Drops, |list: &Vec<answers::Count>| show::counts(list))
+}
+
+/// `dataplane reload`.
+///
+/// # Errors
+///
+/// As [`ask`]; an invalid file is one.
+pub fn reload(state_dir: &Path, json: bool) -> Result<()> {
+    ask(state_dir, json, &Request::Reload, |warnings: &Vec<String>| {
+        warnings.iter().map(|warning| format!("{warning}\n")).chain(["reloaded\n".to_owned()]).collect()
+    })
+}
+
+/// What `dataplane check --json` prints.
+#[derive(Debug, Serialize)]
+pub struct CheckAnswer {
+    valid: bool,
+    errors: Vec<String>,
+    warnings: Vec<String>,
+}
+
+/// `dataplane check`: whether the file is valid and the kernel has what is needed.
+///
+/// # Errors
+///
+/// Where the answer cannot be printed; an invalid file is `Ok(false)`.
+pub fn check(file: &Path, json: bool) -> Result<bool> {
+    let (mut errors, warnings) = match config::load(file) {
+        Ok(loaded) => (Vec::new(), loaded.warnings),
+        Err(failure) => (failure.errors, failure.warnings),
+    };
+    let kernel = crate::kernel::object::check();
+    let mut messages: Vec<String> = errors.drain(..).map(|error| error.to_string()).collect();
+    if let Err(error) = kernel {
+        messages.push(format!("kernel: {error:#}"));
+    }
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let valid = messages.is_empty();
+    if json {
+        print(true, &CheckAnswer { valid, errors: messages, warnings }, |_| String::new())?;
+        return Ok(valid);
+    }
+    for message in messages {
+        eprintln!("{message}");
+    }
+    for warning in warnings {
+        eprintln!("warning: {warning}");
+    }
+    if valid {
+        println!("{} is valid", file.display());
+    }
+    Ok(valid)
+}
+
+/// `dataplane detach`: by the daemon if it runs, else from the pins.
+///
+/// # Errors
+///
+/// Where something stays behind, with what and why.
+pub async fn detach(config: &Config) -> Result<()> {
+    let state_dir = &config.node.state_dir;
+    if client::is_running(state_dir) {
+        client::ask::<()>(state_dir, &Request::Detach)?;
+    } else {
+        let (netlink, _events) = Netlink::connect().context("cannot open netlink")?;
+        let mirror = Mirror::load(netlink.links().await?, netlink.addresses().await?, netlink.routes().await?);
+        daemon::remove_everything(&Pins::new(&config.node.bpf_dir), &netlink, &mirror).await?;
+    }
+    daemon::remove_state(state_dir)
+}

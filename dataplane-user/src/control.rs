@@ -1,0 +1,52 @@
+//! How the commands ask a running daemon: one line of JSON each way over a Unix socket.
+
+pub mod answers;
+pub mod client;
+pub mod server;
+
+use std::{
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+};
+
+use serde::{Deserialize, Serialize};
+
+/// The socket in a daemon's state directory.
+pub fn socket(state_dir: &Path) -> PathBuf {
+    state_dir.join("control.sock")
+}
+
+/// What can be asked.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "ask", rename_all = "kebab-case")]
+pub enum Request {
+    /// The node, its hooks, tables and health: [`answers::Status`].
+    Status,
+    /// The endpoints: a list of [`answers::Endpoint`].
+    EndpointList,
+    /// The routes: a list of [`answers::Route`].
+    RouteList,
+    /// The route that an address would take: [`answers::RouteGet`].
+    RouteGet {
+        /// The address.
+        address: Ipv4Addr,
+    },
+    /// The counters: a list of [`answers::Count`].
+    Drops,
+    /// A walk through the loaded programs: [`answers::Trace`].
+    Trace(crate::trace::Probe),
+    /// Read the configuration file again: a list of warnings.
+    Reload,
+    /// Stop, and take away everything.
+    Detach,
+}
+
+/// An answer, or what went wrong in words.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Answer {
+    /// What the request's documentation names.
+    Ok(serde_json::Value),
+    /// Why there is none, and what to do.
+    Error(String),
+}

@@ -1,0 +1,160 @@
+//! The answers of the daemon: also what `--json` prints, and so stable.
+
+use std::net::Ipv4Addr;
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// `dataplane status --json`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Status {
+    /// Version of the program.
+    pub version: String,
+    /// Name of the node.
+    pub node: String,
+    /// `ok`, or `degraded` where there are complaints.
+    pub health: String,
+    /// What is wrong, each with the mend.
+    pub complaints: Vec<String>,
+    /// Seconds since the daemon became ready.
+    pub uptime_seconds: u64,
+    /// Process id of the daemon.
+    pub pid: u32,
+    /// The configuration file; none for built-in defaults.
+    pub config_file: Option<String>,
+    /// Programs that are attached.
+    pub hooks: Vec<HookStatus>,
+    /// Tables and how full they are.
+    pub tables: Vec<TableStatus>,
+    /// Bytes of memory of the route table.
+    pub route_table_bytes: u64,
+    /// Routing peers.
+    pub peers: Vec<serde_json::Value>,
+    /// Packets that BPF carried, passed to the kernel and dropped since the counters were made.
+    pub packets: PacketShare,
+}
+
+/// A program at its place.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct HookStatus {
+    /// The interface.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// `from-container` or `from-uplink`.
+    pub hook: String,
+    /// The kernel's id of the program; none where it is not attached.
+    pub program_id: Option<u32>,
+    /// `tcx` or `clsact`.
+    pub mode: String,
+}
+
+/// How full a table is.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TableStatus {
+    /// `routes`, `endpoints` or `next-hops`.
+    pub table: String,
+    /// Entries in use.
+    pub used: u64,
+    /// Entries that fit.
+    pub max: u64,
+}
+
+/// Where packets went.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
+pub struct PacketShare {
+    /// Carried or answered by BPF.
+    pub forwarded: u64,
+    /// Left to the kernel.
+    pub passed: u64,
+    /// Dropped.
+    pub dropped: u64,
+}
+
+/// A line of `dataplane endpoint list`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Endpoint {
+    /// The container's address.
+    pub address: Ipv4Addr,
+    /// The host side of its veth.
+    pub interface: String,
+    /// Its index.
+    pub ifindex: u32,
+    /// MAC of the container's side.
+    pub mac: String,
+    /// MTU of the veth in bytes.
+    pub mtu_bytes: u32,
+    /// `config`, `kernel` or `api`.
+    pub source: String,
+}
+
+/// A line of `dataplane route list`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Route {
+    /// The destination.
+    pub prefix: Ipv4Net,
+    /// `endpoint`, `next-hop`, `block` or `kernel`.
+    pub kind: String,
+    /// The next hop's router; none where destinations are on the link.
+    pub via: Option<Ipv4Addr>,
+    /// The interface that packets leave by.
+    pub interface: Option<String>,
+    /// For `kernel`: the reason with which packets are passed.
+    pub reason: Option<String>,
+    /// Who wants it: `config`, `bgp` or `kernel`.
+    pub source: String,
+}
+
+/// `dataplane route get ADDR`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct RouteGet {
+    /// The address asked for.
+    pub address: Ipv4Addr,
+    /// The route of the longest prefix; none where the kernel decides alone.
+    pub route: Option<Route>,
+    /// What other sources offer for the same prefix, in order of preference.
+    pub other_offers: Vec<Route>,
+}
+
+/// A line of `dataplane drops`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Count {
+    /// The hook.
+    pub hook: String,
+    /// The reason.
+    pub reason: String,
+    /// `forward`, `pass` or `drop`.
+    pub class: String,
+    /// What the reason means.
+    pub text: String,
+    /// Packets; an aggregate counts once.
+    pub packets: u64,
+    /// Bytes of the frames.
+    pub bytes: u64,
+}
+
+/// `dataplane trace`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Trace {
+    /// The hook whose program was run.
+    pub hook: String,
+    /// The interface at which the packet was put.
+    pub interface: String,
+    /// The steps in order.
+    pub steps: Vec<TraceStep>,
+    /// `forward`, `pass` or `drop`.
+    pub verdict: String,
+    /// The reason's name.
+    pub reason: String,
+    /// The verdict in words.
+    pub text: String,
+}
+
+/// One step of a walk.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct TraceStep {
+    /// Short name of the step.
+    pub step: String,
+    /// What was looked at, found or done.
+    pub text: String,
+}

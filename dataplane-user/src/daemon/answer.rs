@@ -1,0 +1,168 @@
+//! Answers to the commands, from the daemon's state.
+
+use anyhow::{Context as _, Result, bail};
+use dataplane_common::{
+    net::MacAddr,
+    reason::{Class, Reason},
+    stats::Counter,
+};
+use ipnet::Ipv4Net;
+use serde_json::{Value, to_value};
+
+use super::Daemon;
+use crate::{
+    control::{Request, answers},
+    kernel::attach,
+    rib::Source,
+    trace::{self, Entrance, Namer, Probe},
+    wanted::Destination,
+};
+
+impl Daemon {
+    /// The answer to a request that changes nothing.
+    pub(super) fn answer(&self, request: Request) -> Result<Value> {
+        Ok(match request {
+            Request::Status => to_value(self.status()?)?,
+            Request::EndpointList => to_value(self.endpoint_list())?,
+            Request::RouteList => {
+                let routes = self.rib.iter().map(|(prefix, source, wanted)| self.route(prefix, source, wanted));
+                to_value(routes.collect::<Vec<_>>())?
+            }
+            Request::RouteGet { address } => to_value(self.route_get(address))?,
+            Request::Drops => to_value(self.counts()?)?,
+            Request::Trace(probe) => to_value(self.trace(&probe)?)?,
+            Request::Reload | Request::Detach => bail!("a request that changes the daemon is served by its loop"),
+        })
+    }
+
+    fn status(&self) -> Result<answers::Status> {
+        let mut packets = answers::PacketShare::default();
+        for (_, reason, Counter { packets: count, .. }) in self.datapath.counters()? {
+            match reason.class() {
+                Class::Forward => packets.forwarded += count,
+                Class::Pass => packets.passed += count,
+                Class::Drop => packets.dropped += count,
+            }
+        }
+        let hooks = self.places.iter().map(|place| answers::HookStatus {
+            interface: place.interface.clone(),
+            ifindex: place.ifindex,
+            hook: place.hook().name().to_owned(),
+            program_id: attach::program_id(place, self.mode, &self.pins),
+            mode: self.mode.name().to_owned(),
+        });
+        let usage = self.datapath.usage();
+        let table = |name: &str, used: usize, max: u32| answers::TableStatus {
+            table: name.to_owned(),
+            used: used as u64,
+            max: max.into(),
+        };
+        let ((endpoints, max_endpoints), (next_hops, max_next_hops)) =
+            (self.datapath.endpoint_slots(), self.datapath.next_hop_slots());
+        Ok(answers::Status {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node: self.config.node.name.clone(),
+            health: if self.complaints.is_empty() { "ok" } else { "degraded" }.to_owned(),
+            complaints: self.complaints.clone(),
+            uptime_seconds: self.ready_since.elapsed().as_secs(),
+            pid: std::process::id(),
+            config_file: self.config_file.as_ref().map(|file| file.display().to_string()),
+            hooks: hooks.collect(),
+            tables: vec![
+                table("routes", usage.routes, self.datapath.max_routes()),
+                table("endpoints", endpoints, max_endpoints),
+                table("next-hops", next_hops, max_next_hops),
+            ],
+            route_table_bytes: usage.bytes as u64,
+            peers: Vec::new(),
+            packets,
+        })
+    }
+
+    fn interface(&self, ifindex: u32) -> String {
+        self.mirror.link(ifindex).map_or_else(|| format!("#{ifindex}"), |link| link.name.clone())
+    }
+
+    fn endpoint_list(&self) -> Vec<answers::Endpoint> {
+        let endpoints = self.rib.iter().filter_map(|(_, source, destination)| match destination {
+            Destination::Endpoint(endpoint) => Some((source, endpoint)),
+            _ => None,
+        });
+        endpoints
+            .map(|(source, endpoint)| answers::Endpoint {
+                address: endpoint.address.into(),
+                interface: self.interface(endpoint.ifindex),
+                ifindex: endpoint.ifindex,
+                mac: endpoint.mac.to_string(),
+                mtu_bytes: endpoint.mtu,
+                source: source.name().to_owned(),
+            })
+            .collect()
+    }
+
+    fn route(&self, prefix: Ipv4Net, source: Source, destination: &Destination) -> answers::Route {
+        let (kind, via, ifindex, reason): (_, _, _, Option<Reason>) = match destination {
+            Destination::Endpoint(endpoint) => ("endpoint", None, Some(endpoint.ifindex), None),
+            Destination::NextHop(next_hop) => {
+                let gateway = (next_hop.gateway.to_wire() != 0).then(|| next_hop.gateway.into());
+                ("next-hop", gateway, Some(next_hop.ifindex), None)
+            }
+            Destination::Block => ("block", None, None, None),
+            Destination::Kernel(reason) => ("kernel", None, None, Some(*reason)),
+        };
+        answers::Route {
+            prefix,
+            kind: kind.to_owned(),
+            via,
+            interface: ifindex.map(|ifindex| self.interface(ifindex)),
+            reason: reason.map(|reason| reason.name().to_owned()),
+            source: source.name().to_owned(),
+        }
+    }
+
+    /// From the table that the programs read, not from what it should hold.
+    fn route_get(&self, address: std::net::Ipv4Addr) -> answers::RouteGet {
+        let found = self.datapath.lookup(address);
+        let route = found.map(|(prefix, destination)| {
+            let source = self.rib.best(prefix).map_or(Source::Kernel, |(source, _)| source);
+            self.route(prefix, source, &destination)
+        });
+        let offers = found.map(|(prefix, _)| {
+            let others = self.rib.offers(prefix).skip(1);
+            others.map(|(source, destination)| self.route(prefix, source, destination)).collect()
+        });
+        answers::RouteGet { address, route, other_offers: offers.unwrap_or_default() }
+    }
+
+    fn counts(&self) -> Result<Vec<answers::Count>> {
+        let counters = self.datapath.counters()?.into_iter();
+        Ok(counters
+            .filter(|(_, reason, counter)| reason.class() != Class::Forward && counter.packets != 0)
+            .map(|(hook, reason, counter)| answers::Count {
+                hook: hook.name().to_owned(),
+                reason: reason.name().to_owned(),
+                class: reason.class().name().to_owned(),
+                text: reason.text().to_owned(),
+                packets: counter.packets,
+                bytes: counter.bytes,
+            })
+            .collect())
+    }
+
+    fn trace(&self, probe: &Probe) -> Result<answers::Trace> {
+        let place = self.places.iter().find(|place| place.interface == probe.interface).with_context(|| {
+            format!(
+                "no program of this dataplane is attached to {}: `dataplane status` lists the interfaces",
+                probe.interface
+            )
+        })?;
+        let link = self.mirror.link(place.ifindex).context("the interface is just going")?;
+        let entrance = Entrance {
+            hook: place.hook(),
+            ifindex: place.ifindex,
+            mac: link.mac.unwrap_or(MacAddr::new([0; 6])),
+        };
+        let namer = Namer { mirror: &self.mirror, resolve: &|target| self.datapath.resolve(target) };
+        trace::run(&self.pins.maps(), self.config.datapath.max_endpoints, probe, &entrance, &namer)
+    }
+}

@@ -1,0 +1,50 @@
+//! One daemon for each state directory.
+
+use std::{
+    fs::{self, File},
+    io::{self, Write as _},
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail};
+
+/// Held while the daemon lives; the kernel lets it go however the process ends.
+pub(super) struct Lock(#[expect(dead_code, reason = "holds the lock")] File);
+
+impl Lock {
+    /// Makes the directory and takes its lock.
+    pub(super) fn take(state_dir: &Path) -> Result<Self> {
+        fs::create_dir_all(state_dir)
+            .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
+        let path = state_dir.join("lock");
+        let mut file = File::options()
+            .create(true)
+            .truncate(false)
+            .read(true)
+            .write(true)
+            .open(&path)
+            .with_context(|| format!("cannot open {}", path.display()))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(fs::TryLockError::WouldBlock) => {
+                let holder = fs::read_to_string(&path).unwrap_or_default();
+                bail!(
+                    "the state directory {} is in use by another daemon (pid {}): stop that one, or give this \
+                     one a `node.state-dir` of its own",
+                    state_dir.display(),
+                    holder.trim()
+                );
+            }
+            Err(fs::TryLockError::Error(error)) => {
+                return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+            }
+        }
+        write_pid(&mut file).with_context(|| format!("cannot write {}", path.display()))?;
+        Ok(Self(file))
+    }
+}
+
+fn write_pid(file: &mut File) -> io::Result<()> {
+    file.set_len(0)?;
+    writeln!(file, "{}", std::process::id())
+}

@@ -1,0 +1,168 @@
+//! From what is wanted to what is: tables first, hooks then, the kernel's own routes last; removal after
+//! addition, so that a packet never meets a gap.
+
+use std::collections::BTreeSet;
+
+use anyhow::{Context as _, Result};
+use dataplane_common::stats::Hook;
+use tracing::{debug, warn};
+
+use super::Daemon;
+use crate::{
+    kernel::{
+        attach::{self, Place},
+        netlink::{Event, Link, Netlink},
+        pins::Pins,
+        sysctl,
+    },
+    rib::Source,
+    source::kernel::Mirror,
+    wanted::{self, Destination},
+};
+
+impl Daemon {
+    /// Takes one event into the mirror of the kernel; says whether it matters.
+    pub(super) async fn absorb(&mut self, event: Event) -> Result<bool> {
+        match &event {
+            Event::Overrun => {
+                warn!("the kernel had more to tell than fitted: reading everything again");
+                self.mirror = Mirror::load(
+                    self.netlink.links().await?,
+                    self.netlink.addresses().await?,
+                    self.netlink.routes().await?,
+                );
+                self.macs.clear();
+                self.slow_path = crate::slow_path::SlowPath::adopt(self.mirror.own_routes());
+                return Ok(true);
+            }
+            // The peer may be another one, or have another address, than a moment ago.
+            Event::Link(link) => drop(self.macs.remove(&link.index)),
+            Event::LinkGone(index) => drop(self.macs.remove(index)),
+            Event::PeerLink { netnsid, ifindex, .. } => {
+                let peers: Vec<u32> = self.mirror.links_with_peer(*netnsid, *ifindex).collect();
+                for index in &peers {
+                    self.macs.remove(index);
+                }
+                return Ok(!peers.is_empty());
+            }
+            Event::RouteGone(route) => {
+                if let Some(own) = route.as_own() {
+                    self.slow_path.lost(&own);
+                }
+            }
+            Event::Address(_) | Event::AddressGone(_) | Event::Route(_) => {}
+        }
+        Ok(self.mirror.apply(event))
+    }
+
+    /// Brings everything in step with the configuration and the mirror.
+    pub(super) async fn reconcile(&mut self) -> Result<()> {
+        self.learn_macs().await?;
+        let picture = wanted::picture(&self.config, &self.mirror, &self.macs);
+        self.complaints = picture.complaints;
+
+        self.dirty.append(&mut self.rib.replace(Source::Config, picture.config));
+        self.dirty.append(&mut self.rib.replace(Source::Kernel, picture.kernel));
+        let tables = self.update_tables();
+
+        let hooks = self.update_hooks(picture.places);
+        self.slow_path.reconcile(&self.netlink, &picture.slow_path).await?;
+        self.check_forwarding();
+        tables.and(hooks)
+    }
+
+    /// Asks for the MACs of the containers behind veths that may be endpoints and are not known yet.
+    async fn learn_macs(&mut self) -> Result<()> {
+        let configured = self.config.endpoints.iter().filter_map(|e| self.mirror.link_by_name(&e.interface));
+        let discovered = self.mirror.discovered(&self.config.node.workload_prefix);
+        let discovered = discovered.iter().filter_map(|(_, index)| self.mirror.link(*index));
+        let unknown: Vec<Link> =
+            configured.chain(discovered).filter(|link| !self.macs.contains_key(&link.index)).cloned().collect();
+        for link in unknown {
+            let Some(peer) = link.peer else { continue };
+            match self.netlink.peer_mac(peer).await {
+                Ok(Some(mac)) => drop(self.macs.insert(link.index, mac)),
+                // It is on its way in or out; an event follows.
+                Ok(None) => debug!("no peer behind {} now", link.name),
+                Err(error) => warn!("cannot ask for the peer of {}: {error:#}", link.name),
+            }
+        }
+        Ok(())
+    }
+
+    /// Additions and changes first, removals last. One that fails does not keep the others back; it stays
+    /// dirty, for the next reconciliation.
+    fn update_tables(&mut self) -> Result<()> {
+        let mut result = Ok(());
+        let (wanted, unwanted): (Vec<_>, Vec<_>) =
+            self.dirty.iter().copied().partition(|prefix| self.rib.best(*prefix).is_some());
+        for prefix in wanted.into_iter().chain(unwanted) {
+            let destination: Option<Destination> = self.rib.best(prefix).map(|(_, destination)| *destination);
+            match self.datapath.set(prefix, destination) {
+                Ok(()) => drop(self.dirty.remove(&prefix)),
+                Err(error) => result = Err(error),
+            }
+        }
+        result
+    }
+
+    /// Attaches where a program is wanted and takes it off where it is not. One interface that cannot be
+    /// attached to is a complaint and an error, and the others are attached all the same.
+    fn update_hooks(&mut self, wanted: BTreeSet<Place>) -> Result<()> {
+        let mut result = Ok(());
+        for place in wanted.difference(&self.places.clone()) {
+            if place.hook() == Hook::FromContainer && self.config.datapath.kernel_routes {
+                // As Calico does: what BPF leaves to the kernel must be forwarded by it.
+                if let Err(error) = sysctl::enable_forwarding(&place.interface) {
+                    debug!("{error:#}");
+                }
+            }
+            match attach::attach(&mut self.object, &self.pins, self.mode, place) {
+                Ok(()) => drop(self.places.insert(place.clone())),
+                Err(error) => {
+                    self.complaints.push(format!("{error:#}"));
+                    result = Err(error);
+                }
+            }
+        }
+        let stale = attach::attached(&self.pins, |index| self.mirror.link(index).map(|link| link.name.clone()))?;
+        for place in stale.iter().chain(&self.places.clone()) {
+            if !wanted.contains(place) {
+                attach::detach(&self.pins, place)?;
+                self.places.remove(place);
+            }
+        }
+        result
+    }
+
+    fn check_forwarding(&mut self) {
+        for place in self.places.iter().filter(|place| place.hook() == Hook::FromUplink) {
+            if let Ok(false) = sysctl::forwarding(&place.interface) {
+                self.complaints.push(format!(
+                    "the kernel does not forward packets from {0}: ICMP errors and what BPF leaves to it get \
+                     lost; sysctl -w net.ipv4.conf.{0}.forwarding=1",
+                    place.interface
+                ));
+            }
+        }
+    }
+}
+
+/// Takes away every hook, pin and kernel route of the daemon whose pins these are.
+///
+/// # Errors
+///
+/// Where something stays behind, with what and why.
+pub async fn remove_everything(pins: &Pins, netlink: &Netlink, mirror: &Mirror) -> Result<()> {
+    let names = |index| mirror.link(index).map(|link| link.name.clone());
+    for place in attach::attached(pins, names)? {
+        attach::detach(pins, &place)?;
+    }
+    for route in mirror.own_routes() {
+        netlink
+            .delete_route(&route)
+            .await
+            .with_context(|| format!("cannot remove the kernel route {route}"))?;
+    }
+    pins.remove()
+}

@@ -1,0 +1,175 @@
+//! The data path's tables as one thing: destinations go in by prefix, and come out as the programs see them.
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result, bail};
+use aya::{Ebpf, maps::Map};
+use dataplane_common::{
+    endpoint::Endpoint,
+    names::{MAP_COUNTERS, MAP_ENDPOINTS, MAP_NEXT_HOPS, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS},
+    next_hop::NextHop,
+    reason::Reason,
+    route::{Entry, Target},
+    stats::{Counter, Hook},
+};
+use ipnet::Ipv4Net;
+
+use crate::{
+    kernel::{
+        counters::Counters,
+        slots::Slots,
+        table::{Table, Usage, mapped::Mapped},
+    },
+    wanted::Destination,
+};
+
+/// The maps of the loaded programs.
+pub struct Datapath {
+    table: Table<Mapped>,
+    endpoints: Slots<Endpoint>,
+    next_hops: Slots<NextHop>,
+    counters: Counters,
+    max_routes: u32,
+}
+
+impl Datapath {
+    /// Takes over the object's maps, with whatever an earlier run left in them.
+    ///
+    /// # Errors
+    ///
+    /// Where a map has another layout, or holds what no run can have written: it is to be rebuilt then.
+    pub fn open(object: &mut Ebpf, max_routes: u32) -> Result<Self> {
+        let memory = Mapped::new(take_map(object, MAP_ROUTE_ROOT)?, take_map(object, MAP_ROUTE_SLABS)?)?;
+        let table = Table::open(memory)?;
+        let mut endpoints = Slots::new(take_map(object, MAP_ENDPOINTS)?)?;
+        let mut next_hops = Slots::new(take_map(object, MAP_NEXT_HOPS)?)?;
+        for (_, target) in table.routes() {
+            match target {
+                Target::Endpoint(index) => drop(endpoints.adopt(index)?),
+                Target::NextHop(index) => drop(next_hops.adopt(index)?),
+                Target::Block | Target::Kernel(_) => {}
+            }
+        }
+        let counters = Counters::new(take_map(object, MAP_COUNTERS)?)?;
+        Ok(Self { table, endpoints, next_hops, counters, max_routes })
+    }
+
+    /// The prefixes that the table holds.
+    pub fn prefixes(&self) -> Vec<Ipv4Net> {
+        self.table.routes().map(|(prefix, _)| prefix).collect()
+    }
+
+    /// What the table says for exactly this prefix.
+    pub fn get(&self, prefix: Ipv4Net) -> Option<Destination> {
+        self.resolve(self.table.get(prefix)?)
+    }
+
+    /// The longest prefix that holds the address, as a packet would find it.
+    pub fn lookup(&self, address: Ipv4Addr) -> Option<(Ipv4Net, Destination)> {
+        let entry: Entry = self.table.lookup(address);
+        let destination = self.resolve(entry.target()?)?;
+        let prefix = Ipv4Net::new(address, entry.prefix_length()).ok()?.trunc();
+        Some((prefix, destination))
+    }
+
+    /// What an index in a target stands for.
+    pub fn resolve(&self, target: Target) -> Option<Destination> {
+        Some(match target {
+            Target::Endpoint(index) => Destination::Endpoint(*self.endpoints.get(index)?),
+            Target::NextHop(index) => Destination::NextHop(*self.next_hops.get(index)?),
+            Target::Block => Destination::Block,
+            Target::Kernel(reason) => Destination::Kernel(reason),
+        })
+    }
+
+    /// Makes the table say `wanted` for the prefix; `None` takes the route away.
+    ///
+    /// # Errors
+    ///
+    /// Where a table is full; it is then as before.
+    pub fn set(&mut self, prefix: Ipv4Net, wanted: Option<Destination>) -> Result<()> {
+        let old = self.table.get(prefix);
+        if old.and_then(|target| self.resolve(target)) == wanted {
+            return Ok(());
+        }
+        let replaced = match wanted {
+            None => self.table.remove(prefix)?,
+            Some(destination) => {
+                if old.is_none() && self.table.usage().routes as u64 >= u64::from(self.max_routes) {
+                    bail!("the route table is full: raise `datapath.max-routes` ({})", self.max_routes);
+                }
+                let target = self.acquire(destination)?;
+                match self.table.insert(prefix, target) {
+                    Ok(replaced) => replaced,
+                    Err(error) => {
+                        self.release(target);
+                        return Err(error).with_context(|| format!("cannot add the route to {prefix}"));
+                    }
+                }
+            }
+        };
+        if let Some(target) = replaced {
+            self.release(target);
+        }
+        Ok(())
+    }
+
+    fn acquire(&mut self, destination: Destination) -> Result<Target> {
+        let table = &self.table;
+        Ok(match destination {
+            Destination::Endpoint(endpoint) => Target::Endpoint(
+                self.endpoints
+                    .acquire(endpoint, || table.synchronize())
+                    .context("the endpoint table is full: raise `datapath.max-endpoints`")?,
+            ),
+            Destination::NextHop(next_hop) => Target::NextHop(
+                self.next_hops
+                    .acquire(next_hop, || table.synchronize())
+                    .context("the next-hop table is full")?,
+            ),
+            Destination::Block => Target::Block,
+            Destination::Kernel(reason) => Target::Kernel(reason),
+        })
+    }
+
+    fn release(&mut self, target: Target) {
+        match target {
+            Target::Endpoint(index) => self.endpoints.release(index),
+            Target::NextHop(index) => self.next_hops.release(index),
+            Target::Block | Target::Kernel(_) => {}
+        }
+    }
+
+    /// What every hook counted, summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// Where the map cannot be read.
+    pub fn counters(&self) -> Result<Vec<(Hook, Reason, Counter)>> {
+        self.counters.read()
+    }
+
+    /// The route table's size.
+    pub fn usage(&self) -> Usage {
+        self.table.usage()
+    }
+
+    /// Endpoint slots: used, and all.
+    pub fn endpoint_slots(&self) -> (usize, u32) {
+        (self.endpoints.used(), self.endpoints.capacity())
+    }
+
+    /// Next-hop slots: used, and all.
+    pub fn next_hop_slots(&self) -> (usize, u32) {
+        (self.next_hops.used(), self.next_hops.capacity())
+    }
+
+    /// The most routes that the configuration allows.
+    pub fn max_routes(&self) -> u32 {
+        self.max_routes
+    }
+}
+
+fn take_map(object: &mut Ebpf, name: &str) -> Result<Map> {
+    object.take_map(name).with_context(|| format!("no map {name} in the BPF object"))
+}

@@ -1,0 +1,154 @@
+//! The hooks: a program at tc ingress of an interface, as a TCX link or as a clsact filter.
+
+mod clsact;
+mod tcx;
+
+use anyhow::{Context as _, Result};
+use aya::{
+    Ebpf,
+    programs::tc::{SchedClassifier, TcAttachType},
+    util::KernelVersion,
+};
+use dataplane_common::stats::Hook;
+use tracing::{info, warn};
+
+use crate::{
+    config::TcAttach,
+    kernel::{
+        object::{classifier, program_name},
+        pins::Pins,
+    },
+};
+
+/// How programs are attached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// A TCX link: Linux 6.6, kernel commit e420bed02507 ("bpf: Add fd-based tcx multi-prog infra").
+    Tcx,
+    /// A filter of the clsact qdisc, for older kernels.
+    Clsact,
+}
+
+impl Mode {
+    /// The mode that the configuration asks for on this kernel.
+    pub fn choose(wanted: TcAttach) -> Self {
+        match wanted {
+            TcAttach::Tcx => Self::Tcx,
+            TcAttach::Clsact => Self::Clsact,
+            TcAttach::Auto if KernelVersion::at_least(6, 6, 0) => Self::Tcx,
+            TcAttach::Auto => Self::Clsact,
+        }
+    }
+
+    /// The name used in outputs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Tcx => "tcx",
+            Self::Clsact => "clsact",
+        }
+    }
+}
+
+/// A place for a program.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Place {
+    /// The interface's index, which no other interface of the namespace gets again while it lives.
+    pub ifindex: u32,
+    /// The number of the hook.
+    pub hook: u32,
+    /// The interface's name.
+    pub interface: String,
+}
+
+impl Place {
+    /// The hook on the interface.
+    pub fn new(interface: &str, ifindex: u32, hook: Hook) -> Self {
+        Self { ifindex, hook: hook as u32, interface: interface.to_owned() }
+    }
+
+    /// The hook.
+    pub fn hook(&self) -> Hook {
+        Hook::ALL[self.hook as usize]
+    }
+
+    /// The start of the names of its pins.
+    fn pin_name(&self) -> String {
+        format!("{}-{}", self.hook().name(), self.ifindex)
+    }
+}
+
+/// Puts the hook's program on the interface, replacing the one of an earlier run without a gap.
+///
+/// # Errors
+///
+/// Where another dataplane's program is there, or the kernel refuses.
+pub fn attach(object: &mut Ebpf, pins: &Pins, mode: Mode, place: &Place) -> Result<()> {
+    let program = classifier(object, place.hook())?;
+    match mode {
+        Mode::Tcx => {
+            tcx::attach(program, pins, place)?;
+            clsact::detach(pins, place)
+        }
+        Mode::Clsact => {
+            clsact::attach(program, pins, place)?;
+            tcx::detach(pins, place)
+        }
+    }
+    .with_context(|| format!("cannot attach {} to {}", place.hook().name(), place.interface))?;
+    info!(interface = place.interface, hook = place.hook().name(), mode = mode.name(), "attached");
+    Ok(())
+}
+
+/// Takes the hook's program off the interface, whether it is still there or not.
+///
+/// # Errors
+///
+/// Where the kernel refuses.
+pub fn detach(pins: &Pins, place: &Place) -> Result<()> {
+    tcx::detach(pins, place)
+        .and(clsact::detach(pins, place))
+        .with_context(|| format!("cannot detach {} from {}", place.hook().name(), place.interface))
+}
+
+/// The places where an earlier run attached something, by their pins; `names` turns an index into a name.
+///
+/// # Errors
+///
+/// Where the directory of pins cannot be read.
+pub fn attached(pins: &Pins, names: impl Fn(u32) -> Option<String>) -> Result<Vec<Place>> {
+    let mut places = Vec::new();
+    for directory in [pins.links(), pins.filters()] {
+        let Ok(entries) = std::fs::read_dir(&directory) else { continue };
+        for entry in entries {
+            let name = entry?.file_name();
+            let Some(place) = name.to_str().and_then(|name| parse_pin_name(name, &names)) else {
+                warn!(pin = ?name, "not a name that this program gives: left alone");
+                continue;
+            };
+            if !places.contains(&place) {
+                places.push(place);
+            }
+        }
+    }
+    Ok(places)
+}
+
+fn parse_pin_name(name: &str, names: impl Fn(u32) -> Option<String>) -> Option<Place> {
+    let hook = *Hook::ALL.iter().find(|hook| name.starts_with(hook.name()))?;
+    let rest = name.strip_prefix(hook.name())?.strip_prefix('-')?;
+    let ifindex = rest.split('-').next()?.parse().ok()?;
+    Some(Place::new(&names(ifindex).unwrap_or_default(), ifindex, hook))
+}
+
+/// The id of the program at the place, if the kernel has it there.
+pub fn program_id(place: &Place, mode: Mode, pins: &Pins) -> Option<u32> {
+    match mode {
+        Mode::Tcx => SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress)
+            .ok()?
+            .1
+            .into_iter()
+            .find(|info| info.name_as_str() == Some(program_name(place.hook())))
+            .map(|info| info.id()),
+        Mode::Clsact => clsact::program_id(pins, place),
+    }
+}

@@ -1,0 +1,71 @@
+//! TCX links: pinned, so that they outlive the daemon, and updated in place by the next one.
+
+use std::{fs, io, path::PathBuf};
+
+use anyhow::{Context as _, Result, bail};
+use aya::{
+    programs::{
+        LinkOrder, SchedClassifier,
+        links::{FdLink, LinkError, PinnedLink},
+        tc::{TcAttachOptions, TcAttachType},
+    },
+    sys::SyscallError,
+};
+
+use super::Place;
+use crate::kernel::{object::program_name, pins::Pins};
+
+fn pin(pins: &Pins, place: &Place) -> PathBuf {
+    pins.links().join(place.pin_name())
+}
+
+/// Updates the pinned link to the program, or makes one at the end of the chain, so that other programs on
+/// the interface keep seeing what they saw.
+pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) -> Result<()> {
+    let pin = pin(pins, place);
+    match PinnedLink::from_pin(&pin) {
+        Ok(link) => {
+            let link = FdLink::from(link).try_into().context("the pin is not a TCX link")?;
+            if let Ok(id) = program.attach_to_link(link) {
+                // The pin keeps the link; the copy of its descriptor is closed here.
+                drop(program.take_link(id)?);
+                return Ok(());
+            }
+            // The link lost its interface (ENOLINK): the name stands for a new one.
+            fs::remove_file(&pin).with_context(|| format!("cannot remove {}", pin.display()))?;
+        }
+        Err(LinkError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.kind() == io::ErrorKind::NotFound => {}
+        Err(error) => return Err(error).with_context(|| format!("cannot open {}", pin.display())),
+    }
+    refuse_foreign(place)?;
+    let order = TcAttachOptions::TcxOrder(LinkOrder::last());
+    let id = program.attach_with_options(&place.interface, TcAttachType::Ingress, order)?;
+    let link: FdLink = program.take_link(id)?.try_into().context("not a TCX link")?;
+    link.pin(&pin).with_context(|| format!("cannot pin the link at {}", pin.display()))?;
+    Ok(())
+}
+
+/// Two dataplanes on one interface would each take packets from the other.
+fn refuse_foreign(place: &Place) -> Result<()> {
+    let (_, programs) = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress)?;
+    for program in programs {
+        if program.name_as_str() == Some(program_name(place.hook())) {
+            bail!(
+                "{} is already driven by another dataplane (program {} at its ingress): stop that one with \
+                 `dataplane detach --config FILE`, or take the interface out of this configuration",
+                place.interface,
+                program.id()
+            );
+        }
+    }
+    Ok(())
+}
+
+/// Removes the pin, and with it the link.
+pub(super) fn detach(pins: &Pins, place: &Place) -> Result<()> {
+    match fs::remove_file(pin(pins, place)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("cannot remove the pin"),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,124 @@
+//! `dataplane trace`: the loaded programs, run on a described packet, telling their steps.
+//!
+//! A second copy of the programs is loaded with recording switched on. It shares the pinned tables with
+//! the attached ones and is made from the same code, so it decides as they do; it counts nothing, and a
+//! redirect under `BPF_PROG_TEST_RUN` goes nowhere.
+
+mod frame;
+mod words;
+
+use std::{net::Ipv4Addr, path::Path};
+
+use anyhow::{Context as _, Result, anyhow};
+use aya::{
+    TestRun as _, TestRunOptions,
+    maps::{Array, MapData},
+};
+use bytemuck::Zeroable as _;
+use dataplane_common::{
+    names::MAP_TRACE_LOG,
+    net::MacAddr,
+    reason::Reason,
+    stats::Hook,
+    trace::{Step, StepCode, TRACE_STEPS, TraceLog},
+};
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    control::answers,
+    kernel::object::{self, Purpose},
+};
+
+pub use words::Namer;
+
+/// A packet to be traced.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Probe {
+    /// The interface that it comes in by.
+    pub interface: String,
+    /// Its protocol.
+    pub protocol: Protocol,
+    /// Source address.
+    pub source: Ipv4Addr,
+    /// Source port of UDP and TCP; the identifier of ICMP echo.
+    pub source_port: u16,
+    /// Destination address.
+    pub destination: Ipv4Addr,
+    /// Destination port of UDP and TCP.
+    pub destination_port: u16,
+}
+
+/// Protocols of a traced packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "lowercase")]
+pub enum Protocol {
+    /// An ICMP echo request.
+    Icmp,
+    /// A TCP SYN.
+    Tcp,
+    /// A UDP datagram.
+    Udp,
+}
+
+/// Where a probe comes in.
+pub struct Entrance {
+    /// The hook.
+    pub hook: Hook,
+    /// The interface's index.
+    pub ifindex: u32,
+    /// The interface's own MAC.
+    pub mac: MacAddr,
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Log(TraceLog);
+
+// SAFETY: transparent over a type that is plain old data already.
+unsafe impl aya::Pod for Log {}
+
+/// Runs the hook's program on the packet, with the maps pinned in `maps`.
+///
+/// # Errors
+///
+/// Where the programs cannot be loaded or run, or leave no verdict.
+pub fn run(
+    maps: &Path,
+    max_endpoints: u32,
+    probe: &Probe,
+    entrance: &Entrance,
+    namer: &Namer<'_>,
+) -> Result<answers::Trace> {
+    let mut object = object::load(maps, max_endpoints, Purpose::Trace)?;
+    let log = object.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
+    let mut log: Array<MapData, Log> = Array::try_from(log)?;
+    log.set(0, Log(TraceLog::zeroed()), 0)?;
+
+    let frame = frame::build(probe, entrance.mac);
+    let context = frame::context(entrance.ifindex);
+    object::classifier(&mut object, entrance.hook)?
+        .test_run(TestRunOptions { data_in: Some(&frame), ctx_in: Some(&context), ..TestRunOptions::new() })
+        .context("BPF_PROG_TEST_RUN failed")?;
+
+    let Log(log) = log.get(&0, 0)?;
+    let steps = &log.steps[..(log.count as usize).min(TRACE_STEPS)];
+    let verdict = steps
+        .last()
+        .filter(|step| StepCode::from_number(step.code) == Some(StepCode::Verdict))
+        .and_then(|step| Reason::from_number(step.words[0]))
+        .ok_or_else(|| anyhow!("the program left no verdict: a fault of the data path, please report it"))?;
+    Ok(answers::Trace {
+        hook: entrance.hook.name().to_owned(),
+        interface: probe.interface.clone(),
+        steps: steps.iter().filter_map(|step| narrate(step, namer)).collect(),
+        verdict: verdict.class().name().to_owned(),
+        reason: verdict.name().to_owned(),
+        text: namer.verdict(verdict, steps),
+    })
+}
+
+fn narrate(step: &Step, namer: &Namer<'_>) -> Option<answers::TraceStep> {
+    let code = StepCode::from_number(step.code)?;
+    let (step, text) = namer.step(code, step.words)?;
+    Some(answers::TraceStep { step: step.to_owned(), text })
+}

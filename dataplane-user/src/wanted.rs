@@ -1,0 +1,214 @@
+//! What the sources want: for each prefix a destination, for each interface a hook, for the kernel's own
+//! table a route. Pure functions of the configuration and of the mirror of the kernel.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    net::Ipv4Addr,
+};
+
+use dataplane_common::{
+    endpoint::Endpoint,
+    net::{Ipv4Be, MacAddr},
+    next_hop::NextHop,
+    reason::Reason,
+    stats::Hook,
+};
+use ipnet::Ipv4Net;
+
+use crate::{
+    config::Config,
+    kernel::{
+        attach::Place,
+        netlink::{How, Link, OwnRoute},
+    },
+    source::kernel::{Mirror, Wanted},
+};
+
+/// Where packets for a prefix go, in full: indexes into tables come later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Destination {
+    /// Into a container of this node.
+    Endpoint(Endpoint),
+    /// To a router, or onto a link.
+    NextHop(NextHop),
+    /// A block of this node.
+    Block,
+    /// The kernel goes on.
+    Kernel(Reason),
+}
+
+/// MAC addresses of the containers' sides of the veths, by the host side's index.
+pub type PeerMacs = HashMap<u32, MacAddr>;
+
+/// Everything that is wanted at one moment.
+#[derive(Debug, Default)]
+pub struct Picture {
+    /// From the configuration file.
+    pub config: BTreeMap<Ipv4Net, Destination>,
+    /// From the kernel: discovered endpoints, and the mirror of its routes.
+    pub kernel: BTreeMap<Ipv4Net, Destination>,
+    /// Where programs are wanted.
+    pub places: BTreeSet<Place>,
+    /// Routes for the kernel's own table.
+    pub slow_path: BTreeSet<OwnRoute>,
+    /// What is wrong at the moment, each with the mend.
+    pub complaints: Vec<String>,
+}
+
+/// The picture for this configuration and this state of the kernel.
+pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs) -> Picture {
+    let mut picture = Picture::default();
+    let uplinks = uplinks(config, mirror, &mut picture);
+
+    for (prefix, wanted) in mirror.wanted(&uplinks) {
+        picture.kernel.insert(prefix, destination(wanted));
+    }
+    if config.datapath.discover {
+        for (address, ifindex) in mirror.discovered(&config.node.workload_prefix) {
+            if is_workload_address(config, address)
+                && let Some(endpoint) = endpoint(mirror, macs, address, ifindex)
+            {
+                picture.add_endpoint(Origin::Kernel, endpoint, mirror);
+            }
+        }
+    }
+
+    for block in &config.blocks {
+        picture.config.insert(*block, Destination::Block);
+        picture.slow_path.insert(OwnRoute { destination: *block, how: How::Blackhole });
+    }
+    config_endpoints(config, mirror, macs, &mut picture);
+    config_routes(config, mirror, &uplinks, &mut picture);
+    if !config.datapath.kernel_routes {
+        picture.slow_path.clear();
+    }
+    picture
+}
+
+/// The uplinks that are there, hooked; by configuration, or the interfaces of the default routes.
+fn uplinks(config: &Config, mirror: &Mirror, picture: &mut Picture) -> Vec<u32> {
+    let links: Vec<&Link> = match &config.node.uplinks {
+        Some(names) => names
+            .iter()
+            .filter_map(|name| {
+                let link = mirror.link_by_name(name);
+                if link.is_none() {
+                    picture.complaints.push(format!("uplink {name} does not exist: it is attached when it does"));
+                }
+                link
+            })
+            .collect(),
+        None => mirror.default_uplinks().into_iter().filter_map(|index| mirror.link(index)).collect(),
+    };
+    if links.is_empty() && config.node.uplinks.is_none() {
+        picture.complaints.push("no default route, and so no uplink: set `node.uplinks`".to_owned());
+    }
+    let mut indexes = Vec::new();
+    for link in links {
+        if link.ethernet {
+            picture.places.insert(Place::new(&link.name, link.index, Hook::FromUplink));
+            indexes.push(link.index);
+        } else {
+            picture.complaints.push(format!(
+                "uplink {} has no Ethernet header: its packets stay with the kernel",
+                link.name
+            ));
+        }
+    }
+    indexes
+}
+
+fn destination(wanted: Wanted) -> Destination {
+    match wanted {
+        Wanted::NextHop { gateway, ifindex, mtu } => Destination::NextHop(next_hop(gateway, ifindex, mtu)),
+        Wanted::Kernel(reason) => Destination::Kernel(reason),
+    }
+}
+
+fn next_hop(gateway: Option<Ipv4Addr>, ifindex: u32, mtu: u32) -> NextHop {
+    let gateway = gateway.map_or(Ipv4Be::UNSPECIFIED, Ipv4Be::from);
+    NextHop { gateway, ifindex, mtu, reserved: 0 }
+}
+
+/// Whether an address that the kernel routes to a workload veth is a container's: inside a pool or block,
+/// where any is configured.
+fn is_workload_address(config: &Config, address: Ipv4Addr) -> bool {
+    let mut networks = config.pools.iter().chain(&config.blocks).peekable();
+    networks.peek().is_none() || networks.any(|network| network.contains(&address))
+}
+
+/// The endpoint behind a veth; `None` while the veth or the container's side of it is not there.
+fn endpoint(mirror: &Mirror, macs: &PeerMacs, address: Ipv4Addr, ifindex: u32) -> Option<Endpoint> {
+    let link = mirror.link(ifindex)?;
+    let (mac, gateway_mac) = (*macs.get(&ifindex)?, link.mac?);
+    link.up.then_some(Endpoint {
+        address: address.into(),
+        ifindex,
+        mtu: link.mtu,
+        mac,
+        gateway_mac,
+        reserved: [0; 2],
+    })
+}
+
+enum Origin {
+    Config,
+    Kernel,
+}
+
+impl Picture {
+    fn add_endpoint(&mut self, origin: Origin, endpoint: Endpoint, mirror: &Mirror) {
+        let prefix = Ipv4Net::from(Ipv4Addr::from(endpoint.address));
+        let Some(link) = mirror.link(endpoint.ifindex) else { return };
+        self.places.insert(Place::new(&link.name, link.index, Hook::FromContainer));
+        let destinations = match origin {
+            Origin::Config => &mut self.config,
+            Origin::Kernel => &mut self.kernel,
+        };
+        destinations.insert(prefix, Destination::Endpoint(endpoint));
+    }
+}
+
+fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, picture: &mut Picture) {
+    for wanted in &config.endpoints {
+        let name = &wanted.interface;
+        let Some(link) = mirror.link_by_name(name) else { continue }; // comes when the container does
+        if link.kind.as_deref() != Some("veth") {
+            picture.complaints.push(format!("endpoint {}: {name} is not a veth", wanted.address));
+            continue;
+        }
+        if mirror.is_local(wanted.address) {
+            picture.complaints.push(format!(
+                "endpoint {}: it is also an address of this node, which keeps it; remove one of them",
+                wanted.address
+            ));
+            continue;
+        }
+        let how = How::Device { oif: link.index };
+        picture.slow_path.insert(OwnRoute { destination: wanted.address.into(), how });
+        if let Some(endpoint) = endpoint(mirror, macs, wanted.address, link.index) {
+            picture.add_endpoint(Origin::Config, endpoint, mirror);
+        }
+    }
+}
+
+fn config_routes(config: &Config, mirror: &Mirror, uplinks: &[u32], picture: &mut Picture) {
+    for route in &config.routes {
+        let link = mirror
+            .on_link(route.via)
+            .and_then(|on_link| mirror.link(on_link.oif?))
+            .filter(|link| link.up && uplinks.contains(&link.index));
+        let Some(link) = link else {
+            picture.complaints.push(format!(
+                "route to {}: {} is not on the link of any uplink; its packets stay with the kernel",
+                route.to, route.via
+            ));
+            picture.config.insert(route.to, Destination::Kernel(Reason::NoNextHop));
+            continue;
+        };
+        let destination = Destination::NextHop(next_hop(Some(route.via), link.index, link.mtu));
+        picture.config.insert(route.to, destination);
+        let how = How::Via { gateway: route.via, oif: link.index };
+        picture.slow_path.insert(OwnRoute { destination: route.to, how });
+    }
+}
