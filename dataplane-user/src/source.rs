@@ -1,0 +1,3 @@
+//! Who says what is wanted: the configuration, BGP, and the kernel itself.
+
+pub mod kernel;

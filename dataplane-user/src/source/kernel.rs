@@ -1,0 +1,224 @@
+//! The kernel's own network state: mirrored as it is, and read for what it asks of the data path.
+//!
+//! Nothing here speaks to the kernel. [`Mirror::load`] takes what was listed, [`Mirror::apply`] each event since,
+//! and the rest are questions.
+
+mod routes;
+mod wanted;
+
+#[cfg(test)]
+mod tests;
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+};
+
+use dataplane_common::names;
+use ipnet::Ipv4Net;
+
+use self::routes::Routes;
+pub use self::wanted::Wanted;
+use crate::kernel::netlink::{Address, Event, Link, Peer, Route, RouteKind};
+
+/// Table `main`.
+const MAIN: u32 = libc::RT_TABLE_MAIN as u32;
+/// Table `local`, which the kernel looks into before `main`.
+const LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
+
+/// What an event meant for the mirror.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing that the mirror holds is different.
+    Unchanged,
+    /// Something is different: what is wanted may be.
+    Changed,
+    /// The event does not say all that changed: list everything and [`Mirror::load`] it.
+    Reload,
+}
+
+/// Links, IPv4 addresses and IPv4 routes of the node's namespace.
+#[derive(Clone, Debug, Default)]
+pub struct Mirror {
+    links: BTreeMap<u32, Link>,
+    addresses: Vec<Address>,
+    routes: Routes,
+}
+
+impl Mirror {
+    /// Takes what was listed, links, addresses and routes each in the order in which the kernel gave them.
+    ///
+    /// Events that were collected since before the listing began may be applied afterwards, also those that
+    /// the lists show already.
+    pub fn load(
+        links: impl IntoIterator<Item = Link>,
+        addresses: impl IntoIterator<Item = Address>,
+        routes: impl IntoIterator<Item = Route>,
+    ) -> Self {
+        Self {
+            links: links.into_iter().map(|link| (link.index, link)).collect(),
+            addresses: addresses.into_iter().collect(),
+            routes: routes.into_iter().collect(),
+        }
+    }
+
+    /// Follows a change.
+    ///
+    /// [`Event::Rules`] and a [`Event::PeerLink`] change nothing that is held here; the latter is `Changed`
+    /// where a link of the node has that peer.
+    pub fn apply(&mut self, event: Event) -> Effect {
+        let changed = match event {
+            Event::Link(link) => self.put_link(link),
+            Event::LinkGone(index) => self.remove_link(index),
+            Event::Address(address) => self.put_address(address),
+            Event::AddressGone(address) => return self.remove_address(&address),
+            Event::Route(route, place) => self.routes.insert(route, place),
+            Event::RouteGone(route) => self.routes.remove(&route),
+            Event::PeerLink { peer, .. } => self.link_with_peer(peer).is_some(),
+            Event::Rules => false,
+            Event::Overrun => return Effect::Reload,
+        };
+        if changed { Effect::Changed } else { Effect::Unchanged }
+    }
+
+    fn put_link(&mut self, link: Link) -> bool {
+        let (index, up) = (link.index, link.up);
+        // A link that goes down takes its routes with it, and the kernel does not say so (Event::RouteGone).
+        let routes = !up && self.routes.remove_by_link(index);
+        let before = self.links.insert(index, link);
+        routes || before.as_ref() != self.links.get(&index)
+    }
+
+    fn remove_link(&mut self, index: u32) -> bool {
+        let routes = self.routes.remove_by_link(index);
+        self.addresses.retain(|address| address.ifindex != index);
+        self.links.remove(&index).is_some() || routes
+    }
+
+    fn put_address(&mut self, address: Address) -> bool {
+        match self.addresses.iter_mut().find(|held| same_address(held, &address)) {
+            Some(held) if *held == address => false,
+            Some(held) => {
+                *held = address;
+                true
+            }
+            None => {
+                self.addresses.push(address);
+                true
+            }
+        }
+    }
+
+    fn remove_address(&mut self, address: &Address) -> Effect {
+        let before = self.addresses.len();
+        self.addresses.retain(|held| !same_address(held, address));
+        if before == self.addresses.len() {
+            return Effect::Unchanged;
+        }
+        // The kernel drops the routes that prefer this source, and with the last address of a link all routes
+        // by it, without a word (fib_sync_down_addr() and fib_disable_ip() in net/ipv4/fib_frontend.c). Of the
+        // routes that it made itself for the address it does tell.
+        let last = self.addresses_of(address.ifindex).next().is_none();
+        let doubtful = self.routes.iter().any(|route| {
+            route.protocol != libc::RTPROT_KERNEL
+                && (route.source == Some(address.network.addr())
+                    || last && route.oif == Some(address.ifindex))
+        });
+        if doubtful { Effect::Reload } else { Effect::Changed }
+    }
+
+    /// The link with that index.
+    pub fn link(&self, index: u32) -> Option<&Link> {
+        self.links.get(&index)
+    }
+
+    /// The link with that name.
+    pub fn link_by_name(&self, name: &str) -> Option<&Link> {
+        self.links.values().find(|link| link.name == name)
+    }
+
+    /// The link whose other end that is.
+    pub fn link_with_peer(&self, peer: Peer) -> Option<&Link> {
+        self.links.values().find(|link| link.peer == Some(peer))
+    }
+
+    /// Every link, by index.
+    pub fn links(&self) -> impl Iterator<Item = &Link> {
+        self.links.values()
+    }
+
+    /// The addresses of a link in the kernel's order: the first that is not secondary is the primary one.
+    pub fn addresses_of(&self, ifindex: u32) -> impl Iterator<Item = &Address> {
+        self.addresses.iter().filter(move |address| address.ifindex == ifindex)
+    }
+
+    /// The routes of table `main` that the daemon wrote, in this run or an earlier one.
+    pub fn own_routes(&self) -> impl Iterator<Item = &Route> {
+        self.routes.iter().filter(|route| route.table == MAIN && route.protocol == names::ROUTE_PROTOCOL)
+    }
+
+    /// The links of the default routes in table `main`, the best metric first, each once.
+    pub fn default_uplinks(&self) -> Vec<u32> {
+        let mut uplinks = Vec::new();
+        for route in self.routes.of(MAIN, Ipv4Net::default()) {
+            if route.kind == RouteKind::Unicast {
+                let links = route.oif.iter().chain(&route.multipath_oifs);
+                uplinks.extend(links.filter(|index| self.links.contains_key(index)));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        uplinks.retain(|index| seen.insert(*index));
+        uplinks
+    }
+
+    /// The route that says by which link an address is reached directly: the longest match among the unicast
+    /// routes of table `main` that have no gateway.
+    pub fn on_link(&self, address: Ipv4Addr) -> Option<&Route> {
+        (0..=32).rev().find_map(|length| {
+            let prefix = Ipv4Net::new_assert(address, length).trunc();
+            self.routes.of(MAIN, prefix).find(|route| is_on_link(route))
+        })
+    }
+
+    /// The containers of which the kernel's routes tell: address and workload link.
+    ///
+    /// That is each `ADDRESS/32 dev LINK scope link` of table `main` that is the best for its address and not
+    /// written by the daemon itself, where the link is a veth whose name begins with the prefix.
+    pub fn discovered(&self, workload_prefix: &str) -> Vec<(Ipv4Addr, u32)> {
+        self.routes
+            .by_destination(MAIN)
+            .filter_map(|mut routes| {
+                let best = routes.find(|route| !is_ours(route))?;
+                let (address, ifindex) = as_endpoint(best)?;
+                let link = self.links.get(&ifindex)?;
+                let veth = link.kind.as_deref() == Some("veth");
+                (veth && link.name.starts_with(workload_prefix)).then_some((address, ifindex))
+            })
+            .collect()
+    }
+}
+
+fn same_address(one: &Address, other: &Address) -> bool {
+    (one.ifindex, one.network, one.peer) == (other.ifindex, other.network, other.peer)
+}
+
+fn is_ours(route: &Route) -> bool {
+    route.protocol == names::ROUTE_PROTOCOL
+}
+
+/// To one link, and nothing between.
+fn is_on_link(route: &Route) -> bool {
+    route.kind == RouteKind::Unicast
+        && route.gateway.is_none()
+        && route.oif.is_some()
+        && !route.multipath
+        && !route.encap
+}
+
+/// Address and link of a route that has the shape of a container's.
+fn as_endpoint(route: &Route) -> Option<(Ipv4Addr, u32)> {
+    let host = route.destination.prefix_len() == 32;
+    let plain = is_on_link(route) && host && route.tos == 0 && route.scope == libc::RT_SCOPE_LINK;
+    route.oif.filter(|_| plain).map(|ifindex| (route.destination.addr(), ifindex))
+}

@@ -1,0 +1,146 @@
+//! The kernel's IPv4 routes, in the order in which the kernel considers them.
+
+use std::{cmp::Reverse, collections::BTreeMap, iter};
+
+use ipnet::Ipv4Net;
+
+use crate::kernel::netlink::{Place, Route};
+
+/// The order of a table: within a prefix, a route that is for one TOS only comes before one for any, then the
+/// lower metric wins, then the place (`fib_find_alias()` in net/ipv4/fib_trie.c).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Key {
+    table: u32,
+    destination: Ipv4Net,
+    tos: Reverse<u8>,
+    metric: u32,
+    place: i32,
+}
+
+impl Key {
+    fn of(route: &Route, place: i32) -> Self {
+        Self {
+            table: route.table,
+            destination: route.destination,
+            tos: Reverse(route.tos),
+            metric: route.metric,
+            place,
+        }
+    }
+
+    /// Before every route of the prefix.
+    fn first(table: u32, destination: Ipv4Net) -> Self {
+        Self { table, destination, tos: Reverse(u8::MAX), metric: 0, place: i32::MIN }
+    }
+
+    /// Behind every route of the prefix.
+    fn last(table: u32, destination: Ipv4Net) -> Self {
+        Self { table, destination, tos: Reverse(0), metric: u32::MAX, place: i32::MAX }
+    }
+}
+
+#[derive(Clone, Debug, Default)]
+pub(super) struct Routes {
+    routes: BTreeMap<Key, Route>,
+    /// How many routes lead to each link by their `oif`: a link without any needs no search.
+    by_link: BTreeMap<u32, usize>,
+}
+
+impl FromIterator<Route> for Routes {
+    fn from_iter<I: IntoIterator<Item = Route>>(routes: I) -> Self {
+        let mut all = Self::default();
+        for route in routes {
+            all.insert(route, Place::Last);
+        }
+        all
+    }
+}
+
+impl Routes {
+    /// Whether that changed anything: a route that is held already, the same, keeps its place.
+    pub(super) fn insert(&mut self, route: Route, place: Place) -> bool {
+        let rivals = Key::of(&route, i32::MIN)..=Key::of(&route, i32::MAX);
+        let first = self.routes.range(rivals.clone()).next().map(|(key, _)| *key);
+        if let (Place::Replace, Some(first)) = (place, first) {
+            if self.routes.get(&first) == Some(&route) {
+                return false;
+            }
+            self.take(&first);
+        }
+        if self.routes.range(rivals.clone()).any(|(_, held)| *held == route) {
+            // Reached by a replacement that the list had shown already.
+            return place == Place::Replace;
+        }
+        let key = match (place, first) {
+            (_, None) => Key::of(&route, 0),
+            (Place::Replace, Some(first)) => first,
+            (Place::First, Some(first)) => Key::of(&route, first.place.saturating_sub(1)),
+            (Place::Last, Some(first)) => {
+                let last = self.routes.range(rivals).next_back().map_or(first, |(key, _)| *key);
+                Key::of(&route, last.place.saturating_add(1))
+            }
+        };
+        if let Some(oif) = route.oif {
+            *self.by_link.entry(oif).or_default() += 1;
+        }
+        self.routes.insert(key, route);
+        true
+    }
+
+    /// Whether there was such a route. A deletion that the list had shown already finds none.
+    pub(super) fn remove(&mut self, route: &Route) -> bool {
+        let rivals = Key::of(route, i32::MIN)..=Key::of(route, i32::MAX);
+        let key = self.routes.range(rivals).find(|(_, held)| *held == route).map(|(key, _)| *key);
+        key.is_some_and(|key| self.take(&key))
+    }
+
+    /// Removes the routes that lead to one link alone. One of several next hops outlives its link.
+    pub(super) fn remove_by_link(&mut self, ifindex: u32) -> bool {
+        if !self.by_link.contains_key(&ifindex) {
+            return false;
+        }
+        let gone: Vec<Key> = self
+            .routes
+            .iter()
+            .filter(|(_, route)| route.oif == Some(ifindex) && !route.multipath)
+            .map(|(key, _)| *key)
+            .collect();
+        gone.iter().fold(false, |any, key| self.take(key) || any)
+    }
+
+    fn take(&mut self, key: &Key) -> bool {
+        let Some(route) = self.routes.remove(key) else { return false };
+        if let Some(oif) = route.oif
+            && let Some(count) = self.by_link.get_mut(&oif)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.by_link.remove(&oif);
+            }
+        }
+        true
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &Route> {
+        self.routes.values()
+    }
+
+    /// The routes of one prefix, the kernel's choice first.
+    pub(super) fn of(&self, table: u32, destination: Ipv4Net) -> impl Iterator<Item = &Route> {
+        self.routes
+            .range(Key::first(table, destination)..=Key::last(table, destination))
+            .map(|(_, route)| route)
+    }
+
+    /// The routes of a table, prefix by prefix, each as [`Self::of`] gives them.
+    pub(super) fn by_destination(&self, table: u32) -> impl Iterator<Item = impl Iterator<Item = &Route>> {
+        let mut rest = self.routes.range(Key::first(table, Ipv4Net::default())..).peekable();
+        iter::from_fn(move || {
+            let (key, _) = rest.next_if(|(key, _)| key.table == table)?;
+            let destination = key.destination;
+            while rest.next_if(|(key, _)| (key.table, key.destination) == (table, destination)).is_some() {}
+            Some(destination)
+        })
+        .map(move |destination| self.of(table, destination))
+    }
+}
