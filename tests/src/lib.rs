@@ -1,1 +1,4 @@
-//! The test harness.
+//! What the tests, the demo and the benchmarks are driven by: networks made of namespaces, the daemon
+//! started in them, traffic, and packets.
+
+pub mod harness;

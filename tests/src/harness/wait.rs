@@ -1,0 +1,60 @@
+//! Waiting for a condition: the only place where a test sleeps.
+
+use std::{
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+/// The first pause between two attempts; each is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_micros(500);
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_millis(20);
+
+/// Tries until the attempt succeeds, for at most `timeout`; there is always one attempt at the end of it.
+///
+/// # Errors
+/// The last attempt's error, with the time that was waited.
+pub fn eventually<T>(timeout: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let deadline = Instant::now() + timeout;
+    let mut pause = FIRST_PAUSE;
+    loop {
+        let last = Instant::now() >= deadline;
+        match attempt() {
+            Ok(value) => return Ok(value),
+            Err(error) if last => {
+                return Err(error).with_context(|| format!("not so within {timeout:?}"));
+            }
+            Err(_) => {}
+        }
+        thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::bail;
+
+    use super::*;
+
+    #[test]
+    fn returns_the_first_success() -> Result<()> {
+        let mut attempts = 0;
+        let value = eventually(Duration::from_secs(10), || {
+            attempts += 1;
+            if attempts < 4 { bail!("attempt {attempts}") } else { Ok(attempts) }
+        })?;
+        assert_eq!(value, 4);
+        Ok(())
+    }
+
+    #[test]
+    fn gives_up_with_the_last_error() {
+        let start = Instant::now();
+        let error = eventually(Duration::from_millis(30), || -> Result<()> { bail!("no link") }).unwrap_err();
+        assert!(start.elapsed() >= Duration::from_millis(30));
+        assert_eq!(format!("{error:#}"), "not so within 30ms: no link");
+    }
+}
