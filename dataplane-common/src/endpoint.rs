@@ -9,7 +9,7 @@ use crate::net::{Ipv4Be, MacAddr};
 /// A slot does not change while a route points to it: a container that comes back with the same address
 /// gets a new slot, and the route is switched with one store.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Pod, Zeroable)]
 pub struct Endpoint {
     /// The container's address.
     pub address: Ipv4Be,

@@ -11,7 +11,6 @@ use crate::{
     daemon,
     kernel::{netlink::Netlink, pins::Pins},
     show,
-    source::kernel::Mirror,
 };
 
 /// Asks, and prints the answer as JSON or as text.
@@ -129,7 +128,7 @@ pub async fn detach(config: &Config) -> Result<()> {
         client::ask::<()>(state_dir, &Request::Detach)?;
     } else {
         let (netlink, _events) = Netlink::connect().context("cannot open netlink")?;
-        let mirror = Mirror::load(netlink.links().await?, netlink.addresses().await?, netlink.routes().await?);
+        let mirror = daemon::read_kernel(&netlink).await?;
         daemon::remove_everything(&Pins::new(&config.node.bpf_dir), &netlink, &mirror).await?;
     }
     daemon::remove_state(state_dir)

@@ -35,7 +35,7 @@ use crate::{
     wanted::{Destination, PeerMacs},
 };
 
-pub use reconcile::remove_everything;
+pub use reconcile::{read_kernel, remove_everything};
 
 /// How long the daemon gathers further events after one, so that a burst costs one reconciliation.
 const GATHER: Duration = Duration::from_micros(500);
@@ -60,6 +60,7 @@ pub struct Daemon {
     dirty: BTreeSet<Ipv4Net>,
     places: BTreeSet<Place>,
     complaints: Vec<String>,
+    rules_are_default: bool,
     ready_since: Instant,
     _lock: lock::Lock,
 }
@@ -75,6 +76,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<()> {
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
     let mut daemon = Daemon::start(config, config_file, lock, netlink).await?;
     let mut requests = server::listen(&daemon.config.node.state_dir)?;
+    daemon.check_rules().await?;
     if let Err(error) = daemon.reconcile().await {
         if fresh {
             remove_everything(&daemon.pins, &daemon.netlink, &daemon.mirror).await?;
@@ -126,14 +128,8 @@ impl Daemon {
         let pins = Pins::new(&config.node.bpf_dir);
         pins.create()?;
         let (object, datapath) = open(&pins, &config)?;
-        let mirror = Mirror::load(netlink.links().await?, netlink.addresses().await?, netlink.routes().await?);
-        if !netlink.rules_are_default().await? {
-            warn!(
-                "there are policy routing rules (`ip rule`): the data path follows the main table alone, so \
-                 containers' packets do not obey them"
-            );
-        }
-        let slow_path = SlowPath::adopt(mirror.own_routes());
+        let mirror = read_kernel(&netlink).await?;
+        let slow_path = SlowPath::adopt(&mirror);
         Ok(Self {
             mode: Mode::choose(config.datapath.tc_attach),
             config,
@@ -149,6 +145,7 @@ impl Daemon {
             slow_path,
             places: BTreeSet::new(),
             complaints: Vec::new(),
+            rules_are_default: true,
             ready_since: Instant::now(),
             _lock: lock,
         })
@@ -210,12 +207,12 @@ impl Daemon {
 
     /// Reads the file again. What cannot change in a running daemon is refused, and nothing changes then.
     async fn reload(&mut self) -> Result<Vec<String>> {
-        let Some(file) = &self.config_file else {
+        let Some(file) = self.config_file.clone() else {
             anyhow::bail!("this daemon runs without a file: there is nothing to read again");
         };
-        let loaded = config::load(file)
+        let loaded = config::load(&file)
             .map_err(|failure| anyhow::anyhow!("{failure}\nnothing was changed; the daemon goes on as before"))?;
-        refuse_fixed(&self.config, &loaded.config, file)?;
+        refuse_fixed(&self.config, &loaded.config, &file)?;
         self.config = loaded.config;
         self.mode = Mode::choose(self.config.datapath.tc_attach);
         let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();

@@ -18,7 +18,7 @@ use crate::{
     kernel::{
         counters::Counters,
         slots::Slots,
-        table::{Table, Usage, mapped::Mapped},
+        table::{Mapped, Table, Usage},
     },
     wanted::Destination,
 };
@@ -93,7 +93,7 @@ impl Datapath {
             return Ok(());
         }
         let replaced = match wanted {
-            None => self.table.remove(prefix)?,
+            None => self.table.remove(prefix),
             Some(destination) => {
                 if old.is_none() && self.table.usage().routes as u64 >= u64::from(self.max_routes) {
                     bail!("the route table is full: raise `datapath.max-routes` ({})", self.max_routes);
@@ -115,7 +115,7 @@ impl Datapath {
     }
 
     fn acquire(&mut self, destination: Destination) -> Result<Target> {
-        let table = &self.table;
+        let table = &mut self.table;
         Ok(match destination {
             Destination::Endpoint(endpoint) => Target::Endpoint(
                 self.endpoints

@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 
 fn execute(cli: Cli) -> Result<ExitCode> {
     let Cli { state_dir, json, command } = cli;
-    let asked = state_dir.clone().unwrap_or_else(|| config::DEFAULT_STATE_DIR.into());
+    let asked = state_dir.clone().unwrap_or_else(|| Config::default_node().node.state_dir);
     match command {
         Command::Run { config: file } => {
             let config = load(&file, state_dir)?;

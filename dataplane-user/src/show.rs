@@ -8,7 +8,7 @@ use crate::{control::answers, wanted::Destination};
 
 fn table<const COLUMNS: usize>(headings: [&str; COLUMNS]) -> Table {
     let mut table = Table::new();
-    table.load_preset(presets::NOTHING).set_header(headings);
+    table.load_style(presets::NOTHING).set_header(headings);
     table
 }
 

@@ -6,7 +6,10 @@ use std::collections::BTreeSet;
 use anyhow::Result;
 use tracing::{info, warn};
 
-use crate::kernel::netlink::{Added, Netlink, OwnRoute};
+use crate::{
+    kernel::netlink::{Added, Netlink, OwnRoute},
+    source::kernel::Mirror,
+};
 
 /// What is in the kernel by this daemon, or by a run before it.
 #[derive(Debug, Default)]
@@ -17,8 +20,9 @@ pub struct SlowPath {
 
 impl SlowPath {
     /// Starts with the routes that bear the daemon's protocol number, by whichever run.
-    pub fn adopt(present: impl IntoIterator<Item = OwnRoute>) -> Self {
-        Self { present: present.into_iter().collect(), taken: BTreeSet::new() }
+    pub fn adopt(mirror: &Mirror) -> Self {
+        let present = mirror.own_routes().filter_map(OwnRoute::from_route).collect();
+        Self { present, taken: BTreeSet::new() }
     }
 
     /// Forgets a route that left the kernel's table without this daemon, for instance with its interface:
@@ -35,7 +39,7 @@ impl SlowPath {
     /// Never for a single route that the kernel refuses: those are logged, and tried again the next time.
     pub async fn reconcile(&mut self, netlink: &Netlink, wanted: &BTreeSet<OwnRoute>) -> Result<()> {
         // Removal first: a changed route is a removal and an addition of the same destination.
-        let gone: Vec<_> = self.present.difference(wanted).cloned().collect();
+        let gone: Vec<_> = self.present.difference(wanted).copied().collect();
         for route in gone {
             match netlink.delete_route(&route).await {
                 Ok(()) => drop(self.present.remove(&route)),
@@ -43,7 +47,7 @@ impl SlowPath {
             }
         }
         self.taken.retain(|route| wanted.contains(route));
-        let missing: Vec<_> = wanted.difference(&self.present).cloned().collect();
+        let missing: Vec<_> = wanted.difference(&self.present).copied().collect();
         for route in missing {
             match netlink.add_route(&route).await {
                 Ok(Added::Added | Added::AlreadyThere) => {
@@ -51,7 +55,7 @@ impl SlowPath {
                     self.present.insert(route);
                 }
                 Ok(Added::TakenBy { protocol }) => {
-                    if self.taken.insert(route.clone()) {
+                    if self.taken.insert(route) {
                         info!(protocol, "the kernel has a route of somebody else's for {route}: left alone");
                     }
                 }

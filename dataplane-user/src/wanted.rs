@@ -19,7 +19,7 @@ use crate::{
     config::Config,
     kernel::{
         attach::Place,
-        netlink::{How, Link, OwnRoute},
+        netlink::{Link, OwnRoute, OwnTarget},
     },
     source::kernel::{Mirror, Wanted},
 };
@@ -60,22 +60,19 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs) -> Picture {
     let mut picture = Picture::default();
     let uplinks = uplinks(config, mirror, &mut picture);
 
-    for (prefix, wanted) in mirror.wanted(&uplinks) {
+    let discovered = discovered(config, mirror);
+    for (prefix, wanted) in mirror.wanted(&uplinks, &discovered) {
         picture.kernel.insert(prefix, destination(wanted));
     }
-    if config.datapath.discover {
-        for (address, ifindex) in mirror.discovered(&config.node.workload_prefix) {
-            if is_workload_address(config, address)
-                && let Some(endpoint) = endpoint(mirror, macs, address, ifindex)
-            {
-                picture.add_endpoint(Origin::Kernel, endpoint, mirror);
-            }
+    for (address, ifindex) in discovered {
+        if let Some(endpoint) = endpoint(mirror, macs, address, ifindex) {
+            picture.add_endpoint(Origin::Kernel, endpoint, mirror);
         }
     }
 
     for block in &config.blocks {
         picture.config.insert(*block, Destination::Block);
-        picture.slow_path.insert(OwnRoute { destination: *block, how: How::Blackhole });
+        picture.slow_path.insert(OwnRoute { destination: *block, target: OwnTarget::Blackhole });
     }
     config_endpoints(config, mirror, macs, &mut picture);
     config_routes(config, mirror, &uplinks, &mut picture);
@@ -128,6 +125,15 @@ fn destination(wanted: Wanted) -> Destination {
 fn next_hop(gateway: Option<Ipv4Addr>, ifindex: u32, mtu: u32) -> NextHop {
     let gateway = gateway.map_or(Ipv4Be::UNSPECIFIED, Ipv4Be::from);
     NextHop { gateway, ifindex, mtu, reserved: 0 }
+}
+
+/// The containers that the kernel's routes tell of: address, and the veth's index.
+pub fn discovered(config: &Config, mirror: &Mirror) -> BTreeSet<(Ipv4Addr, u32)> {
+    if !config.datapath.discover {
+        return BTreeSet::new();
+    }
+    let found = mirror.discovered(&config.node.workload_prefix).into_iter();
+    found.filter(|(address, _)| is_workload_address(config, *address)).collect()
 }
 
 /// Whether an address that the kernel routes to a workload veth is a container's: inside a pool or block,
@@ -184,8 +190,8 @@ fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, picture: 
             ));
             continue;
         }
-        let how = How::Device { oif: link.index };
-        picture.slow_path.insert(OwnRoute { destination: wanted.address.into(), how });
+        let target = OwnTarget::Device { oif: link.index };
+        picture.slow_path.insert(OwnRoute { destination: wanted.address.into(), target });
         if let Some(endpoint) = endpoint(mirror, macs, wanted.address, link.index) {
             picture.add_endpoint(Origin::Config, endpoint, mirror);
         }
@@ -208,7 +214,7 @@ fn config_routes(config: &Config, mirror: &Mirror, uplinks: &[u32], picture: &mu
         };
         let destination = Destination::NextHop(next_hop(Some(route.via), link.index, link.mtu));
         picture.config.insert(route.to, destination);
-        let how = How::Via { gateway: route.via, oif: link.index };
-        picture.slow_path.insert(OwnRoute { destination: route.to, how });
+        let target = OwnTarget::Via { gateway: route.via, oif: link.index };
+        picture.slow_path.insert(OwnRoute { destination: route.to, target });
     }
 }

@@ -11,12 +11,13 @@ use super::Daemon;
 use crate::{
     kernel::{
         attach::{self, Place},
-        netlink::{Event, Link, Netlink},
+        netlink::{Event, Link, Netlink, OwnRoute},
         pins::Pins,
         sysctl,
     },
     rib::Source,
-    source::kernel::Mirror,
+    slow_path::SlowPath,
+    source::kernel::{Effect, Mirror},
     wanted::{self, Destination},
 };
 
@@ -26,33 +27,53 @@ impl Daemon {
         match &event {
             Event::Overrun => {
                 warn!("the kernel had more to tell than fitted: reading everything again");
-                self.mirror = Mirror::load(
-                    self.netlink.links().await?,
-                    self.netlink.addresses().await?,
-                    self.netlink.routes().await?,
-                );
+                self.load_mirror().await?;
                 self.macs.clear();
-                self.slow_path = crate::slow_path::SlowPath::adopt(self.mirror.own_routes());
                 return Ok(true);
             }
             // The peer may be another one, or have another address, than a moment ago.
             Event::Link(link) => drop(self.macs.remove(&link.index)),
             Event::LinkGone(index) => drop(self.macs.remove(index)),
-            Event::PeerLink { netnsid, ifindex, .. } => {
-                let peers: Vec<u32> = self.mirror.links_with_peer(*netnsid, *ifindex).collect();
-                for index in &peers {
-                    self.macs.remove(index);
-                }
-                return Ok(!peers.is_empty());
+            Event::PeerLink { peer, .. } => {
+                let link = self.mirror.link_with_peer(*peer).map(|link| link.index);
+                return Ok(link.is_some_and(|index| self.macs.remove(&index).is_some()));
             }
             Event::RouteGone(route) => {
-                if let Some(own) = route.as_own() {
+                if let Some(own) = OwnRoute::from_route(route) {
                     self.slow_path.lost(&own);
                 }
             }
-            Event::Address(_) | Event::AddressGone(_) | Event::Route(_) => {}
+            Event::Rules => self.check_rules().await?,
+            Event::Address(_) | Event::AddressGone(_) | Event::Route(..) => {}
         }
-        Ok(self.mirror.apply(event))
+        match self.mirror.apply(event) {
+            Effect::Unchanged => Ok(false),
+            Effect::Changed => Ok(true),
+            Effect::Reload => {
+                self.load_mirror().await?;
+                Ok(true)
+            }
+        }
+    }
+
+    /// Reads the kernel's state anew.
+    async fn load_mirror(&mut self) -> Result<()> {
+        self.mirror = read_kernel(&self.netlink).await?;
+        self.slow_path = SlowPath::adopt(&self.mirror);
+        Ok(())
+    }
+
+    /// Says so once when policy routing begins or ends.
+    pub(super) async fn check_rules(&mut self) -> Result<()> {
+        let default = self.netlink.rules_are_default().await?;
+        if self.rules_are_default && !default {
+            warn!(
+                "there are policy routing rules (`ip rule`): the data path follows the main table alone, so \
+                 containers' packets do not obey them"
+            );
+        }
+        self.rules_are_default = default;
+        Ok(())
     }
 
     /// Brings everything in step with the configuration and the mirror.
@@ -74,7 +95,7 @@ impl Daemon {
     /// Asks for the MACs of the containers behind veths that may be endpoints and are not known yet.
     async fn learn_macs(&mut self) -> Result<()> {
         let configured = self.config.endpoints.iter().filter_map(|e| self.mirror.link_by_name(&e.interface));
-        let discovered = self.mirror.discovered(&self.config.node.workload_prefix);
+        let discovered = wanted::discovered(&self.config, &self.mirror);
         let discovered = discovered.iter().filter_map(|(_, index)| self.mirror.link(*index));
         let unknown: Vec<Link> =
             configured.chain(discovered).filter(|link| !self.macs.contains_key(&link.index)).cloned().collect();
@@ -158,11 +179,20 @@ pub async fn remove_everything(pins: &Pins, netlink: &Netlink, mirror: &Mirror) 
     for place in attach::attached(pins, names)? {
         attach::detach(pins, &place)?;
     }
-    for route in mirror.own_routes() {
+    for route in mirror.own_routes().filter_map(OwnRoute::from_route) {
         netlink
             .delete_route(&route)
             .await
             .with_context(|| format!("cannot remove the kernel route {route}"))?;
     }
     pins.remove()
+}
+
+/// The mirror of the kernel's state at this moment; events since netlink was opened may follow.
+///
+/// # Errors
+///
+/// Where the kernel cannot be asked.
+pub async fn read_kernel(netlink: &Netlink) -> Result<Mirror> {
+    Ok(Mirror::load(netlink.links().await?, netlink.addresses().await?, netlink.routes().await?))
 }

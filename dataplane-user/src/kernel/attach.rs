@@ -35,8 +35,10 @@ impl Mode {
         match wanted {
             TcAttach::Tcx => Self::Tcx,
             TcAttach::Clsact => Self::Clsact,
-            TcAttach::Auto if KernelVersion::at_least(6, 6, 0) => Self::Tcx,
-            TcAttach::Auto => Self::Clsact,
+            TcAttach::Auto => match KernelVersion::current() {
+                Ok(version) if version < KernelVersion::new(6, 6, 0) => Self::Clsact,
+                _ => Self::Tcx,
+            },
         }
     }
 

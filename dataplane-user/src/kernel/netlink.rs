@@ -11,6 +11,7 @@
 mod decode;
 mod events;
 mod exchange;
+pub mod filters;
 mod request;
 mod socket;
 mod types;

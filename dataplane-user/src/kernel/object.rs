@@ -36,7 +36,7 @@ pub const fn program_name(hook: Hook) -> &'static str {
 pub fn load(maps: &Path, max_endpoints: u32, purpose: Purpose) -> Result<Ebpf> {
     let trace = u8::from(purpose == Purpose::Trace);
     let mut loader = EbpfLoader::new();
-    loader.override_global(GLOBAL_TRACE, &trace).map_max_entries(MAP_ENDPOINTS, max_endpoints);
+    loader.override_global(GLOBAL_TRACE, &trace, true).map_max_entries(MAP_ENDPOINTS, max_endpoints);
     for name in PINNED_MAPS {
         loader.map_pin_path(name, maps.join(name));
     }

@@ -18,7 +18,7 @@ struct Value<T>(T);
 unsafe impl<T: Pod> aya::Pod for Value<T> {}
 
 /// The user side of one such table.
-pub struct Slots<T> {
+pub struct Slots<T: Pod> {
     map: Array<MapData, Value<T>>,
     by_value: HashMap<T, u32>,
     in_use: HashMap<u32, (T, usize)>,

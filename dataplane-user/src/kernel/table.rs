@@ -151,6 +151,15 @@ impl<M: Memory> Table<M> {
         Some(target(removed))
     }
 
+    /// Returns when no program can still be reading what it found before the call.
+    ///
+    /// # Errors
+    ///
+    /// Whatever [`Memory::synchronize`] gives.
+    pub fn synchronize(&mut self) -> Result<()> {
+        self.memory.synchronize()
+    }
+
     /// What the table takes.
     pub fn usage(&self) -> Usage {
         let slab_words = self.memory.slabs() as usize * SLAB_WORDS;

@@ -143,6 +143,11 @@ impl Mirror {
         self.links.values().find(|link| link.peer == Some(peer))
     }
 
+    /// Whether the address is one of the node's own.
+    pub fn is_local(&self, address: Ipv4Addr) -> bool {
+        self.addresses.iter().any(|own| own.network.addr() == address)
+    }
+
     /// Every link, by index.
     pub fn links(&self) -> impl Iterator<Item = &Link> {
         self.links.values()
