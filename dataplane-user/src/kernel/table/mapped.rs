@@ -1,6 +1,8 @@
 //! The table's words in BPF maps.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+mod batch;
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
 use std::{fmt, io, ptr, slice};
 
@@ -14,6 +16,12 @@ use super::memory::Memory;
 /// `BPF_F_MMAPABLE` of `linux/bpf.h`: the map's values can be mapped into a process (Linux 5.5).
 const BPF_F_MMAPABLE: u32 = 1 << 10;
 
+/// A table grows by one slab and one more for each so many that it has.
+///
+/// Each growth waits for a grace period, some 10 ms: without this, the 300 slabs of a million scattered
+/// routes would take 3 s of it. It costs up to a sixteenth of the memory.
+const GROWTH_DIVISOR: u32 = 16;
+
 /// A table's words in BPF maps that are mapped into this process.
 ///
 /// The root is an array of one value of 256 KiB, the slabs are such arrays behind an array of maps. All have
@@ -22,6 +30,8 @@ pub struct Mapped {
     root: Mapping,
     slabs: Vec<Mapping>,
     outer: ArrayOfMaps<MapData, Array<MapData, Slab>>,
+    /// The same map: [`ArrayOfMaps`] keeps its descriptor to itself.
+    outer_fd: OwnedFd,
     /// The first slab, which [`Memory::synchronize`] puts where it is.
     first: Option<Array<MapData, Slab>>,
 }
@@ -45,6 +55,10 @@ impl Mapped {
         let root = Array::<MapData, Root>::try_from(root)
             .with_context(|| format!("map {MAP_ROUTE_ROOT} is not the root of a route table"))?;
         let root = Mapping::new(&root, ROOT_WORDS).with_context(|| format!("map {MAP_ROUTE_ROOT}"))?;
+        let outer_fd = match &slabs {
+            Map::ArrayOfMaps(data) => data.fd().as_fd().try_clone_to_owned()?,
+            _ => bail!("map {MAP_ROUTE_SLABS} is not an array of maps"),
+        };
         let outer = ArrayOfMaps::<MapData, Array<MapData, Slab>>::try_from(slabs)
             .with_context(|| format!("map {MAP_ROUTE_SLABS} is not a route table's array of slabs"))?;
         ensure!(
@@ -52,7 +66,7 @@ impl Mapped {
             "map {MAP_ROUTE_SLABS} has room for {} slabs, not {MAX_SLABS}: another version made it",
             outer.len()
         );
-        let mut mapped = Self { root, slabs: Vec::new(), outer, first: None };
+        let mut mapped = Self { root, slabs: Vec::new(), outer, outer_fd, first: None };
         while mapped.slabs() < MAX_SLABS {
             let number = mapped.slabs();
             match mapped.outer.get(&number, 0) {
@@ -62,6 +76,18 @@ impl Mapped {
             }
         }
         Ok(mapped)
+    }
+
+    fn put(&mut self, first: u32, slabs: &[Array<MapData, Slab>]) -> Result<()> {
+        if slabs.len() > 1
+            && batch::put(self.outer_fd.as_fd(), first, slabs).context("bpf_map_update_batch")?
+        {
+            return Ok(());
+        }
+        for (slab, number) in slabs.iter().zip(first..) {
+            self.outer.set(number, slab, 0)?;
+        }
+        Ok(())
     }
 
     fn take_in(&mut self, slab: Array<MapData, Slab>) -> Result<()> {
@@ -88,18 +114,20 @@ impl Memory for Mapped {
     }
 
     fn grow(&mut self) -> Result<()> {
-        let number = self.slabs();
-        if number >= MAX_SLABS {
-            bail!(
-                "the route table has its {MAX_SLABS} slabs (512 MiB) already: announce or import fewer routes"
-            );
-        }
-        let slab = Array::<MapData, Slab>::create(1, BPF_F_MMAPABLE)
-            .with_context(|| format!("cannot make slab {number} of the route table (256 KiB)"))?;
-        self.outer
-            .set(number, &slab, 0)
-            .with_context(|| format!("cannot put slab {number} into map {MAP_ROUTE_SLABS}"))?;
-        self.take_in(slab)
+        let first = self.slabs();
+        let count = (1 + first / GROWTH_DIVISOR).min(MAX_SLABS - first);
+        ensure!(
+            count > 0,
+            "the route table has its {MAX_SLABS} slabs (512 MiB) already: announce or import fewer routes"
+        );
+        let slabs = (0..count)
+            .map(|_| Array::<MapData, Slab>::create(1, BPF_F_MMAPABLE))
+            .collect::<Result<Vec<_>, _>>()
+            .with_context(|| format!("cannot make {count} slabs of 256 KiB for the route table"))?;
+        self.put(first, &slabs).with_context(|| {
+            format!("cannot put {count} slabs from {first} on into map {MAP_ROUTE_SLABS}")
+        })?;
+        slabs.into_iter().try_for_each(|slab| self.take_in(slab))
     }
 
     /// An update of an array of maps returns only when the programs that were running have ended

@@ -70,7 +70,7 @@ fn check(table: &Table<Heap>, model: &Model, addresses: impl IntoIterator<Item =
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(96))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn agrees_with_a_list_of_routes(
