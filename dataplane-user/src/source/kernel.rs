@@ -17,7 +17,7 @@ use std::{
 use dataplane_common::names;
 use ipnet::Ipv4Net;
 
-use self::routes::Routes;
+use self::routes::{Routes, links_of};
 pub use self::wanted::Wanted;
 use crate::kernel::netlink::{Address, Event, Link, Peer, Route, RouteKind};
 
@@ -28,7 +28,7 @@ const LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
 
 /// What an event meant for the mirror.
 #[must_use]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Effect {
     /// Nothing that the mirror holds is different.
     Unchanged,
@@ -36,6 +36,12 @@ pub enum Effect {
     Changed,
     /// The event does not say all that changed: list everything and [`Mirror::load`] it.
     Reload,
+}
+
+impl Effect {
+    fn changed(changed: bool) -> Self {
+        if changed { Self::Changed } else { Self::Unchanged }
+    }
 }
 
 /// Links, IPv4 addresses and IPv4 routes of the node's namespace.
@@ -68,32 +74,36 @@ impl Mirror {
     /// [`Event::Rules`] and a [`Event::PeerLink`] change nothing that is held here; the latter is `Changed`
     /// where a link of the node has that peer.
     pub fn apply(&mut self, event: Event) -> Effect {
-        let changed = match event {
+        match event {
             Event::Link(link) => self.put_link(link),
             Event::LinkGone(index) => self.remove_link(index),
-            Event::Address(address) => self.put_address(address),
-            Event::AddressGone(address) => return self.remove_address(&address),
-            Event::Route(route, place) => self.routes.insert(route, place),
-            Event::RouteGone(route) => self.routes.remove(&route),
-            Event::PeerLink { peer, .. } => self.link_with_peer(peer).is_some(),
-            Event::Rules => false,
-            Event::Overrun => return Effect::Reload,
-        };
-        if changed { Effect::Changed } else { Effect::Unchanged }
+            Event::Address(address) => Effect::changed(self.put_address(address)),
+            Event::AddressGone(address) => self.remove_address(&address),
+            Event::Route(route, place) => Effect::changed(self.routes.insert(route, place)),
+            Event::RouteGone(route) => Effect::changed(self.routes.remove(&route)),
+            Event::PeerLink { peer, .. } => Effect::changed(self.link_with_peer(peer).is_some()),
+            Event::Rules => Effect::Unchanged,
+            Event::Overrun => Effect::Reload,
+        }
     }
 
-    fn put_link(&mut self, link: Link) -> bool {
+    fn put_link(&mut self, link: Link) -> Effect {
         let (index, up) = (link.index, link.up);
-        // A link that goes down takes its routes with it, and the kernel does not say so (Event::RouteGone).
-        let routes = !up && self.routes.remove_by_link(index);
         let before = self.links.insert(index, link);
-        routes || before.as_ref() != self.links.get(&index)
+        let itself = Effect::changed(before.as_ref() != self.links.get(&index));
+        // A link that goes down takes its routes with it, and the kernel does not say so (Event::RouteGone).
+        if up { itself } else { itself.max(self.remove_routes_by(index, true)) }
     }
 
-    fn remove_link(&mut self, index: u32) -> bool {
-        let routes = self.routes.remove_by_link(index);
+    fn remove_link(&mut self, index: u32) -> Effect {
+        let itself = Effect::changed(self.links.remove(&index).is_some());
         self.addresses.retain(|address| address.ifindex != index);
-        self.links.remove(&index).is_some() || routes
+        itself.max(self.remove_routes_by(index, false))
+    }
+
+    fn remove_routes_by(&mut self, index: u32, off: bool) -> Effect {
+        let links = &self.links;
+        self.routes.remove_by_link(index, off, |index| links.get(&index).is_some_and(|link| link.up))
     }
 
     fn put_address(&mut self, address: Address) -> bool {
@@ -123,7 +133,7 @@ impl Mirror {
         let doubtful = self.routes.iter().any(|route| {
             route.protocol != libc::RTPROT_KERNEL
                 && (route.source == Some(address.network.addr())
-                    || last && route.oif == Some(address.ifindex))
+                    || last && links_of(route).any(|link| link == address.ifindex))
         });
         if doubtful { Effect::Reload } else { Effect::Changed }
     }
@@ -168,8 +178,7 @@ impl Mirror {
         let mut uplinks = Vec::new();
         for route in self.routes.of(MAIN, Ipv4Net::default()) {
             if route.kind == RouteKind::Unicast {
-                let links = route.oif.iter().chain(&route.multipath_oifs);
-                uplinks.extend(links.filter(|index| self.links.contains_key(index)));
+                uplinks.extend(links_of(route).filter(|index| self.links.contains_key(index)));
             }
         }
         let mut seen = BTreeSet::new();

@@ -35,12 +35,14 @@ impl Events {
                 socket.add_membership(group)?;
             }
             Ok(())
-        })?;
+        })
+        .context("following the kernel's events needs CAP_NET_ADMIN")?;
         let everywhere = RouteSocket::open(|socket| {
             set_receive_buffer(socket, receive_buffer)?;
             socket.set_listen_all_namespaces(true)?;
             socket.add_membership(libc::RTNLGRP_LINK)
-        })?;
+        })
+        .context("following the links of containers needs CAP_NET_ADMIN and CAP_NET_BROADCAST")?;
         Ok(Self { own, everywhere, waiting: VecDeque::new() })
     }
 

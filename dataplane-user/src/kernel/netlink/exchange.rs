@@ -63,8 +63,6 @@ impl Requests {
         request: Request,
         each: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Answer> {
-        // Most answers are there at once; without this, a long row of requests would starve other tasks.
-        tokio::task::consume_budget().await;
         let mut idle = self.idle.lock().await;
         let mut channel = match idle.take() {
             Some(channel) => channel,
@@ -109,6 +107,9 @@ impl Channel {
 
         let mut answer = Answer::Complete;
         loop {
+            // Answers are there as soon as they are asked for: without this, a long listing or a row of
+            // requests would starve other tasks.
+            tokio::task::consume_budget().await;
             let datagram = self.socket.receive().await.context("cannot receive a netlink answer")?;
             if datagram.truncated {
                 bail!("a netlink answer is longer than the {} bytes there are for it", datagram.bytes.len());

@@ -37,8 +37,7 @@ impl RouteSocket {
         let mut socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
         socket.set_non_blocking(true).context("cannot make a netlink socket non-blocking")?;
         socket.bind_auto().context("cannot bind a netlink socket")?;
-        prepare(&socket)
-            .context("cannot set up a netlink socket (are CAP_NET_ADMIN and CAP_NET_BROADCAST there?)")?;
+        prepare(&socket).context("cannot set up a netlink socket")?;
         // SAFETY: the socket owns its descriptor, always gives the same one, and lives as long as the registration.
         let socket = unsafe { AsyncFd::register_with_interest(socket, Interest::READABLE) }
             .map_err(io::Error::from)

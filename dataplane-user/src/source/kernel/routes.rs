@@ -1,9 +1,14 @@
 //! The kernel's IPv4 routes, in the order in which the kernel considers them.
 
-use std::{cmp::Reverse, collections::BTreeMap, iter};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, btree_map::Entry},
+    iter,
+};
 
 use ipnet::Ipv4Net;
 
+use super::Effect;
 use crate::kernel::netlink::{Place, Route};
 
 /// The order of a table: within a prefix, a route that is for one TOS only comes before one for any, then the
@@ -42,7 +47,7 @@ impl Key {
 #[derive(Clone, Debug, Default)]
 pub(super) struct Routes {
     routes: BTreeMap<Key, Route>,
-    /// How many routes lead to each link by their `oif`: a link without any needs no search.
+    /// How many next hops are by each link: a link without any needs no search.
     by_link: BTreeMap<u32, usize>,
 }
 
@@ -80,8 +85,8 @@ impl Routes {
                 Key::of(&route, last.place.saturating_add(1))
             }
         };
-        if let Some(oif) = route.oif {
-            *self.by_link.entry(oif).or_default() += 1;
+        for link in links_of(&route) {
+            *self.by_link.entry(link).or_default() += 1;
         }
         self.routes.insert(key, route);
         true
@@ -94,28 +99,42 @@ impl Routes {
         key.is_some_and(|key| self.take(&key))
     }
 
-    /// Removes the routes that lead to one link alone. One of several next hops outlives its link.
-    pub(super) fn remove_by_link(&mut self, ifindex: u32) -> bool {
+    /// Removes the routes that the kernel drops with a link, and does not speak of
+    /// (`fib_sync_down_dev()` in net/ipv4/fib_semantics.c).
+    ///
+    /// The addresses of the host themselves (scope host) outlive a link that is only switched `off`. A route of
+    /// several next hops goes with the last of them: whether one is left now, `alive` says; it may be
+    /// answered with an older state than that of the listing, so such a route is doubted, not removed.
+    pub(super) fn remove_by_link(&mut self, ifindex: u32, off: bool, alive: impl Fn(u32) -> bool) -> Effect {
         if !self.by_link.contains_key(&ifindex) {
-            return false;
+            return Effect::Unchanged;
         }
-        let gone: Vec<Key> = self
-            .routes
-            .iter()
-            .filter(|(_, route)| route.oif == Some(ifindex) && !route.multipath)
-            .map(|(key, _)| *key)
-            .collect();
-        gone.iter().fold(false, |any, key| self.take(key) || any)
+        let by_link = |route: &Route| links_of(route).any(|link| link == ifindex);
+        let mut gone = Vec::new();
+        let mut effect = Effect::Unchanged;
+        for (key, route) in self.routes.iter().filter(|(_, route)| by_link(route)) {
+            if route.multipath {
+                if !links_of(route).any(&alive) {
+                    effect = Effect::Reload;
+                }
+            } else if !(off && route.scope == libc::RT_SCOPE_HOST) {
+                gone.push(*key);
+            }
+        }
+        for key in &gone {
+            self.take(key);
+        }
+        if effect == Effect::Unchanged && !gone.is_empty() { Effect::Changed } else { effect }
     }
 
     fn take(&mut self, key: &Key) -> bool {
         let Some(route) = self.routes.remove(key) else { return false };
-        if let Some(oif) = route.oif
-            && let Some(count) = self.by_link.get_mut(&oif)
-        {
-            *count -= 1;
-            if *count == 0 {
-                self.by_link.remove(&oif);
+        for link in links_of(&route) {
+            if let Entry::Occupied(mut count) = self.by_link.entry(link) {
+                *count.get_mut() -= 1;
+                if *count.get() == 0 {
+                    count.remove();
+                }
             }
         }
         true
@@ -143,4 +162,9 @@ impl Routes {
         })
         .map(move |destination| self.of(table, destination))
     }
+}
+
+/// The links by which a route leads.
+pub(super) fn links_of(route: &Route) -> impl Iterator<Item = u32> {
+    route.oif.iter().chain(&route.multipath_oifs).copied()
 }

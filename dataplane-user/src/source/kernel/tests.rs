@@ -361,7 +361,8 @@ fn a_link_that_goes_down_takes_its_routes_with_it() {
     assert_eq!(mirror.apply(Event::Link(link("2: eth0 DOWN mtu 1500"))), Effect::Changed);
     assert_eq!(wanted(&mirror, "default"), None);
     assert_eq!(wanted(&mirror, "10.141.0.0/16"), None);
-    assert_eq!(wanted(&mirror, "10.141.0.1"), None);
+    assert_eq!(wanted(&mirror, "10.141.255.255"), None);
+    assert_eq!(wanted(&mirror, "10.141.0.1"), Some(Wanted::Kernel(Reason::ToHost)));
     assert_eq!(mirror.own_routes().count(), 0);
     assert_eq!(wanted(&mirror, "192.0.2.4/30"), next_hop(None, ETH1, 9000));
 
@@ -372,6 +373,14 @@ fn a_link_that_goes_down_takes_its_routes_with_it() {
     assert_eq!(mirror.apply(Event::LinkGone(7)), Effect::Changed);
     assert_eq!(mirror.apply(Event::LinkGone(7)), Effect::Unchanged);
     assert_eq!(mirror.discovered("cali"), [(Ipv4Addr::new(172, 19, 35, 3), 8)]);
+}
+
+#[test]
+fn a_route_of_several_next_hops_is_doubted_when_the_last_goes() {
+    let mut mirror = node("203.0.113.0/24 nexthops eth0,eth1");
+    assert_eq!(mirror.apply(Event::Link(link("2: eth0 DOWN mtu 1500"))), Effect::Changed);
+    assert_eq!(wanted(&mirror, "203.0.113.0/24"), KERNEL_ROUTE);
+    assert_eq!(mirror.apply(Event::Link(link("3: eth1 DOWN mtu 9000"))), Effect::Reload);
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! The mirror, beside the kernel that it mirrors.
+
+use std::{collections::BTreeSet, fmt::Debug};
+
+use anyhow::Result;
+use dataplane::{
+    kernel::netlink::{Event, Events, Netlink},
+    source::kernel::{Effect, Mirror},
+};
+
+use crate::{
+    by_name,
+    harness::{Container, await_event, ip, on_a_node},
+    make_uplink,
+};
+
+async fn load(netlink: &Netlink) -> Result<Mirror> {
+    Ok(Mirror::load(netlink.links().await?, netlink.addresses().await?, netlink.routes().await?))
+}
+
+/// Applies what has happened until now; `true` where the events alone did not tell everything.
+async fn follow(mirror: &mut Mirror, events: &mut Events) -> Result<bool> {
+    // The mark of the end: a route in a table of its own.
+    ip("route replace blackhole 203.0.113.0/24 table 4000");
+    let mut reload = false;
+    await_event(events, |event| {
+        reload |= mirror.apply(event.clone()) == Effect::Reload;
+        matches!(event, Event::Route(route, _) if route.table == 4000).then_some(())
+    })
+    .await?;
+    ip("route del blackhole 203.0.113.0/24 table 4000");
+    await_event(events, |event| {
+        reload |= mirror.apply(event.clone()) == Effect::Reload;
+        matches!(event, Event::RouteGone(route) if route.table == 4000).then_some(())
+    })
+    .await?;
+    Ok(reload)
+}
+
+/// All that a mirror answers.
+fn view(mirror: &Mirror, uplink: u32) -> impl PartialEq + Debug + use<> {
+    let discovered = mirror.discovered("cali");
+    let wanted = mirror.wanted(&[uplink], &discovered.iter().copied().collect::<BTreeSet<_>>());
+    (mirror.links().cloned().collect::<Vec<_>>(), discovered, mirror.default_uplinks(), wanted)
+}
+
+#[test]
+fn the_mirror_follows_the_kernel() {
+    on_a_node(async || {
+        make_uplink();
+        let container = Container::with_veth("cali1");
+        let (netlink, mut events) = Netlink::connect()?;
+        let mut mirror = load(&netlink).await?;
+        let uplink = by_name(&netlink.links().await?, "eth0")?.index;
+        for (step, may_reload) in [
+            ("route add default via 10.141.0.254 dev eth0", false),
+            ("route add 172.19.35.2 dev cali1 scope link", false),
+            ("route add default via 10.141.0.253 dev eth0 metric 5", false),
+            ("route replace default via 10.141.0.252 dev eth0", false),
+            ("route append default via 10.141.0.251 dev eth0", false),
+            ("route prepend default via 10.141.0.250 dev eth0", false),
+            ("route replace default via 10.141.0.249 dev eth0", false),
+            ("route del default via 10.141.0.251 dev eth0", false),
+            ("route change default via 10.141.0.248 dev eth0", false),
+            ("addr add 192.0.2.1/24 dev eth0", false),
+            ("addr add 192.0.2.2/24 dev eth0", false),
+            ("route add 198.51.100.0/24 dev eth0 src 192.0.2.2", false),
+            ("addr del 192.0.2.2/24 dev eth0", true),
+            ("link set eth0 mtu 1400", false),
+            ("link set fabric0 down", false),
+            ("link set fabric0 up", false),
+            ("route add 172.19.41.0/24 nexthop via 10.141.0.2 dev eth0 nexthop dev fabric0", false),
+            ("link set eth0 down", false),
+            ("link set eth0 up", false),
+            ("route add default via 10.141.0.254 dev eth0 mtu 1300", false),
+            ("addr flush dev eth0", true),
+            ("addr add 10.141.0.1/16 dev eth0", false),
+            ("link set cali1 down", false),
+            ("link set cali1 up", false),
+            ("route add 172.19.35.2 dev cali1 scope link", false),
+            ("link set cali1 name cali9", false),
+            ("link del cali9", false),
+            ("link del eth0", true),
+        ] {
+            ip(step);
+            let reload = follow(&mut mirror, &mut events).await?;
+            assert!(!reload || may_reload, "{step}: lists everything anew");
+            if reload {
+                mirror = load(&netlink).await?;
+            }
+            // A carrier comes and goes by itself, some time after the step: its event is awaited.
+            loop {
+                let fresh = load(&netlink).await?;
+                let (held, there) = (view(&mirror, uplink), view(&fresh, uplink));
+                if held == there {
+                    break;
+                }
+                eprintln!(
+                    "{step}: the mirror has {held:?}\nand the kernel {there:?}; there must be an event to come"
+                );
+                let event = await_event(&mut events, |event| Some(event.clone())).await?;
+                assert_ne!(mirror.apply(event), Effect::Reload, "{step}");
+            }
+        }
+        drop(container);
+        Ok(())
+    });
+}
