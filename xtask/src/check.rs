@@ -1,0 +1,103 @@
+//! `cargo xtask check`: what must hold before the tests are worth running.
+//!
+//! Every check runs, whatever became of those before it, and the summary names each.
+
+mod rules;
+
+use std::env;
+use std::fs;
+use std::process::{Command, ExitCode};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+
+use crate::setup::{self, Need};
+use crate::{bpf, process, workspace};
+
+/// What to check: everything.
+#[derive(clap::Args)]
+pub(crate) struct Args {}
+
+struct Check {
+    name: &'static str,
+    run: fn() -> Result<()>,
+}
+
+const CHECKS: [Check; 5] = [
+    Check { name: "house rules", run: house_rules },
+    Check { name: "format", run: format },
+    Check { name: "lints, host", run: lints_host },
+    Check { name: "lints, BPF", run: lints_bpf },
+    Check { name: "documentation", run: documentation },
+];
+
+/// Sets up what building needs, runs every check, and sums up.
+pub(crate) fn run(_: &Args) -> Result<ExitCode> {
+    setup::ensure(&[Need::Build])?;
+    let mut results = Vec::new();
+    for check in &CHECKS {
+        println!("check: {}", check.name);
+        let result = (check.run)();
+        if let Err(error) = &result {
+            eprintln!("error: {}: {error:#}", check.name);
+        }
+        results.push((check.name, result.is_ok()));
+    }
+    println!();
+    for (name, holds) in &results {
+        println!("{name:<16}{}", if *holds { "ok" } else { "FAILED" });
+    }
+    let all_hold = results.iter().all(|(_, holds)| *holds);
+    Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn format() -> Result<()> {
+    process::run(workspace::cargo().args(["fmt", "--all", "--check"])).context("`cargo fmt --all` mends it")
+}
+
+fn lints_host() -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["clippy", "--workspace", "--exclude", "dataplane-ebpf", "--all-targets", "--locked"]);
+    process::run(cargo.args(["--", "--deny", "warnings"]))
+}
+
+/// In the target directory of the build script's own cargo, with the same flags.
+fn lints_bpf() -> Result<()> {
+    let toolchain = bpf::toolchain().map_err(|reason| anyhow!("{reason}; run `cargo xtask setup`"))?;
+    let linker = bpf::find_linker().context("there is no bpf-linker; run `cargo xtask setup`")?;
+    let target_dir = workspace::target_dir()?.join("bpf");
+    let mut cargo = toolchain.cargo("clippy", env::consts::ARCH, &linker);
+    cargo.current_dir(workspace::root()).arg("--target-dir").arg(target_dir);
+    process::run(cargo.args(["--", "--deny", "warnings"]))
+}
+
+fn documentation() -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["doc", "--workspace", "--exclude", "dataplane-ebpf", "--no-deps", "--locked"]);
+    process::run(cargo.env("RUSTDOCFLAGS", "--deny warnings"))
+}
+
+/// Holds every file that git tracks, or would track, against the rules.
+fn house_rules() -> Result<()> {
+    let mut git = Command::new("git");
+    git.args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"]);
+    let files = process::output(git.current_dir(workspace::root()))
+        .context("the house rules are for the files that git lists")?;
+    let mut breaches = 0;
+    for file in files.split_terminator('\0') {
+        let path = workspace::root().join(file);
+        // Removed in the work tree, or a directory behind a link.
+        if !path.is_file() {
+            continue;
+        }
+        let bytes = fs::read(&path).with_context(|| format!("cannot read {file}"))?;
+        let Ok(text) = String::from_utf8(bytes) else { continue };
+        for breach in rules::breaches(file, &text) {
+            println!("{breach}");
+            breaches += 1;
+        }
+    }
+    if breaches > 0 {
+        bail!("{breaches} breaches");
+    }
+    Ok(())
+}

@@ -1,0 +1,128 @@
+//! `cargo xtask test`: every tier of tests, and what they came to.
+//!
+//! Everything is compiled in the release profile, by one cargo call with one set of features: the binary under
+//! test is what is installed, and on two cores compiling the dependencies twice would be the longest part of
+//! a run. (The profile checks for overflow, as the tests' own would.)
+
+mod counts;
+mod skips;
+mod summary;
+mod tier;
+
+use std::io::{Read as _, Write as _};
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, bail};
+
+use crate::setup::{self, Need};
+use crate::{process, workspace};
+use counts::Tally;
+use summary::Outcome;
+use tier::Tier;
+
+/// Exit status for a tier that cannot be chosen.
+const BAD_USAGE: u8 = 2;
+
+/// Which tests.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// The tier to run; all that there are, without it
+    tier: Option<Tier>,
+    /// Arguments for the test programs, such as a part of the tests' names
+    #[arg(last = true)]
+    libtest: Vec<String>,
+}
+
+/// Sets up, builds, runs the tiers, and closes with the counts.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if let Some(sentence) = args.tier.and_then(Tier::still_to_come) {
+        eprintln!("{sentence}");
+        return Ok(ExitCode::from(BAD_USAGE));
+    }
+    let chosen: Vec<Tier> = args.tier.map_or_else(|| Tier::EVERY.to_vec(), |tier| vec![tier]);
+    let (later, tiers): (Vec<Tier>, Vec<Tier>) =
+        chosen.into_iter().partition(|tier| tier.still_to_come().is_some());
+
+    demand_root(&tiers)?;
+    setup::ensure(&[Need::Build, Need::Test])?;
+    let binary = build()?;
+    let mut outcomes = Vec::new();
+    for tier in tiers {
+        outcomes.push(run_tier(tier, &binary, &args.libtest)?);
+    }
+    for sentence in later.into_iter().filter_map(Tier::still_to_come) {
+        println!("{sentence}");
+    }
+    Ok(summary::close(&outcomes))
+}
+
+/// Said before minutes of compiling, not after.
+fn demand_root(tiers: &[Tier]) -> Result<()> {
+    let needing: Vec<String> =
+        tiers.iter().filter(|tier| tier.needs_root()).map(|tier| tier.name()).collect();
+    if needing.is_empty() || process::is_root() {
+        return Ok(());
+    }
+    bail!(
+        "these tiers load BPF programs and make network namespaces, which needs root: {}; run `{}`, or `cargo \
+         xtask test unit` for what needs none",
+        needing.join(", "),
+        setup::as_root("test")
+    )
+}
+
+/// Compiles the binary together with every test, and gives the binary's path.
+fn build() -> Result<std::path::PathBuf> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--release", "--bin", "dataplane", "--tests"]);
+    for package in tier::PACKAGES {
+        cargo.args(["--package", package]);
+    }
+    process::run(&mut cargo)?;
+    Ok(workspace::target_dir()?.join("release/dataplane"))
+}
+
+fn run_tier(tier: Tier, binary: &Path, libtest: &[String]) -> Result<Outcome> {
+    println!("tier {}", tier.name());
+    let log = skips::Log::new(&workspace::target_dir()?.join("xtask"), &tier.name())?;
+    let mut cargo = workspace::cargo();
+    cargo
+        .args(["test", "--release", "--no-fail-fast"])
+        .args(tier.selection())
+        .arg("--")
+        .args(libtest)
+        .env("DATAPLANE_BIN", binary)
+        .env(skips::LOG_VARIABLE, log.path());
+    let begin = Instant::now();
+    let (tally, succeeded) = pass_through(&mut cargo)?;
+    Ok(Outcome::new(tier, tally.counts(), log.read()?, succeeded, begin.elapsed()))
+}
+
+/// Runs the tests with their output on ours as it comes, and counts along.
+fn pass_through(cargo: &mut Command) -> Result<(Tally, bool)> {
+    let shown = process::show(cargo);
+    let mut child = cargo
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run `{shown}`"))?;
+    let mut output = child.stdout.take().context("cargo has no standard output")?;
+    let mut tally = Tally::default();
+    let mut chunk = [0; 8192];
+    loop {
+        let length = output.read(&mut chunk).with_context(|| format!("cannot read from `{shown}`"))?;
+        if length == 0 {
+            break;
+        }
+        tally.take(&chunk[..length]);
+        // Flushed, so that a test that hangs has its name on the screen.
+        let mut ours = std::io::stdout().lock();
+        ours.write_all(&chunk[..length])
+            .and_then(|()| ours.flush())
+            .context("cannot write to standard output")?;
+    }
+    let status = child.wait().with_context(|| format!("cannot wait for `{shown}`"))?;
+    Ok((tally, status.success()))
+}
