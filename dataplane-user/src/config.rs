@@ -1,1 +1,158 @@
-//! The configuration file.
+//! The configuration file: what it can say, and what is said about what it does say.
+//!
+//! A file is read to its end: every fault in it is reported, with its place and its mend. No key is read and
+//! then ignored.
+
+mod address;
+mod bgp;
+mod check;
+mod datapath;
+mod diagnostic;
+mod file;
+mod kernel;
+mod log;
+mod masquerade;
+mod network;
+mod node;
+mod prefixes;
+mod report;
+mod schema;
+mod section;
+mod suggest;
+mod syntax;
+mod system;
+#[cfg(test)]
+mod tests;
+mod text;
+mod unavailable;
+mod value;
+
+use ipnet::Ipv4Net;
+use toml::de::DeTable;
+
+pub use self::bgp::{Bgp, BgpPeer};
+pub use self::datapath::{Datapath, MAX_ENDPOINTS, MAX_FLOWS, MAX_ROUTES, TcAttach, UplinkHook};
+pub use self::diagnostic::{Diagnostic, Failure};
+pub use self::file::load;
+pub use self::kernel::{KernelImport, RouteProtocol};
+pub use self::log::{Log, LogFormat, LogLevel};
+pub use self::masquerade::Masquerade;
+pub use self::network::{Endpoint, Route};
+pub use self::node::Node;
+use self::report::Report;
+pub use self::system::{RunningSystem, System};
+
+/// The file that is read where none is named.
+pub const DEFAULT_FILE: &str = "/etc/dataplane/node.toml";
+
+/// What a node is to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// `[node]`
+    pub node: Node,
+    /// `[datapath]`
+    pub datapath: Datapath,
+    /// `[[pool]]`: the address space of the whole cluster's containers; no two overlap.
+    pub pools: Vec<Ipv4Net>,
+    /// `[[block]]`: what this node owns of it; no two overlap, and each lies in a pool where there is any.
+    pub blocks: Vec<Ipv4Net>,
+    /// `[[endpoint]]`: this node's containers; no two have the same address, and each lies in a block.
+    pub endpoints: Vec<Endpoint>,
+    /// `[[route]]`: other nodes' blocks; no two to the same prefix, and none overlaps a block.
+    pub routes: Vec<Route>,
+    /// `[[masquerade]]`
+    pub masquerade: Vec<Masquerade>,
+    /// `[bgp]`
+    pub bgp: Option<Bgp>,
+    /// `[kernel]`
+    pub kernel: KernelImport,
+    /// `[log]`
+    pub log: Log,
+}
+
+impl Config {
+    /// What an empty file says; the node is called by its host name.
+    pub fn default_node() -> Self {
+        Self {
+            node: Node::default(),
+            datapath: Datapath::default(),
+            pools: Vec::new(),
+            blocks: Vec::new(),
+            endpoints: Vec::new(),
+            routes: Vec::new(),
+            masquerade: Vec::new(),
+            bgp: None,
+            kernel: KernelImport::default(),
+            log: Log::default(),
+        }
+    }
+}
+
+/// A file without errors.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// What it says.
+    pub config: Config,
+    /// What was noticed, in the order of the file.
+    pub warnings: Vec<Diagnostic>,
+}
+
+/// Takes the text of a file, and compares it with the system.
+///
+/// # Errors
+///
+/// Every fault of the text, in its order.
+pub fn parse(file_name: &str, text: &str, system: &dyn System) -> Result<Loaded, Failure> {
+    // Editors do not show a byte order mark, and so count no column for it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let mut report = Report::new(text);
+    let tree = syntax::parse(text, &mut report);
+    let draft = Draft::read(&tree, &mut report);
+    check::check(&draft, system, &mut report);
+    unavailable::refuse(&draft, &mut report);
+    let warnings = report.finish(file_name)?;
+    Ok(Loaded { config: draft.build(), warnings })
+}
+
+/// What could be read of a file, with the places that the checks need.
+struct Draft {
+    node: node::Draft,
+    datapath: datapath::Draft,
+    network: network::Draft,
+    masquerade: Vec<masquerade::Draft>,
+    bgp: Option<bgp::Draft>,
+    kernel: kernel::Draft,
+    log: Log,
+}
+
+impl Draft {
+    fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Self {
+        schema::refuse_unknown_sections(tree, report);
+        Self {
+            node: node::read(tree, report),
+            datapath: datapath::read(tree, report),
+            network: network::read(tree, report),
+            masquerade: masquerade::read(tree, report),
+            bgp: bgp::read(tree, report),
+            kernel: kernel::read(tree, report),
+            log: log::read(tree, report),
+        }
+    }
+
+    /// The configuration of a file without errors: then no part is left out.
+    fn build(self) -> Config {
+        let pools = network::values(&self.network.pools);
+        Config {
+            node: self.node.node,
+            datapath: self.datapath.datapath,
+            blocks: network::values(&self.network.blocks),
+            endpoints: self.network.endpoints(),
+            routes: self.network.routes(),
+            masquerade: self.masquerade.iter().filter_map(|rule| rule.build(&pools)).collect(),
+            bgp: self.bgp.and_then(|bgp| bgp.build(&pools)),
+            kernel: self.kernel.kernel,
+            log: self.log,
+            pools,
+        }
+    }
+}

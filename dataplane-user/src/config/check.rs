@@ -1,0 +1,22 @@
+//! What no section can say by itself: that two of them agree.
+
+mod addresses;
+mod interfaces;
+
+use super::report::Report;
+use super::system::System;
+use super::{Draft, bgp, masquerade};
+
+/// Compares the sections with each other and with the running system.
+pub(super) fn check(draft: &Draft, system: &dyn System, report: &mut Report<'_>) {
+    // Of a file that is no TOML, parts are missing: what they clash with, or lack, cannot be said.
+    if !report.is_whole() {
+        return;
+    }
+    addresses::check(draft, report);
+    interfaces::check(draft, system, report);
+    masquerade::check(&draft.masquerade, draft.node.uplinks.as_deref(), system, report);
+    if let Some(bgp) = &draft.bgp {
+        bgp::check(bgp, &draft.network.pools, report);
+    }
+}

@@ -1,0 +1,142 @@
+//! `[datapath]`: which programs go where, and how large their tables are.
+
+use std::fmt;
+
+use dataplane_common::route::MAX_INDEX;
+use toml::de::DeTable;
+
+use super::report::{Placed, Report};
+use super::schema::{Form, Schema};
+use super::section::Section;
+use super::value::{self, Choice};
+
+/// The programs and their tables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Datapath {
+    /// Where the program of an uplink runs.
+    pub uplink_hook: UplinkHook,
+    /// How programs are attached to tc.
+    pub tc_attach: TcAttach,
+    /// Whether the kernel's routes `ADDRESS dev caliX scope link` are taken as endpoints.
+    pub discover: bool,
+    /// Whether the kernel's own routes are kept in step, as the slow path.
+    pub kernel_routes: bool,
+    /// Most endpoints of this node, 1 to [`MAX_ENDPOINTS`].
+    pub max_endpoints: u32,
+    /// Most routes, 1 to [`MAX_ROUTES`].
+    pub max_routes: u32,
+    /// Most translations, 1 to [`MAX_FLOWS`].
+    pub max_flows: u32,
+}
+
+/// Where the program of an uplink runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum UplinkHook {
+    /// Where it is faster; at tc while there is nothing else.
+    Auto,
+    /// At tc ingress, behind GRO.
+    Tc,
+    /// In the driver, before there is an skb.
+    Xdp,
+}
+
+/// How programs are attached to tc.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TcAttach {
+    /// TCX links where the kernel has them, clsact filters elsewhere.
+    Auto,
+    /// TCX links: Linux 6.6 and later.
+    Tcx,
+    /// Filters of a clsact queueing discipline.
+    Clsact,
+}
+
+/// What an endpoint's index can count.
+pub const MAX_ENDPOINTS: u32 = MAX_INDEX;
+/// Every /24 there is.
+pub const MAX_ROUTES: u32 = 1 << 24;
+/// Bounds the memory that a slip of the finger can ask for.
+pub const MAX_FLOWS: u32 = 1 << 24;
+
+impl Default for Datapath {
+    fn default() -> Self {
+        Self {
+            uplink_hook: UplinkHook::Auto,
+            tc_attach: TcAttach::Auto,
+            discover: true,
+            kernel_routes: true,
+            max_endpoints: 4096,
+            max_routes: 1 << 20,
+            max_flows: 1 << 18,
+        }
+    }
+}
+
+impl Choice for UplinkHook {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("tc", Self::Tc), ("xdp", Self::Xdp)];
+}
+
+impl Choice for TcAttach {
+    const ALL: &'static [(&'static str, Self)] =
+        &[("auto", Self::Auto), ("tcx", Self::Tcx), ("clsact", Self::Clsact)];
+}
+
+/// As it is written in the file.
+impl fmt::Display for UplinkHook {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(value::word(*self))
+    }
+}
+
+/// As it is written in the file.
+impl fmt::Display for TcAttach {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(value::word(*self))
+    }
+}
+
+pub(super) const SCHEMA: Schema = Schema {
+    name: "datapath",
+    parent: "",
+    form: Form::Single,
+    keys: &[
+        ("uplink-hook", "\"auto\""),
+        ("tc-attach", "\"auto\""),
+        ("discover", "true"),
+        ("kernel-routes", "true"),
+        ("max-endpoints", "4096"),
+        ("max-routes", "1048576"),
+        ("max-flows", "262144"),
+    ],
+    sections: &[],
+};
+
+/// The section, and where the keys stand that something else is compared with.
+pub(super) struct Draft {
+    pub(super) datapath: Datapath,
+    pub(super) uplink_hook: Option<Placed<UplinkHook>>,
+    pub(super) max_flows: Option<Placed<u32>>,
+}
+
+pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft {
+    let default = Datapath::default();
+    let section = &mut Section::single(tree, &SCHEMA, report);
+    let uplink_hook = section.text("uplink-hook", value::choice::<UplinkHook>);
+    let max_flows = section.number("max-flows", 1..=MAX_FLOWS);
+    let mut number =
+        |key, highest, default| section.number(key, 1..=highest).map_or(default, |number| number.value);
+    let max_endpoints = number("max-endpoints", MAX_ENDPOINTS, default.max_endpoints);
+    let max_routes = number("max-routes", MAX_ROUTES, default.max_routes);
+    let mut flag = |key, default| section.flag(key).map_or(default, |flag| flag.value);
+    let datapath = Datapath {
+        uplink_hook: uplink_hook.as_ref().map_or(default.uplink_hook, |hook| hook.value),
+        discover: flag("discover", default.discover),
+        kernel_routes: flag("kernel-routes", default.kernel_routes),
+        tc_attach: section.text("tc-attach", value::choice).map_or(default.tc_attach, |attach| attach.value),
+        max_endpoints,
+        max_routes,
+        max_flows: max_flows.as_ref().map_or(default.max_flows, |number| number.value),
+    };
+    Draft { datapath, uplink_hook, max_flows }
+}

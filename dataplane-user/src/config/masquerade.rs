@@ -1,0 +1,166 @@
+//! `[[masquerade]]`: whose packets leave with an address of the node.
+
+use std::net::Ipv4Addr;
+use std::ops::RangeInclusive;
+
+use ipnet::Ipv4Net;
+use toml::de::DeTable;
+
+use super::address;
+use super::report::{Fault, Placed, Report};
+use super::schema::{Form, Schema};
+use super::section::Section;
+use super::system::System;
+use super::value;
+
+/// One rule of translation.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Masquerade {
+    /// Packets from here are translated...
+    pub source: Ipv4Net,
+    /// ...unless they go here; every pool by default...
+    pub exclude: Vec<Ipv4Net>,
+    /// ...where they leave by this uplink; `None` for any...
+    pub interface: Option<String>,
+    /// ...to this address; `None` for the primary one of the interface, whatever it is at the time...
+    pub address: Option<Ipv4Addr>,
+    /// ...and one of these ports.
+    pub ports: RangeInclusive<u16>,
+}
+
+/// The dynamic ports of RFC 6335 section 6.
+const DEFAULT_PORTS: RangeInclusive<u16> = 49152..=65535;
+
+pub(super) const SCHEMA: Schema = Schema {
+    name: "masquerade",
+    parent: "",
+    form: Form::Many,
+    keys: &[
+        ("source", "\"172.19.0.0/16\""),
+        ("exclude", "[\"172.19.0.0/16\", \"10.141.0.0/16\"]"),
+        ("interface", "\"eth1\""),
+        ("address", "\"192.168.200.172\""),
+        ("ports", "\"49152-65535\""),
+    ],
+    sections: &[],
+};
+
+/// A [`Masquerade`] of the file; `None` where a value is not given, or wrong, which has been reported.
+pub(super) struct Draft {
+    pub(super) at: usize,
+    source: Option<Placed<Ipv4Net>>,
+    exclude: Option<Vec<Ipv4Net>>,
+    pub(super) interface: Option<Placed<String>>,
+    pub(super) address: Option<Placed<Ipv4Addr>>,
+    ports: Placed<RangeInclusive<u16>>,
+}
+
+pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Vec<Draft> {
+    Section::each(tree, &SCHEMA, report, |section| Draft {
+        at: section.at(),
+        source: section.required_text("source", address::network),
+        exclude: section
+            .texts("exclude", address::any_network)
+            .map(|list| list.into_iter().map(|network| network.value).collect()),
+        interface: section.text("interface", value::interface),
+        address: section.text("address", address::host),
+        ports: section
+            .text("ports", value::ports)
+            .unwrap_or(Placed { value: DEFAULT_PORTS, at: section.at() }),
+    })
+}
+
+impl Draft {
+    pub(super) fn build(&self, pools: &[Ipv4Net]) -> Option<Masquerade> {
+        Some(Masquerade {
+            source: self.source.as_ref()?.value,
+            exclude: self.exclude.clone().unwrap_or_else(|| pools.to_vec()),
+            interface: self.interface.as_ref().map(|interface| interface.value.clone()),
+            address: self.address.as_ref().map(|address| address.value),
+            ports: self.ports.value.clone(),
+        })
+    }
+}
+
+/// Compares the rules with each other, with the uplinks, and with the ports that the host uses itself.
+pub(super) fn check(
+    rules: &[Draft],
+    uplinks: Option<&[Placed<String>]>,
+    system: &dyn System,
+    report: &mut Report<'_>,
+) {
+    for (index, rule) in rules.iter().enumerate() {
+        refuse_host_ports(rule, system, report);
+        refuse_other_interface(rule, uplinks, report);
+        let Some(source) = &rule.source else { continue };
+        let same = |other: &&Draft| {
+            let interface = |draft: &Draft| draft.interface.as_ref().map(|interface| interface.value.clone());
+            other.source.as_ref().is_some_and(|other| other.value == source.value)
+                && interface(other) == interface(rule)
+        };
+        if let Some(other) = rules[..index].iter().find(same) {
+            let message = format!(
+                "packets from {} by the same interface are translated in line {} already",
+                source.value,
+                report.line(other.at)
+            );
+            report.error(source.at, Fault::new(message, "remove one of the two rules"));
+        }
+    }
+}
+
+/// A translation must never take a port that a connection of the host itself can be given.
+fn refuse_host_ports(rule: &Draft, system: &dyn System, report: &mut Report<'_>) {
+    let ports = &rule.ports.value;
+    let Some(host) = system.ephemeral_ports() else { return };
+    let common = *ports.start().max(host.start())..=*ports.end().min(host.end());
+    if common.is_empty() || are_reserved(common.clone(), system.reserved_ports()) {
+        return;
+    }
+    let (first, last) = (common.start(), common.end());
+    let message = format!(
+        "the ports {}-{} overlap {}-{}, from which the host takes those of its own connections",
+        ports.start(),
+        ports.end(),
+        host.start(),
+        host.end()
+    );
+    let reserve = format!("reserve them with `sysctl -w net.ipv4.ip_local_reserved_ports={first}-{last}`");
+    let mend = match beside(&host) {
+        Some(free) => format!("write `ports = \"{}-{}\"`, or {reserve}", free.start(), free.end()),
+        None => reserve,
+    };
+    report.error(rule.ports.at, Fault::new(message, mend));
+}
+
+/// The larger range of unprivileged ports that the host does not take from, if it leaves any.
+fn beside(host: &RangeInclusive<u16>) -> Option<RangeInclusive<u16>> {
+    const LOWEST: u16 = 1024;
+    let below = LOWEST..=host.start().saturating_sub(1);
+    let above = host.end().checked_add(1).map(|first| first..=u16::MAX);
+    [Some(below), above]
+        .into_iter()
+        .flatten()
+        .filter(|range| !range.is_empty())
+        .max_by_key(ExactSizeIterator::len)
+}
+
+fn are_reserved(ports: RangeInclusive<u16>, mut reserved: Vec<RangeInclusive<u16>>) -> bool {
+    reserved.sort_by_key(|range| *range.start());
+    let mut next = u32::from(*ports.start());
+    for range in reserved {
+        if u32::from(*range.start()) > next {
+            break;
+        }
+        next = next.max(u32::from(*range.end()) + 1);
+    }
+    next > u32::from(*ports.end())
+}
+
+fn refuse_other_interface(rule: &Draft, uplinks: Option<&[Placed<String>]>, report: &mut Report<'_>) {
+    let (Some(interface), Some(uplinks)) = (&rule.interface, uplinks) else { return };
+    if uplinks.iter().all(|uplink| uplink.value != interface.value) {
+        let message = format!("interface `{}` is not among the uplinks", interface.value);
+        report.error(interface.at, Fault::new(message, "add it to `uplinks` of [node], or correct the name"));
+    }
+}

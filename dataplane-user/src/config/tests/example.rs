@@ -1,0 +1,224 @@
+//! Files that are right.
+
+use std::path::PathBuf;
+
+use super::{accepted, assert_refused, read, refused, unmarked};
+use crate::config::{
+    Config, Datapath, Endpoint, KernelImport, Log, LogFormat, LogLevel, Node, Route, TcAttach, UplinkHook,
+};
+
+/// What this version can do of the complete file.
+const AVAILABLE: &str = r#"
+[node]
+name = "node001"
+uplinks = ["eth0", "eth1"]
+workload-prefix = "cali"
+state-dir = "/run/dataplane"
+bpf-dir = "/sys/fs/bpf/dataplane"
+
+[datapath]
+uplink-hook = "tc"
+tc-attach = "clsact"
+discover = false
+kernel-routes = false
+max-endpoints = 2_000
+max-routes = 0x1000
+
+[[pool]]
+cidr = "172.19.0.0/16"
+
+[[block]]
+cidr = "172.19.35.0/24"
+
+[[endpoint]]
+address = "172.19.35.2"
+interface = "cali1"
+
+[[endpoint]]
+address = "172.19.35.3"
+interface = "cali1"
+
+[[route]]
+to = "172.19.36.0/24"
+via = "10.141.0.2"
+
+[[route]]
+to = "172.19.36.128/25"
+via = "169.254.0.7"
+
+[kernel]
+import = false
+
+[log]
+level = "debug"
+format = "json"
+"#;
+
+/// What it cannot do yet, in the words of the reference.
+const UNAVAILABLE: &str = r#"
+¦[[masquerade]]
+source = "172.19.0.0/16"
+exclude = ["172.19.0.0/16", "10.141.0.0/16"]
+interface = "eth1"
+address = "192.168.200.172"
+ports = "49152-65535"
+
+¦[bgp]
+asn = 64512
+router-id = "10.141.0.1"
+listen = "10.141.0.1:179"
+accept = ["172.19.0.0/16"]
+graceful-restart-seconds = 120
+
+[[bgp.peer]]
+address = "10.141.0.2"
+asn = 64512
+port = 179
+passive = false
+password-file = "/etc/dataplane/bgp-secret"
+hold-seconds = 90
+max-prefixes = 100000
+
+¦[kernel]
+import = true
+table = 254
+protocols = ["bird", "zebra", "static", "200"]
+
+[datapath]
+uplink-hook = ¦"xdp"
+"#;
+
+fn prefix(text: &str) -> ipnet::Ipv4Net {
+    text.parse().unwrap()
+}
+
+#[test]
+fn an_empty_file_takes_every_default() {
+    let loaded = accepted("");
+    assert_eq!(loaded.config, Config::default_node());
+    assert!(loaded.warnings.is_empty());
+    assert_eq!(accepted("# nothing\n[node]\n[datapath]\n[kernel]\n[log]\n").config, loaded.config);
+    assert_eq!(accepted("pool = []\n").config, loaded.config);
+}
+
+#[test]
+fn every_key_arrives() {
+    let loaded = accepted(AVAILABLE);
+    let expected = Config {
+        node: Node {
+            name: "node001".to_owned(),
+            uplinks: Some(vec!["eth0".to_owned(), "eth1".to_owned()]),
+            workload_prefix: "cali".to_owned(),
+            state_dir: PathBuf::from("/run/dataplane"),
+            bpf_dir: PathBuf::from("/sys/fs/bpf/dataplane"),
+        },
+        datapath: Datapath {
+            uplink_hook: UplinkHook::Tc,
+            tc_attach: TcAttach::Clsact,
+            discover: false,
+            kernel_routes: false,
+            max_endpoints: 2000,
+            max_routes: 4096,
+            max_flows: 262_144,
+        },
+        pools: vec![prefix("172.19.0.0/16")],
+        blocks: vec![prefix("172.19.35.0/24")],
+        endpoints: vec![
+            Endpoint { address: [172, 19, 35, 2].into(), interface: "cali1".to_owned() },
+            Endpoint { address: [172, 19, 35, 3].into(), interface: "cali1".to_owned() },
+        ],
+        routes: vec![
+            Route { to: prefix("172.19.36.0/24"), via: [10, 141, 0, 2].into() },
+            Route { to: prefix("172.19.36.128/25"), via: [169, 254, 0, 7].into() },
+        ],
+        masquerade: Vec::new(),
+        bgp: None,
+        kernel: KernelImport { import: false, table: 254, protocols: None },
+        log: Log { level: LogLevel::Debug, format: LogFormat::Json },
+    };
+    assert_eq!(loaded.config, expected);
+    assert!(loaded.warnings.is_empty());
+}
+
+#[test]
+fn what_is_not_available_is_refused_once_each() {
+    assert_refused(&[(
+        UNAVAILABLE,
+        &[
+            "[[masquerade]] is not available in this version: packets would leave untranslated; remove the section",
+            "[bgp] is not available in this version",
+            "[kernel] is not available in this version",
+            "uplink-hook \"xdp\" is not available in this version",
+        ],
+    )]);
+    let two = "[[masquerade]]\nsource = \"172.19.0.0/16\"\n[[masquerade]]\nsource = \"172.20.0.0/16\"\n";
+    assert_eq!(refused(two).errors.len(), 1);
+}
+
+#[test]
+fn what_is_not_available_is_said_after_all_else_is_right() {
+    let (text, _) = unmarked(UNAVAILABLE);
+    let failure = read(&text.replace("port = 179", "port = 0")).unwrap_err();
+    assert_eq!(failure.errors.len(), 1);
+    assert!(failure.to_string().contains("must be from 1 to 65535"), "{failure}");
+}
+
+/// The parts that later features find parsed.
+mod parsed_ahead {
+    use super::*;
+    use crate::config::report::Report;
+    use crate::config::{Draft, syntax};
+
+    fn build(text: &str) -> Config {
+        let mut report = Report::new(text);
+        let tree = syntax::parse(text, &mut report);
+        let draft = Draft::read(&tree, &mut report);
+        assert_eq!(report.finish("node.toml"), Ok(Vec::new()));
+        draft.build()
+    }
+
+    #[test]
+    fn as_they_are_written() {
+        let config = build(&unmarked(UNAVAILABLE).0);
+        let rule = &config.masquerade[0];
+        assert_eq!(rule.source, prefix("172.19.0.0/16"));
+        assert_eq!(rule.exclude, [prefix("172.19.0.0/16"), prefix("10.141.0.0/16")]);
+        assert_eq!(rule.interface.as_deref(), Some("eth1"));
+        assert_eq!(rule.address, Some([192, 168, 200, 172].into()));
+        assert_eq!(rule.ports, 49152..=65535);
+
+        let bgp = config.bgp.unwrap();
+        assert_eq!((bgp.asn, bgp.router_id), (64512, [10, 141, 0, 1].into()));
+        assert_eq!(bgp.listen, Some("10.141.0.1:179".parse().unwrap()));
+        assert_eq!(bgp.accept, [prefix("172.19.0.0/16")]);
+        assert_eq!(bgp.graceful_restart_seconds, 120);
+        let peer = &bgp.peers[0];
+        assert_eq!((peer.address, peer.asn, peer.port), ([10, 141, 0, 2].into(), 64512, 179));
+        assert_eq!((peer.passive, peer.hold_seconds, peer.max_prefixes), (false, 90, 100_000));
+        assert_eq!(peer.password_file, Some(PathBuf::from("/etc/dataplane/bgp-secret")));
+
+        assert_eq!((config.kernel.import, config.kernel.table), (true, 254));
+        let protocols: Vec<_> =
+            config.kernel.protocols.iter().flatten().map(|protocol| protocol.number).collect();
+        assert_eq!(protocols, [12, 11, 4, 200]);
+        assert_eq!(config.datapath.uplink_hook, UplinkHook::Xdp);
+    }
+
+    #[test]
+    fn and_with_the_pools_by_default() {
+        let config = build(
+            "[[pool]]\ncidr = \"172.19.0.0/16\"\n[[masquerade]]\nsource = \"172.19.0.0/17\"\n\
+             [bgp]\nasn = 64512\nrouter-id = \"10.141.0.1\"\n[[bgp.peer]]\naddress = \"127.0.0.2\"\nasn = 1\n",
+        );
+        let (rule, bgp) = (&config.masquerade[0], config.bgp.unwrap());
+        assert_eq!((&rule.exclude, &bgp.accept), (&config.pools, &config.pools));
+        assert_eq!((&rule.interface, rule.address, &rule.ports), (&None, None, &(49152..=65535)));
+        assert_eq!((bgp.listen, bgp.graceful_restart_seconds), (None, 120));
+        let peer = &bgp.peers[0];
+        assert_eq!(
+            (peer.port, peer.passive, peer.hold_seconds, peer.max_prefixes),
+            (179, false, 90, 100_000)
+        );
+        assert_eq!(peer.password_file, None);
+    }
+}

@@ -1,0 +1,179 @@
+//! Faults between sections.
+
+use super::{Machine, assert_found, assert_refused, unmarked};
+use crate::config::parse;
+
+#[test]
+fn pools_and_blocks() {
+    assert_refused(&[
+        (
+            "[[pool]]\ncidr = \"172.19.0.0/16\"\n[[pool]]\ncidr = ¦\"172.16.0.0/12\"\n",
+            &["pool 172.16.0.0/12 overlaps pool 172.19.0.0/16 of line 2; remove one"],
+        ),
+        (
+            "[[pool]]\ncidr = \"172.19.0.0/16\"\n[[pool]]\ncidr = ¦\"172.19.0.0/16\"\n",
+            &["pool 172.19.0.0/16 is given in line 2 already"],
+        ),
+        (
+            "[[block]]\ncidr = \"172.19.35.0/24\"\n[[block]]\ncidr = ¦\"172.19.35.64/26\"\n[[block]]\ncidr = ¦\"172.19.35.0/24\"\n",
+            &["block 172.19.35.64/26 overlaps block 172.19.35.0/24 of line 2", "is given in line 2 already"],
+        ),
+        (
+            "[[pool]]\ncidr = \"172.19.0.0/16\"\n[[block]]\ncidr = ¦\"172.20.0.0/24\"\n[[block]]\ncidr = ¦\"172.18.0.0/15\"\n",
+            &["lies outside every pool; correct it, or add", "is larger than pool 172.19.0.0/16 of line 2"],
+        ),
+        // The pool that cannot be read may be the one that is missed.
+        (
+            "[[pool]]\ncidr = ¦\"172.19.0.0\"\n[[pool]]\ncidr = \"10.0.0.0/8\"\n[[block]]\ncidr = \"172.19.35.0/24\"\n",
+            &["/32"],
+        ),
+    ]);
+}
+
+#[test]
+fn endpoints() {
+    assert_refused(&[
+        (
+            "[[block]]\ncidr = \"172.19.35.0/24\"\n[[endpoint]]\naddress = ¦\"172.19.36.2\"\ninterface = \"cali1\"\n",
+            &["endpoint 172.19.36.2 lies outside every block; correct it, or add"],
+        ),
+        ("[[endpoint]]\naddress = ¦\"172.19.36.2\"\ninterface = \"cali1\"\n", &["outside every block"]),
+        (
+            "[[block]]\ncidr = ¦\"172.19.35.0\"\n[[endpoint]]\naddress = \"172.19.36.2\"\ninterface = \"cali1\"\n",
+            &["/32"],
+        ),
+        (
+            "[[block]]\ncidr = \"172.19.35.0/24\"\n[[endpoint]]\naddress = \"172.19.35.2\"\ninterface = \"cali1\"\n\
+             [[endpoint]]\naddress = ¦\"172.19.35.2\"\ninterface = \"cali2\"\n",
+            &["endpoint 172.19.35.2 is given in line 4 already"],
+        ),
+        (
+            "[node]\nuplinks = [\"eth0\"]\n[[block]]\ncidr = \"172.19.35.0/24\"\n[[endpoint]]\naddress = \"172.19.35.2\"\ninterface = ¦\"eth0\"\n",
+            &["`eth0` is an uplink, by line 2"],
+        ),
+        (
+            "[datapath]\nmax-endpoints = 1\n[[block]]\ncidr = \"172.19.35.0/24\"\n[[endpoint]]\naddress = \"172.19.35.2\"\n\
+             interface = \"cali1\"\n¦[[endpoint]]\naddress = \"172.19.35.3\"\ninterface = \"cali1\"\n",
+            &["more of these than `max-endpoints` of [datapath], 1, has room for; write `max-endpoints = 2`"],
+        ),
+    ]);
+}
+
+#[test]
+fn routes() {
+    assert_refused(&[
+        (
+            "[[route]]\nto = \"172.19.36.0/24\"\nvia = \"10.141.0.2\"\n[[route]]\nto = ¦\"172.19.36.0/24\"\nvia = \"10.141.0.3\"\n",
+            &["a route to 172.19.36.0/24 is given in line 2 already"],
+        ),
+        (
+            "[[block]]\ncidr = \"172.19.35.0/24\"\n[[route]]\nto = ¦\"172.19.35.128/25\"\nvia = \"10.141.0.2\"\n\
+             [[route]]\nto = ¦\"172.19.34.0/23\"\nvia = \"10.141.0.2\"\n",
+            &[
+                "overlaps block 172.19.35.0/24 of line 2, which this node owns",
+                "overlaps block 172.19.35.0/24 of line 2",
+            ],
+        ),
+        (
+            "[[block]]\ncidr = \"172.19.35.0/24\"\n[[route]]\nto = \"172.19.36.0/24\"\nvia = ¦\"172.19.35.9\"\n",
+            &["next hop 172.19.35.9 lies inside block 172.19.35.0/24 of line 2"],
+        ),
+        (
+            "[[route]]\nto = \"172.19.36.0/24\"\nvia = ¦\"172.19.36.1\"\n",
+            &["next hop 172.19.36.1 lies inside 172.19.36.0/24, which it is to lead to"],
+        ),
+        (
+            "[datapath]\nmax-routes = 1\n[[route]]\nto = \"172.19.36.0/24\"\nvia = \"10.141.0.2\"\n\
+             ¦[[route]]\nto = \"172.19.37.0/24\"\nvia = \"10.141.0.2\"\n",
+            &["more of these than `max-routes`"],
+        ),
+    ]);
+}
+
+#[test]
+fn uplinks() {
+    assert_refused(&[
+        (
+            "[node]\nuplinks = [\"eth0\", ¦\"cali7\"]\n",
+            &["uplink `cali7` begins with the workload prefix `cali`"],
+        ),
+        (
+            "[node]\nworkload-prefix = \"e\"\nuplinks = [¦\"eth0\"]\n",
+            &["begins with the workload prefix `e`"],
+        ),
+    ]);
+}
+
+#[test]
+fn bgp() {
+    const BGP: &str = "[bgp]\nasn = 1\nrouter-id = \"1.1.1.1\"\n";
+    let cases: [(&str, &[&str]); 3] = [
+        (
+            "[[bgp.peer]]\naddress = \"10.141.0.2\"\nasn = 1\n[[bgp.peer]]\naddress = ¦\"10.141.0.2\"\nasn = 2\n",
+            &["peer 10.141.0.2 port 179 is given in line 4 already"],
+        ),
+        ("[[bgp.peer]]\naddress = \"10.141.0.2\"\nasn = 1\npassive = ¦true\n", &["[bgp] has no `listen`"]),
+        (
+            "listen = \"10.141.0.1:1179\"\n[[bgp.peer]]\naddress = ¦\"10.141.0.1\"\nasn = 1\nport = 1179\npassive = true\n",
+            &["is this node itself"],
+        ),
+    ];
+    for (marked, expected) in cases {
+        let marked = format!("{BGP}{marked}");
+        let failure = super::refused(&unmarked(&marked).0);
+        let places: Vec<_> = failure.errors.iter().map(|error| (error.line, error.column)).collect();
+        assert_eq!(places, unmarked(&marked).1, "{failure}");
+        assert!(failure.errors[0].to_string().contains(expected[0]), "{failure}");
+    }
+}
+
+#[test]
+fn rules_of_translation() {
+    assert_refused(&[
+        (
+            "[[masquerade]]\nsource = \"172.19.0.0/16\"\n[[masquerade]]\nsource = ¦\"172.19.0.0/16\"\n",
+            &["packets from 172.19.0.0/16 by the same interface are translated in line 1 already"],
+        ),
+        (
+            "[node]\nuplinks = [\"eth0\"]\n[[masquerade]]\nsource = \"172.19.0.0/16\"\ninterface = ¦\"eth1\"\n",
+            &["interface `eth1` is not among the uplinks; add it to `uplinks` of [node]"],
+        ),
+    ]);
+}
+
+#[test]
+fn ports_that_the_host_uses() {
+    const FILE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"\nports = ¦\"49152-65535\"\n";
+    let text = unmarked(FILE).0;
+    let refused = |machine: &Machine| parse("node.toml", &text, machine).unwrap_err();
+    let mut machine = Machine { ephemeral: Some(32768..=60999), ..Machine::quiet() };
+
+    let overlap = (
+        FILE,
+        &[
+            "the ports 49152-65535 overlap 32768-60999, from which the host takes those of its own connections; \
+           write `ports = \"1024-32767\"`, or reserve them with \
+           `sysctl -w net.ipv4.ip_local_reserved_ports=49152-60999`",
+        ][..],
+    );
+    assert_found(&overlap, &refused(&machine).errors);
+    machine.reserved = vec![50000..=60999];
+    assert_found(&overlap, &refused(&machine).errors);
+
+    // Reserved, if in two pieces and out of order: only the feature's absence is left.
+    machine.reserved = vec![55000..=61000, 8080..=8080, 49000..=54999];
+    assert!(refused(&machine).to_string().contains("not available in this version"));
+    machine.ephemeral = None;
+    assert!(refused(&machine).to_string().contains("not available in this version"));
+
+    machine = Machine { ephemeral: Some(1..=65535), ..Machine::quiet() };
+    assert_found(
+        &(FILE, &["reserve them with `sysctl -w net.ipv4.ip_local_reserved_ports=49152-65535`"]),
+        &refused(&machine).errors,
+    );
+
+    // The default is checked too, at the section.
+    let default = ("¦[[masquerade]]\nsource = \"172.19.0.0/16\"\n", &["the ports 49152-65535 overlap"][..]);
+    let failure = parse("node.toml", &unmarked(default.0).0, &machine).unwrap_err();
+    assert_found(&default, &failure.errors);
+}

@@ -1,0 +1,51 @@
+//! What is allowed, and worth a word.
+
+use super::{Machine, accepted, assert_found, read, unmarked};
+use crate::config::parse;
+
+#[test]
+fn interfaces_that_are_not_there() {
+    let machine = Machine { interfaces: Some(&["eth0", "cali1"]), ..Machine::quiet() };
+    let case = (
+        "[node]\nuplinks = [\"eth0\", ¦\"eth7\"]\n[[block]]\ncidr = \"172.19.35.0/24\"\n\
+         [[endpoint]]\naddress = \"172.19.35.2\"\ninterface = \"cali1\"\n\
+         [[endpoint]]\naddress = \"172.19.35.3\"\ninterface = ¦\"cali2\"\n",
+        &["there is no interface `eth7`; correct the name, or create it", "there is no interface `cali2`"][..],
+    );
+    let loaded = parse("node.toml", &unmarked(case.0).0, &machine).unwrap();
+    assert_found(&case, &loaded.warnings);
+    assert_eq!(loaded.config.endpoints.len(), 2);
+
+    let case = (
+        "[[masquerade]]\nsource = \"172.19.0.0/16\"\ninterface = ¦\"eth1\"\n",
+        &["there is no interface `eth1`"][..],
+    );
+    let failure = parse("node.toml", &unmarked(case.0).0, &machine).unwrap_err();
+    assert_found(&case, &failure.warnings);
+}
+
+#[test]
+fn keys_without_effect() {
+    let case = ("[datapath]\nmax-flows = ¦1000\n", &["`max-flows` has no effect in this version"][..]);
+    let loaded = accepted(&unmarked(case.0).0);
+    assert_found(&case, &loaded.warnings);
+    assert_eq!(loaded.config.datapath.max_flows, 1000);
+
+    let case = (
+        "[kernel]\nimport = false\ntable = ¦100\nprotocols = ¦[\"bird\"]\n",
+        &["`table` has no effect while `import` is not true", "`protocols` has no effect"][..],
+    );
+    assert_found(&case, &accepted(&unmarked(case.0).0).warnings);
+}
+
+#[test]
+fn warnings_come_with_errors_too() {
+    let failure = read("[datapath]\nmax-flows = 1000\n[log]\nlevel = \"loud\"\n").unwrap_err();
+    assert_eq!((failure.errors.len(), failure.warnings.len()), (1, 1));
+}
+
+#[test]
+fn bgp_that_accepts_nothing() {
+    let case = ("¦[bgp]\nasn = 1\nrouter-id = \"1.1.1.1\"\n", &["[bgp] would refuse every prefix"][..]);
+    assert_found(&case, &read(&unmarked(case.0).0).unwrap_err().warnings);
+}
