@@ -92,8 +92,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<()> {
     loop {
         tokio::select! {
             event = events.next() => {
-                let event = event.context("the netlink connection ended")?;
-                if daemon.gather(event, &mut events).await? {
+                if daemon.gather(event?, &mut events).await? {
                     failed = daemon.try_reconcile().await;
                 }
             }
@@ -166,7 +165,7 @@ impl Daemon {
         let mut matters = self.absorb(first).await?;
         let deadline = tokio::time::Instant::now() + GATHER;
         while let Ok(event) = tokio::time::timeout_at(deadline, events.next()).await {
-            matters |= self.absorb(event.context("the netlink connection ended")?).await?;
+            matters |= self.absorb(event?).await?;
         }
         Ok(matters)
     }

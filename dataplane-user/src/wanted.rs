@@ -133,7 +133,9 @@ pub fn discovered(config: &Config, mirror: &Mirror) -> BTreeSet<(Ipv4Addr, u32)>
         return BTreeSet::new();
     }
     let found = mirror.discovered(&config.node.workload_prefix).into_iter();
-    found.filter(|(address, _)| is_workload_address(config, *address)).collect()
+    found
+        .filter(|(address, _)| is_workload_address(config, *address) && !mirror.is_local(*address))
+        .collect()
 }
 
 /// Whether an address that the kernel routes to a workload veth is a container's: inside a pool or block,
@@ -200,6 +202,10 @@ fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, picture: 
 
 fn config_routes(config: &Config, mirror: &Mirror, uplinks: &[u32], picture: &mut Picture) {
     for route in &config.routes {
+        if route.to.prefix_len() == 32 && mirror.is_local(route.to.addr()) {
+            picture.complaints.push(format!("route to {}: it is an address of this node, which keeps it", route.to));
+            continue;
+        }
         let link = mirror
             .on_link(route.via)
             .and_then(|on_link| mirror.link(on_link.oif?))
