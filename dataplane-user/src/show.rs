@@ -21,7 +21,11 @@ fn render(table: &Table) -> String {
 pub fn describe(destination: &Destination, interface: &dyn Fn(u32) -> String) -> String {
     match destination {
         Destination::Endpoint(endpoint) => {
-            format!("the container {} behind {}", Ipv4Addr::from(endpoint.address), interface(endpoint.ifindex))
+            format!(
+                "the container {} behind {}",
+                Ipv4Addr::from(endpoint.address),
+                interface(endpoint.ifindex)
+            )
         }
         Destination::NextHop(next_hop) if next_hop.gateway.to_wire() == 0 => {
             format!("on the link of {}", interface(next_hop.ifindex))
@@ -122,7 +126,11 @@ pub fn counts(counts: &[answers::Count]) -> String {
             count.text.clone(),
         ]);
     }
-    if counts.is_empty() { "nothing was dropped or passed to the kernel\n".to_owned() } else { render(&table) }
+    if counts.is_empty() {
+        "nothing was dropped or passed to the kernel\n".to_owned()
+    } else {
+        render(&table)
+    }
 }
 
 /// `dataplane trace`.

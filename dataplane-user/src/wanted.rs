@@ -90,7 +90,9 @@ fn uplinks(config: &Config, mirror: &Mirror, picture: &mut Picture) -> Vec<u32> 
             .filter_map(|name| {
                 let link = mirror.link_by_name(name);
                 if link.is_none() {
-                    picture.complaints.push(format!("uplink {name} does not exist: it is attached when it does"));
+                    picture
+                        .complaints
+                        .push(format!("uplink {name} does not exist: it is attached when it does"));
                 }
                 link
             })
@@ -133,9 +135,7 @@ pub fn discovered(config: &Config, mirror: &Mirror) -> BTreeSet<(Ipv4Addr, u32)>
         return BTreeSet::new();
     }
     let found = mirror.discovered(&config.node.workload_prefix).into_iter();
-    found
-        .filter(|(address, _)| is_workload_address(config, *address) && !mirror.is_local(*address))
-        .collect()
+    found.filter(|(address, _)| is_workload_address(config, *address) && !mirror.is_local(*address)).collect()
 }
 
 /// Whether an address that the kernel routes to a workload veth is a container's: inside a pool or block,
@@ -203,7 +203,9 @@ fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, picture: 
 fn config_routes(config: &Config, mirror: &Mirror, uplinks: &[u32], picture: &mut Picture) {
     for route in &config.routes {
         if route.to.prefix_len() == 32 && mirror.is_local(route.to.addr()) {
-            picture.complaints.push(format!("route to {}: it is an address of this node, which keeps it", route.to));
+            picture
+                .complaints
+                .push(format!("route to {}: it is an address of this node, which keeps it", route.to));
             continue;
         }
         let link = mirror

@@ -25,13 +25,16 @@ impl Daemon {
             Request::Status => to_value(self.status()?)?,
             Request::EndpointList => to_value(self.endpoint_list())?,
             Request::RouteList => {
-                let routes = self.rib.iter().map(|(prefix, source, wanted)| self.route(prefix, source, wanted));
+                let routes =
+                    self.rib.iter().map(|(prefix, source, wanted)| self.route(prefix, source, wanted));
                 to_value(routes.collect::<Vec<_>>())?
             }
             Request::RouteGet { address } => to_value(self.route_get(address))?,
             Request::Drops => to_value(self.counts()?)?,
             Request::Trace(probe) => to_value(self.trace(&probe)?)?,
-            Request::Reload | Request::Detach => bail!("a request that changes the daemon is served by its loop"),
+            Request::Reload | Request::Detach => {
+                bail!("a request that changes the daemon is served by its loop")
+            }
         })
     }
 
@@ -150,12 +153,13 @@ impl Daemon {
     }
 
     fn trace(&self, probe: &Probe) -> Result<answers::Trace> {
-        let place = self.places.iter().find(|place| place.interface == probe.interface).with_context(|| {
-            format!(
-                "no program of this dataplane is attached to {}: `dataplane status` lists the interfaces",
-                probe.interface
-            )
-        })?;
+        let place =
+            self.places.iter().find(|place| place.interface == probe.interface).with_context(|| {
+                format!(
+                    "no program of this dataplane is attached to {}: `dataplane status` lists the interfaces",
+                    probe.interface
+                )
+            })?;
         let link = self.mirror.link(place.ifindex).context("the interface is just going")?;
         let entrance = Entrance {
             hook: place.hook(),

@@ -97,8 +97,11 @@ impl Daemon {
         let configured = self.config.endpoints.iter().filter_map(|e| self.mirror.link_by_name(&e.interface));
         let discovered = wanted::discovered(&self.config, &self.mirror);
         let discovered = discovered.iter().filter_map(|(_, index)| self.mirror.link(*index));
-        let unknown: Vec<Link> =
-            configured.chain(discovered).filter(|link| !self.macs.contains_key(&link.index)).cloned().collect();
+        let unknown: Vec<Link> = configured
+            .chain(discovered)
+            .filter(|link| !self.macs.contains_key(&link.index))
+            .cloned()
+            .collect();
         for link in unknown {
             let Some(peer) = link.peer else { continue };
             match self.netlink.peer_mac(peer).await {
@@ -146,7 +149,8 @@ impl Daemon {
                 }
             }
         }
-        let stale = attach::attached(&self.pins, |index| self.mirror.link(index).map(|link| link.name.clone()))?;
+        let stale =
+            attach::attached(&self.pins, |index| self.mirror.link(index).map(|link| link.name.clone()))?;
         for place in stale.iter().chain(&self.places.clone()) {
             if !wanted.contains(place) {
                 attach::detach(&self.pins, place)?;
