@@ -62,10 +62,15 @@ pub fn finish(hook: Hook, packet: &Packet, walk: Walk<Action>) -> i32 {
         }
         Err(reason) => match reason.class() {
             Class::Drop => TC_ACT_SHOT,
-            // Not "ok": other programs at the hook have their turn (TCX_NEXT; the next filter with clsact).
-            Class::Pass | Class::Forward => TC_ACT_UNSPEC,
+            Class::Pass | Class::Forward => pass(),
         },
     }
+}
+
+/// Not "ok": other programs at the hook have their turn (`TCX_NEXT`; the next filter with clsact).
+#[inline(always)]
+pub fn pass() -> i32 {
+    TC_ACT_UNSPEC
 }
 
 const AF_INET: u32 = 2;

@@ -5,7 +5,7 @@ mod lock;
 mod reconcile;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -26,7 +26,7 @@ use crate::{
     kernel::{
         attach::{Mode, Place},
         netlink::{Event, Events, Netlink},
-        object::{self, Purpose},
+        object::{self, Program, Purpose},
         pins::Pins,
     },
     rib::Rib,
@@ -59,7 +59,7 @@ pub struct Daemon {
     slow_path: SlowPath,
     /// Prefixes that the tables may not hold as wanted: at first, what an earlier run left there.
     dirty: BTreeSet<Ipv4Net>,
-    places: BTreeSet<Place>,
+    places: BTreeMap<Place, Program>,
     complaints: Vec<String>,
     rules_are_default: bool,
     ready_since: Instant,
@@ -145,7 +145,7 @@ impl Daemon {
             datapath,
             rib: Rib::default(),
             slow_path,
-            places: BTreeSet::new(),
+            places: BTreeMap::new(),
             complaints: Vec::new(),
             rules_are_default: true,
             ready_since: Instant::now(),

@@ -47,10 +47,16 @@ pub fn status(status: &answers::Status) -> String {
     for complaint in &status.complaints {
         text.push_str(&format!("  ! {complaint}\n"));
     }
-    let mut hooks = table(["INTERFACE", "HOOK", "MODE", "PROGRAM"]);
+    let mut hooks = table(["INTERFACE", "HOOK", "PROGRAM", "ID", "MODE"]);
     for hook in &status.hooks {
-        let program = hook.program_id.map_or("not attached".to_owned(), |id| id.to_string());
-        hooks.add_row([hook.interface.clone(), hook.hook.clone(), hook.mode.clone(), program]);
+        let id = hook.program_id.map_or("not attached".to_owned(), |id| id.to_string());
+        hooks.add_row([
+            hook.interface.clone(),
+            hook.hook.clone(),
+            hook.program.clone(),
+            id,
+            hook.mode.clone(),
+        ]);
     }
     text.push_str(&format!("\n{}", render(&hooks)));
     let mut tables = table(["TABLE", "USED", "MAX"]);

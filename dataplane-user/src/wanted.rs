@@ -20,6 +20,7 @@ use crate::{
     kernel::{
         attach::Place,
         netlink::{Link, OwnRoute, OwnTarget},
+        object::Program,
     },
     source::kernel::{Mirror, Wanted},
 };
@@ -48,7 +49,7 @@ pub struct Picture {
     /// From the kernel: discovered endpoints, and the mirror of its routes.
     pub kernel: BTreeMap<Ipv4Net, Destination>,
     /// Where programs are wanted.
-    pub places: BTreeSet<Place>,
+    pub places: BTreeMap<Place, Program>,
     /// Routes for the kernel's own table.
     pub slow_path: BTreeSet<OwnRoute>,
     /// What is wrong at the moment, each with the mend.
@@ -68,6 +69,12 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs) -> Picture {
         if let Some(endpoint) = endpoint(mirror, macs, address, ifindex) {
             picture.add_endpoint(Origin::Kernel, endpoint, mirror);
         }
+    }
+
+    // Veths that may become endpoints any moment: the endpoints' own entries replace these.
+    for link in mirror.links().filter(|link| may_become_endpoint(config, link)) {
+        let place = Place::new(&link.name, link.index, Hook::FromContainer);
+        picture.places.entry(place).or_insert(Program::Waiting);
     }
 
     for block in &config.blocks {
@@ -105,7 +112,8 @@ fn uplinks(config: &Config, mirror: &Mirror, picture: &mut Picture) -> Vec<u32> 
     let mut indexes = Vec::new();
     for link in links {
         if link.ethernet {
-            picture.places.insert(Place::new(&link.name, link.index, Hook::FromUplink));
+            let place = Place::new(&link.name, link.index, Hook::FromUplink);
+            picture.places.insert(place, Program::Walk(Hook::FromUplink));
             indexes.push(link.index);
         } else {
             picture.complaints.push(format!(
@@ -138,6 +146,12 @@ pub fn discovered(config: &Config, mirror: &Mirror) -> BTreeSet<(Ipv4Addr, u32)>
     found.filter(|(address, _)| is_workload_address(config, *address) && !mirror.is_local(*address)).collect()
 }
 
+fn may_become_endpoint(config: &Config, link: &Link) -> bool {
+    config.datapath.discover
+        && link.kind.as_deref() == Some("veth")
+        && link.name.starts_with(&config.node.workload_prefix)
+}
+
 /// Whether an address that the kernel routes to a workload veth is a container's: inside a pool or block,
 /// where any is configured.
 fn is_workload_address(config: &Config, address: Ipv4Addr) -> bool {
@@ -168,7 +182,8 @@ impl Picture {
     fn add_endpoint(&mut self, origin: Origin, endpoint: Endpoint, mirror: &Mirror) {
         let prefix = Ipv4Net::from(Ipv4Addr::from(endpoint.address));
         let Some(link) = mirror.link(endpoint.ifindex) else { return };
-        self.places.insert(Place::new(&link.name, link.index, Hook::FromContainer));
+        let place = Place::new(&link.name, link.index, Hook::FromContainer);
+        self.places.insert(place, Program::Walk(Hook::FromContainer));
         let destinations = match origin {
             Origin::Config => &mut self.config,
             Origin::Kernel => &mut self.kernel,

@@ -1,7 +1,7 @@
 //! From what is wanted to what is: tables first, hooks then, the kernel's own routes last; removal after
 //! addition, so that a packet never meets a gap.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use dataplane_common::stats::Hook;
@@ -10,8 +10,9 @@ use tracing::{debug, warn};
 use super::Daemon;
 use crate::{
     kernel::{
-        attach::{self, Place},
+        attach::{self, Mode, Place},
         netlink::{Event, Link, Netlink, OwnRoute},
+        object::Program,
         pins::Pins,
         sysctl,
     },
@@ -132,17 +133,24 @@ impl Daemon {
 
     /// Attaches where a program is wanted and takes it off where it is not. One interface that cannot be
     /// attached to is a complaint and an error, and the others are attached all the same.
-    fn update_hooks(&mut self, wanted: BTreeSet<Place>) -> Result<()> {
+    fn update_hooks(&mut self, mut wanted: BTreeMap<Place, Program>) -> Result<()> {
+        if self.mode == Mode::Clsact {
+            // A filter is added at once: nothing is gained by holding its place.
+            wanted.retain(|_, program| *program != Program::Waiting);
+        }
         let mut result = Ok(());
-        for place in wanted.difference(&self.places.clone()) {
-            if place.hook() == Hook::FromContainer && self.config.datapath.kernel_routes {
+        for (place, &program) in &wanted {
+            if self.places.get(place) == Some(&program) {
+                continue;
+            }
+            if program == Program::Walk(Hook::FromContainer) && self.config.datapath.kernel_routes {
                 // As Calico does: what BPF leaves to the kernel must be forwarded by it.
                 if let Err(error) = sysctl::enable_forwarding(&place.interface) {
                     debug!("{error:#}");
                 }
             }
-            match attach::attach(&mut self.object, &self.pins, self.mode, place) {
-                Ok(()) => drop(self.places.insert(place.clone())),
+            match attach::attach(&mut self.object, &self.pins, self.mode, place, program) {
+                Ok(()) => drop(self.places.insert(place.clone(), program)),
                 Err(error) => {
                     self.complaints.push(format!("{error:#}"));
                     result = Err(error);
@@ -151,8 +159,8 @@ impl Daemon {
         }
         let stale =
             attach::attached(&self.pins, |index| self.mirror.link(index).map(|link| link.name.clone()))?;
-        for place in stale.iter().chain(&self.places.clone()) {
-            if !wanted.contains(place) {
+        for place in stale.iter().chain(self.places.clone().keys()) {
+            if !wanted.contains_key(place) {
                 attach::detach(&self.pins, place)?;
                 self.places.remove(place);
             }
@@ -161,7 +169,7 @@ impl Daemon {
     }
 
     fn check_forwarding(&mut self) {
-        for place in self.places.iter().filter(|place| place.hook() == Hook::FromUplink) {
+        for place in self.places.keys().filter(|place| place.hook == Hook::FromUplink) {
             if let Ok(false) = sysctl::forwarding(&place.interface) {
                 self.complaints.push(format!(
                     "the kernel does not forward packets from {0}: ICMP errors and what BPF leaves to it get \
