@@ -151,6 +151,8 @@ impl Daemon {
             }
             match attach::attach(&mut self.object, &self.pins, self.mode, place, program) {
                 Ok(()) => drop(self.places.insert(place.clone(), program)),
+                // It went, or was renamed, a moment ago; the event is on its way.
+                Err(error) if !place.exists() => debug!("{error:#}"),
                 Err(error) => {
                     self.complaints.push(format!("{error:#}"));
                     result = Err(error);

@@ -3,6 +3,8 @@
 mod clsact;
 mod tcx;
 
+use std::ffi::CString;
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
@@ -66,6 +68,13 @@ impl Place {
     /// The hook on the interface.
     pub fn new(interface: &str, ifindex: u32, hook: Hook) -> Self {
         Self { ifindex, hook, interface: interface.to_owned() }
+    }
+
+    /// Whether the interface still has this name and index.
+    pub fn exists(&self) -> bool {
+        let Ok(name) = CString::new(self.interface.as_str()) else { return false };
+        // SAFETY: the string is terminated and lives during the call.
+        unsafe { libc::if_nametoindex(name.as_ptr()) == self.ifindex }
     }
 
     /// The programs that may be there, besides other people's.
