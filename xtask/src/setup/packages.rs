@@ -93,6 +93,7 @@ const PACKAGES: &[Package] = &[
     Package::new("libzstd-dev", File("/usr/include/zstd.h"), &[Linker], "compression in LLVM"),
     Package::new("zlib1g-dev", File("/usr/include/zlib.h"), &[Linker], "compression in LLVM"),
     Package::new("iproute2", Program("ip"), &[Test, Demo, Bench], "namespaces, links and routes"),
+    Package::new("bpftool", Program("bpftool"), &[Test, Demo], "what is attached to the interfaces"),
     Package::new("util-linux", Program("nsenter"), &[Test, Demo, Bench], "enters a namespace by itself"),
     Package::new(
         "iptables",
