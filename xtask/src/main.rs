@@ -3,6 +3,7 @@
 //! One module and one variant of [`Task`] per command. A module has its `Args` and its `run`, which gives the
 //! process's exit status.
 
+mod bench;
 mod bpf;
 mod build;
 mod check;
@@ -30,6 +31,8 @@ enum Task {
     Build(build::Args),
     /// Build, then run every tier of tests, or the one named
     Test(test::Args),
+    /// Measure this data path and the kernel's own in turn
+    Bench(bench::Args),
     /// Format, lints, documentation and house rules: what CI runs before the tests
     Check(check::Args),
 }
@@ -39,6 +42,7 @@ fn main() -> ExitCode {
         Task::Setup(args) => setup::run(&args),
         Task::Build(args) => build::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Check(args) => check::run(&args),
     };
     status.unwrap_or_else(|error| {
