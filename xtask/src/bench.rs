@@ -34,6 +34,7 @@ use baseline::Path;
 use finding::Finding;
 use interrupt::Interrupted;
 use machine::{CpuTime, Machine};
+use pps::Way;
 use report::Report;
 use site::Site;
 
@@ -62,8 +63,14 @@ pub(crate) struct Args {
 enum Case {
     /// 64-byte UDP, 65,536 flows, from the fabric into a container, on one CPU
     PpsDeliver,
+    /// The same from a container to other nodes, without translation
+    PpsEgress,
     /// The same generator straight into the sink: what the harness itself costs
     Direct,
+    /// Bulk transfer between containers of two nodes (netperf TCP_STREAM)
+    TcpStream,
+    /// Requests and answers on one connection (netperf TCP_RR)
+    TcpRr,
     /// Connections per second between containers of two nodes (netperf TCP_CRR)
     TcpCrr,
     /// From a container's route to its first packet carried by BPF
@@ -75,8 +82,11 @@ enum Case {
 impl Case {
     fn run(self, bench: &Bench) -> Result<Vec<Finding>> {
         match self {
-            Self::PpsDeliver => pps::deliver(bench),
+            Self::PpsDeliver => pps::run(bench, Way::Deliver),
+            Self::PpsEgress => pps::run(bench, Way::Egress),
             Self::Direct => pps::direct(bench),
+            Self::TcpStream => tcp::run(bench, &tcp::STREAM),
+            Self::TcpRr => tcp::run(bench, &tcp::RR),
             Self::TcpCrr => tcp::run(bench, &tcp::CRR),
             Self::NewEndpoint => new_endpoint::run(bench),
             Self::AtRest => at_rest::run(bench),

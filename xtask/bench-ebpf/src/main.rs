@@ -7,7 +7,6 @@
 #![no_main]
 #![expect(missing_docs, reason = "the xdp macro wraps the functions in undocumented ones")]
 
-#[expect(dead_code, reason = "the host's half uses the names")]
 mod layout;
 
 use aya_ebpf::{
@@ -17,7 +16,10 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-use crate::layout::{CHECKSUM, DESTINATION_BYTE, FRAME, SOURCE_BYTE, Traffic, port_byte};
+use crate::layout::{DESTINATION_BYTE, FRAME, SOURCE_BYTE, Traffic};
+
+/// Offset of the IPv4 checksum in the frame.
+const CHECKSUM: usize = 24;
 
 #[btf_map]
 static TRAFFIC: Array<Traffic, 1> = Array::new();
@@ -51,6 +53,11 @@ pub fn generate(ctx: XdpContext) -> u32 {
         vary(frame, DESTINATION_BYTE, flow);
     }
     OUT.redirect(0, 0).unwrap_or(xdp_action::XDP_ABORTED)
+}
+
+/// The low byte of the UDP port on the side of the address.
+const fn port_byte(address_byte: u32) -> u32 {
+    if address_byte == SOURCE_BYTE { 35 } else { 37 }
 }
 
 /// Puts the flow's bytes into the frame, whose checksum is for zeros there.

@@ -10,8 +10,16 @@ use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
 use tests::harness::Namespace;
 use tests::harness::packet::{Frame, Ipv4, Udp};
 
-use super::layout::{self, FRAME, MAX_FLOWS, Traffic};
+use super::layout::{self, FRAME, Traffic};
 use super::machine;
+
+/// Most flows: two bytes of each frame tell them apart.
+pub(super) const MAX_FLOWS: u32 = 1 << 16;
+
+// Names in the object.
+const PROGRAM: &str = "generate";
+const MAP_TRAFFIC: &str = "TRAFFIC";
+const MAP_OUT: &str = "OUT";
 
 /// Frames that the kernel makes between two runs of the network stack.
 const BATCH: u32 = 64;
@@ -67,18 +75,14 @@ impl<'a> Generator<'a> {
 
     /// Makes these flows from now on.
     pub(super) fn aim(&mut self, flows: &Flows) -> Result<()> {
-        let map = self.object.map_mut(layout::MAP_TRAFFIC).context("no map of traffic in the object")?;
+        let map = self.object.map_mut(MAP_TRAFFIC).context("no map of traffic in the object")?;
         let mut traffic: Array<_, Words> = Array::try_from(map)?;
         traffic.set(0, Words(flows.traffic()?), 0).context("cannot tell the generator its flows")
     }
 
     /// Makes that many frames.
     pub(super) fn run(&self, frames: u32) -> Result<Run> {
-        let program: &Xdp = self
-            .object
-            .program(layout::PROGRAM_GENERATE)
-            .context("no generator in the object")?
-            .try_into()?;
+        let program: &Xdp = self.object.program(PROGRAM).context("no generator in the object")?.try_into()?;
         let cpu = self.cpu;
         let elapsed = self.place.enter(|| {
             machine::take_cpu(cpu)?;
@@ -96,10 +100,9 @@ impl<'a> Generator<'a> {
 
 fn load(object: &Path, ifindex: u32) -> Result<Ebpf> {
     let mut object = Ebpf::load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
-    let map = object.map_mut(layout::MAP_OUT).context("no map of devices in the object")?;
+    let map = object.map_mut(MAP_OUT).context("no map of devices in the object")?;
     DevMap::try_from(map)?.set(0, ifindex, None, 0).context("cannot aim the generator at the interface")?;
-    let program: &mut Xdp =
-        object.program_mut(layout::PROGRAM_GENERATE).context("no generator in the object")?.try_into()?;
+    let program: &mut Xdp = object.program_mut(PROGRAM).context("no generator in the object")?.try_into()?;
     program.load().context("the kernel refused the generator")?;
     Ok(object)
 }

@@ -10,6 +10,9 @@ use super::baseline::Path;
 /// The container's interface on its node.
 const INTERFACE: &str = "cali1";
 
+/// The way out of the fabric, which nobody takes.
+const GATEWAY: &str = "10.141.255.254";
+
 /// A node, its container, and the data path on it if that is its path.
 ///
 /// Site number N has the address 10.141.0.N, the block 172.19.N.0/24, and in it the container 172.19.N.2.
@@ -25,6 +28,8 @@ impl Site {
     pub(super) fn new(bench: &Bench, fabric: &Fabric, path: Path, number: u8, others: &[u8]) -> Result<Self> {
         let node = Node::new(fabric, &format!("{}{number}", path.name()), address(number))?;
         let container = node.routed_container(INTERFACE, format!("172.19.{number}.2"))?;
+        // Without a default route the kernel answers no container that asks for its gateway.
+        node.default_via(GATEWAY)?;
         path.install(&node, INTERFACE)?;
         let daemon = if path == Path::Dataplane {
             let mut config =
@@ -40,6 +45,13 @@ impl Site {
             None
         };
         Ok(Self { daemon, container, node, path })
+    }
+
+    /// Tells the node the MAC of the router of site `number`, which need not be there.
+    pub(super) fn know_neighbour(&self, number: u8, mac: [u8; 6]) -> Result<()> {
+        let mac = mac.map(|octet| format!("{octet:02x}")).join(":");
+        let address = address(number);
+        self.node.ip(&format!("neigh replace {address} lladdr {mac} dev eth0 nud permanent")).map(drop)
     }
 
     /// How the programs are attached; none where there is no data path.

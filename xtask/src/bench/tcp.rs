@@ -30,6 +30,12 @@ pub(super) struct Test {
 /// Connections, each with one request and one answer.
 pub(super) const CRR: Test = Test { case: "tcp-crr", name: "TCP_CRR", unit: "connections/s" };
 
+/// Requests and answers of one byte on one connection.
+pub(super) const RR: Test = Test { case: "tcp-rr", name: "TCP_RR", unit: "transactions/s" };
+
+/// One connection that sends as much as it can.
+pub(super) const STREAM: Test = Test { case: "tcp-stream", name: "TCP_STREAM", unit: "Mbit/s" };
+
 /// Two sites of one path, a server in the second one's container.
 struct Link {
     server: Process,
