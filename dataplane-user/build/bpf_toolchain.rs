@@ -55,9 +55,9 @@ impl BpfToolchain {
         ))
     }
 
-    /// `cargo SUBCOMMAND` on the BPF programs, for a host of the architecture `host_arch`, with the linker
-    /// at `linker`; the caller adds its own arguments. It works whether or not another cargo started us.
-    pub(crate) fn cargo(&self, subcommand: &str, host_arch: &str, linker: &Path) -> Command {
+    /// `cargo SUBCOMMAND` on a package of BPF programs, for a host of the architecture `host_arch`, with the
+    /// linker at `linker`; the caller adds its own arguments. It works whether or not another cargo started us.
+    pub(crate) fn cargo(&self, subcommand: &str, package: &str, host_arch: &str, linker: &Path) -> Command {
         let mut command = match self {
             Self::SameAsHost { cargo } => {
                 let mut command = Command::new(cargo);
@@ -76,7 +76,7 @@ impl BpfToolchain {
         let arch = format!("--cfg=bpf_target_arch=\"{host_arch}\"");
         let flags: Vec<&str> = FLAGS.into_iter().chain([arch.as_str()]).collect();
         command
-            .args(["--locked", "--package", "dataplane-ebpf", "--target", TARGET, "--profile", PROFILE])
+            .args(["--locked", "--package", package, "--target", TARGET, "--profile", PROFILE])
             // The unstable parts of a stable compiler, as the kernel's own Rust build uses them.
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))
