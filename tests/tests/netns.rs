@@ -3,7 +3,10 @@
 
 mod netns {
     mod calico;
+    mod containers;
     mod network;
+    mod restart;
+    mod spoofing;
 
     /// Ends the test, reported as skipped, where this process may not make network namespaces.
     macro_rules! require_root {

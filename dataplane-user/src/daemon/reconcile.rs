@@ -131,6 +131,9 @@ impl Daemon {
     /// attached to is a complaint and an error, and the others are attached all the same.
     fn update_hooks(&mut self, wanted: BTreeSet<Place>) -> Result<()> {
         let mut result = Ok(());
+        // An interface that was renamed is where it was, with its program.
+        let renamed = |place: Place| place.find_in(&wanted).cloned().unwrap_or(place);
+        self.places = std::mem::take(&mut self.places).into_iter().map(renamed).collect();
         for place in wanted.difference(&self.places.clone()) {
             if place.hook() == Hook::FromContainer && self.config.datapath.kernel_routes {
                 // As Calico does: what BPF leaves to the kernel must be forwarded by it.

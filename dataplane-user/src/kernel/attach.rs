@@ -3,6 +3,8 @@
 mod clsact;
 mod tcx;
 
+use std::collections::BTreeSet;
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
@@ -71,6 +73,13 @@ impl Place {
     /// The hook.
     pub fn hook(&self) -> Hook {
         Hook::ALL[self.hook as usize]
+    }
+
+    /// The place among `places` with this interface's index and hook: this one, whatever name the interface
+    /// has there.
+    pub fn find_in<'a>(&self, places: &'a BTreeSet<Self>) -> Option<&'a Self> {
+        let first = Self { interface: String::new(), ..*self };
+        places.range(first..).next().filter(|found| (found.ifindex, found.hook) == (self.ifindex, self.hook))
     }
 
     /// The start of the names of its pins.
