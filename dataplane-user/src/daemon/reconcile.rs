@@ -139,6 +139,10 @@ impl Daemon {
             wanted.retain(|_, program| *program != Program::Waiting);
         }
         let mut result = Ok(());
+        // An interface that was renamed is where it was, with its program.
+        let renamed =
+            |(place, program): (Place, Program)| (place.find_in(&wanted).cloned().unwrap_or(place), program);
+        self.places = std::mem::take(&mut self.places).into_iter().map(renamed).collect();
         for (place, &program) in &wanted {
             if self.places.get(place) == Some(&program) {
                 continue;

@@ -3,7 +3,7 @@
 mod clsact;
 mod tcx;
 
-use std::ffi::CString;
+use std::{collections::BTreeMap, ffi::CString};
 
 use anyhow::{Context as _, Result};
 use aya::{
@@ -85,6 +85,14 @@ impl Place {
     /// Whether a program with that name at this place is one of ours, or of another dataplane.
     fn is_dataplane(&self, name: Option<&str>) -> bool {
         self.programs().iter().any(|program| name == Some(program.name()))
+    }
+
+    /// The place among `places` with this interface's index and hook: this one, whatever name the interface
+    /// has there.
+    pub fn find_in<'a>(&self, places: &'a BTreeMap<Self, Program>) -> Option<&'a Self> {
+        let first = Self { interface: String::new(), ..*self };
+        let (found, _) = places.range(first..).next()?;
+        ((found.ifindex, found.hook) == (self.ifindex, self.hook)).then_some(found)
     }
 
     /// The start of the names of its pins.
