@@ -128,8 +128,7 @@ pub async fn detach(config: &Config) -> Result<()> {
         client::ask::<()>(state_dir, &Request::Detach)?;
     } else {
         let (netlink, _events) = Netlink::connect().context("cannot open netlink")?;
-        let mirror = daemon::read_kernel(&netlink).await?;
-        daemon::remove_everything(&Pins::new(&config.node.bpf_dir), &netlink, &mirror).await?;
+        daemon::remove_everything(&Pins::new(&config.node.bpf_dir), &netlink).await?;
     }
     daemon::remove_state(state_dir)
 }
