@@ -60,7 +60,7 @@ pub enum Command {
     Drops,
     /// Run the loaded program on a packet and tell each step
     Trace(TraceArgs),
-    /// Make the daemon read its configuration file again; an invalid one changes nothing
+    /// Make the daemon read its configuration file again; an invalid one changes nothing (exit status 2)
     Reload,
     /// Remove every hook, pin and route of this node's dataplane, daemon or no daemon
     Detach {

@@ -136,8 +136,7 @@ pub async fn detach(config: &Config) -> Result<()> {
         let error = match Lock::take(state_dir) {
             Ok(_lock) => {
                 let (netlink, _events) = Netlink::connect().context("cannot open netlink")?;
-                let mirror = daemon::read_kernel(&netlink).await?;
-                daemon::remove_everything(&Pins::new(&config.node.bpf_dir), &netlink, &mirror).await?;
+                daemon::remove_everything(&Pins::new(&config.node.bpf_dir), &netlink).await?;
                 return daemon::remove_state(state_dir);
             }
             Err(error) => error,

@@ -5,6 +5,7 @@ pub mod client;
 pub mod server;
 
 use std::{
+    fmt,
     net::Ipv4Addr,
     path::{Path, PathBuf},
 };
@@ -49,4 +50,18 @@ pub enum Answer {
     Ok(serde_json::Value),
     /// Why there is none, and what to do.
     Error(String),
+    /// What is wrong with the configuration file, as [`BadFile`].
+    BadFile(String),
 }
+
+/// A configuration file that cannot be used: every fault with its place and mend, one a line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BadFile(pub String);
+
+impl fmt::Display for BadFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BadFile {}

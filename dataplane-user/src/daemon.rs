@@ -21,7 +21,7 @@ use tracing::{error, info, warn};
 
 use crate::{
     config::{self, Config},
-    control::{Answer, Request, server},
+    control::{Answer, BadFile, Request, server},
     datapath::Datapath,
     kernel::{
         attach::{Mode, Place},
@@ -48,6 +48,8 @@ const RETRY: Duration = Duration::from_secs(2);
 pub struct Daemon {
     config: Config,
     config_file: Option<PathBuf>,
+    /// `--state-dir`, which goes before the file's, also when that is read again.
+    state_dir_option: Option<PathBuf>,
     pins: Pins,
     mode: Mode,
     object: Ebpf,
@@ -66,21 +68,27 @@ pub struct Daemon {
     _lock: Lock,
 }
 
-/// Runs until a signal or a `detach` request ends it.
+/// Runs until a signal or a `detach` request ends it. `state_dir_option` is the state directory that was given
+/// in place of the file's, if one was: `config` has it already.
 ///
 /// # Errors
 ///
 /// Where the node cannot be taken into service; what an earlier run attached is then as it was.
-pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<()> {
+pub async fn run(
+    config: Config,
+    config_file: Option<PathBuf>,
+    state_dir_option: Option<PathBuf>,
+) -> Result<()> {
     let lock = Lock::take(&config.node.state_dir)?;
     let fresh = !Pins::new(&config.node.bpf_dir).exist();
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
     let mut daemon = Daemon::start(config, config_file, lock, netlink).await?;
+    daemon.state_dir_option = state_dir_option;
     let mut requests = server::listen(&daemon.config.node.state_dir)?;
     daemon.check_rules().await?;
-    if let Err(error) = daemon.reconcile().await {
+    if let Err(error) = daemon.take_over().await {
         if fresh {
-            remove_everything(&daemon.pins, &daemon.netlink, &daemon.mirror).await?;
+            reconcile::remove_data_path(&daemon.pins, &daemon.mirror)?;
         }
         return Err(error);
     }
@@ -136,6 +144,7 @@ impl Daemon {
             mode: Mode::choose(config.datapath.tc_attach),
             config,
             config_file,
+            state_dir_option: None,
             pins,
             object,
             netlink,
@@ -188,15 +197,16 @@ impl Daemon {
         let ends = matches!(request, Request::Detach);
         let result = match request {
             Request::Reload => self.reload().await.and_then(|warnings| Ok(serde_json::to_value(warnings)?)),
-            Request::Detach => remove_everything(&self.pins, &self.netlink, &self.mirror)
-                .await
-                .map(|()| serde_json::Value::Null),
+            Request::Detach => {
+                remove_everything(&self.pins, &self.netlink).await.map(|()| serde_json::Value::Null)
+            }
             other => self.answer(other),
         };
         let failed = result.is_err();
         // A client that went away gets no answer.
         let _ = answer.send(match result {
             Ok(value) => Answer::Ok(value),
+            Err(error) if error.is::<BadFile>() => Answer::BadFile(error.to_string()),
             Err(error) => Answer::Error(format!("{error:#}")),
         });
         if ends && !failed {
@@ -212,12 +222,20 @@ impl Daemon {
         let Some(file) = self.config_file.clone() else {
             anyhow::bail!("this daemon runs without a file: there is nothing to read again");
         };
-        let loaded = config::load(&file).map_err(|failure| {
-            anyhow::anyhow!("{failure}\nnothing was changed; the daemon goes on as before")
+        let mut loaded = config::load(&file).map_err(|failure| {
+            BadFile(format!("{failure}\nnothing was changed; the daemon goes on as before"))
         })?;
+        if let Some(state_dir) = &self.state_dir_option {
+            loaded.config.node.state_dir.clone_from(state_dir);
+        }
         refuse_fixed(&self.config, &loaded.config, &file)?;
         self.config = loaded.config;
-        self.mode = Mode::choose(self.config.datapath.tc_attach);
+        let mode = Mode::choose(self.config.datapath.tc_attach);
+        if mode != self.mode {
+            // All are attached anew, which takes off what was attached the other way.
+            self.places.clear();
+            self.mode = mode;
+        }
         let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
         for warning in &warnings {
             warn!("{warning}");

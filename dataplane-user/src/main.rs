@@ -11,7 +11,7 @@ use dataplane::{
     cli::{Cli, Command, EndpointCommand, RouteCommand},
     commands,
     config::{self, Config, Failure},
-    control::{Request, answers},
+    control::{BadFile, Request, answers},
     daemon, log, show,
 };
 
@@ -24,7 +24,7 @@ fn main() -> ExitCode {
         Ok(code) => code,
         Err(error) => {
             eprintln!("dataplane: {error:#}");
-            let is_bad_file = error.downcast_ref::<Failure>().is_some();
+            let is_bad_file = error.is::<Failure>() || error.is::<BadFile>();
             ExitCode::from(if is_bad_file { BAD_FILE } else { 1 })
         }
     }
@@ -35,9 +35,9 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     let asked = state_dir.clone().unwrap_or_else(|| Config::default_node().node.state_dir);
     match command {
         Command::Run { config: file } => {
-            let config = load(&file, state_dir)?;
+            let config = load(&file, state_dir.clone())?;
             log::start(&config.log);
-            block_on(daemon::run(config, Some(file)))?;
+            block_on(daemon::run(config, Some(file), state_dir))?;
         }
         Command::Check { config } => {
             let valid = commands::check(&config, json)?;

@@ -4,8 +4,13 @@
 mod netns {
     mod calico;
     mod containers;
+    mod detach;
+    mod foreign;
     mod network;
+    mod next_hop;
+    mod reload;
     mod restart;
+    mod slow_path;
     mod spoofing;
 
     /// Ends the test, reported as skipped, where this process may not make network namespaces.

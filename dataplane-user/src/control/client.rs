@@ -10,7 +10,7 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail};
 use serde::de::DeserializeOwned;
 
-use super::{Answer, Request, socket};
+use super::{Answer, BadFile, Request, socket};
 
 /// Longer than any honest answer takes.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -47,5 +47,6 @@ pub fn ask<T: DeserializeOwned>(state_dir: &Path, request: &Request) -> Result<T
             serde_json::from_value(value).context("the daemon's answer is of another version")
         }
         Answer::Error(message) => bail!("{message}"),
+        Answer::BadFile(faults) => Err(BadFile(faults).into()),
     }
 }

@@ -1,7 +1,7 @@
 //! From what is wanted to what is: tables first, hooks then, the kernel's own routes last; removal after
 //! addition, so that a packet never meets a gap.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use dataplane_common::stats::Hook;
@@ -79,6 +79,21 @@ impl Daemon {
 
     /// Brings everything in step with the configuration and the mirror.
     pub(super) async fn reconcile(&mut self) -> Result<()> {
+        let (slow_path, result) = self.update_data_path().await?;
+        self.update_slow_path(&slow_path).await?;
+        result
+    }
+
+    /// The first reconciliation. Where it fails, the kernel's own routes are as they were: they may be those
+    /// of the daemon that is in the way.
+    pub(super) async fn take_over(&mut self) -> Result<()> {
+        let (slow_path, result) = self.update_data_path().await?;
+        result?;
+        self.update_slow_path(&slow_path).await
+    }
+
+    /// Tables and hooks; gives the routes that are wanted in the kernel's table, and what went wrong.
+    async fn update_data_path(&mut self) -> Result<(BTreeSet<OwnRoute>, Result<()>)> {
         self.learn_macs().await?;
         let picture = wanted::picture(&self.config, &self.mirror, &self.macs);
         self.complaints = picture.complaints;
@@ -88,9 +103,13 @@ impl Daemon {
         let tables = self.update_tables();
 
         let hooks = self.update_hooks(picture.places);
-        self.slow_path.reconcile(&self.netlink, &picture.slow_path).await?;
+        Ok((picture.slow_path, tables.and(hooks)))
+    }
+
+    async fn update_slow_path(&mut self, wanted: &BTreeSet<OwnRoute>) -> Result<()> {
+        self.slow_path.reconcile(&self.netlink, wanted).await?;
         self.check_forwarding();
-        tables.and(hooks)
+        Ok(())
     }
 
     /// Asks for the MACs of the containers behind veths that may be endpoints and are not known yet.
@@ -192,11 +211,10 @@ impl Daemon {
 /// # Errors
 ///
 /// Where something stays behind, with what and why.
-pub async fn remove_everything(pins: &Pins, netlink: &Netlink, mirror: &Mirror) -> Result<()> {
-    let names = |index| mirror.link(index).map(|link| link.name.clone());
-    for place in attach::attached(pins, names)? {
-        attach::detach(pins, &place)?;
-    }
+pub async fn remove_everything(pins: &Pins, netlink: &Netlink) -> Result<()> {
+    // Read now: the event of a route that was written a moment ago may still wait.
+    let mirror = read_kernel(netlink).await?;
+    remove_hooks(pins, &mirror)?;
     for route in mirror.own_routes().filter_map(OwnRoute::from_route) {
         netlink
             .delete_route(&route)
@@ -204,6 +222,20 @@ pub async fn remove_everything(pins: &Pins, netlink: &Netlink, mirror: &Mirror) 
             .with_context(|| format!("cannot remove the kernel route {route}"))?;
     }
     pins.remove()
+}
+
+/// Takes away every hook and pin, and none of the kernel's routes.
+pub(super) fn remove_data_path(pins: &Pins, mirror: &Mirror) -> Result<()> {
+    remove_hooks(pins, mirror)?;
+    pins.remove()
+}
+
+fn remove_hooks(pins: &Pins, mirror: &Mirror) -> Result<()> {
+    let names = |index| mirror.link(index).map(|link| link.name.clone());
+    for place in attach::attached(pins, names)? {
+        attach::detach(pins, &place)?;
+    }
+    Ok(())
 }
 
 /// The mirror of the kernel's state at this moment; events since netlink was opened may follow.

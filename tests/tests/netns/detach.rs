@@ -1,0 +1,142 @@
+//! `dataplane detach` takes away everything of ours, and nothing of anybody else's.
+
+use anyhow::{Result, ensure};
+use tests::harness::Node;
+
+use super::{
+    foreign::{self, ForeignTcx},
+    network::{Network, Setup, config1, own_routes},
+    require_root,
+};
+
+/// In which state the daemon is when it is detached.
+#[derive(Clone, Copy, Debug)]
+enum Daemon {
+    Running,
+    Stopped,
+    Killed,
+}
+
+fn qdiscs(node: &Node, interface: &str) -> Result<String> {
+    node.run(["tc", "qdisc", "show", "dev", interface]).ok()
+}
+
+fn filters(node: &Node, interface: &str) -> Result<String> {
+    node.run(["tc", "filter", "show", "dev", interface, "ingress"]).ok()
+}
+
+fn tcx_programs(node: &Node) -> Result<String> {
+    node.run(["bpftool", "net", "show"]).ok()
+}
+
+fn detach_leaves_nothing(state: Daemon, attach: &'static str) -> Result<()> {
+    let mut network = Network::with(Setup { attach, ..Setup::default() })?;
+    // Written a moment ago: the daemon may not have seen its own route yet.
+    network
+        .daemon1
+        .write_config(&config1().datapath("tc-attach", format!("\"{attach}\"")).block("172.19.41.0/24"))?;
+    network.daemon1.reload()?;
+    ensure!(own_routes(&network.node1)?.len() == 4, "{:?}", own_routes(&network.node1)?);
+    ensure!(!network.daemon1.leftovers()?.is_empty(), "nothing is there before the detach");
+    let clsact = attach == "clsact";
+    ensure!(
+        qdiscs(&network.node1, "eth0")?.contains("clsact") == clsact,
+        "{}",
+        qdiscs(&network.node1, "eth0")?
+    );
+    match state {
+        Daemon::Running => {}
+        Daemon::Stopped => network.daemon1.stop()?,
+        Daemon::Killed => network.daemon1.kill()?,
+    }
+    network.daemon1.detach()?;
+    let left = network.daemon1.leftovers()?;
+    ensure!(left.is_empty(), "{state:?}: {left:?}");
+    ensure!(!network.daemon1.bpf_dir().exists(), "{state:?}: the pins' directory is there");
+    ensure!(!network.daemon1.state_dir().exists(), "{state:?}: the state directory is there");
+    for interface in ["eth0", "cali1", "cali2"] {
+        let qdiscs = qdiscs(&network.node1, interface)?;
+        ensure!(!qdiscs.contains("clsact"), "{state:?}: at {interface}: {qdiscs}");
+    }
+    let Network { daemon1, node1, .. } = &network;
+    // The runtime's own route is not ours.
+    ensure!(node1.ip("route show")?.contains("172.19.35.3 dev cali2"), "{}", node1.ip("route show")?);
+    // Again, with nothing there: no error.
+    daemon1.detach()
+}
+
+#[test]
+fn nothing_is_left_of_a_running_daemon_by_tcx() -> Result<()> {
+    require_root!();
+    detach_leaves_nothing(Daemon::Running, "tcx")
+}
+
+#[test]
+fn nothing_is_left_of_a_running_daemon_by_clsact() -> Result<()> {
+    require_root!();
+    detach_leaves_nothing(Daemon::Running, "clsact")
+}
+
+#[test]
+fn nothing_is_left_of_a_stopped_daemon() -> Result<()> {
+    require_root!();
+    detach_leaves_nothing(Daemon::Stopped, "tcx")?;
+    detach_leaves_nothing(Daemon::Stopped, "clsact")
+}
+
+#[test]
+fn nothing_is_left_of_a_killed_daemon() -> Result<()> {
+    require_root!();
+    detach_leaves_nothing(Daemon::Killed, "tcx")?;
+    detach_leaves_nothing(Daemon::Killed, "clsact")
+}
+
+/// A TCX program and a clsact filter of somebody else's, there before the daemon comes.
+fn others_stay(attach: &'static str) -> Result<()> {
+    let network = Network::with(Setup { attach, ..Setup::default() })?;
+    network.daemon1.detach()?;
+    let Network { mut daemon1, daemon2, c1, c2, c3, c4, node1, node2, fabric } = network;
+    let mut foreign = Vec::new();
+    for interface in ["eth0", "cali1"] {
+        foreign.push(ForeignTcx::attach(&node1, interface)?);
+        foreign::add_filter(&node1, interface)?;
+    }
+    let alien = |node: &Node| -> Result<()> {
+        let programs = tcx_programs(node)?;
+        // The link and the filter at each of the two.
+        ensure!(programs.matches(foreign::NAME).count() == 4, "{programs}");
+        for interface in ["eth0", "cali1"] {
+            let (qdiscs, filters) = (qdiscs(node, interface)?, filters(node, interface)?);
+            ensure!(
+                qdiscs.contains("clsact") && filters.contains(foreign::NAME),
+                "{interface}: {qdiscs} {filters}"
+            );
+        }
+        Ok(())
+    };
+    alien(&node1)?;
+    // The daemon ended with the detach; another one starts beside the others' programs.
+    daemon1.stop()?;
+    daemon1.launch()?;
+    alien(&node1)?;
+    let network = Network { daemon1, daemon2, c1, c2, c3, c4, node1, node2, fabric };
+    network.ping_by_bpf(&network.c1, network.c3.address)?;
+    network.daemon1.detach()?;
+    let left = network.daemon1.leftovers()?;
+    ensure!(left.is_empty(), "{left:?}");
+    alien(&network.node1)?;
+    ensure!(!qdiscs(&network.node1, "cali2")?.contains("clsact"), "a qdisc of ours is left at cali2");
+    Ok(())
+}
+
+#[test]
+fn other_programs_stay_beside_tcx() -> Result<()> {
+    require_root!();
+    others_stay("tcx")
+}
+
+#[test]
+fn other_programs_stay_beside_clsact() -> Result<()> {
+    require_root!();
+    others_stay("clsact")
+}
