@@ -3,6 +3,7 @@
 //! One module and one variant of [`Task`] per command. A module has its `Args` and its `run`, which gives the
 //! process's exit status.
 
+mod bench;
 mod bpf;
 mod build;
 mod check;
@@ -33,6 +34,8 @@ enum Task {
     Demo(demo::Args),
     /// Build, then run every tier of tests, or the one named
     Test(test::Args),
+    /// Measure this data path and the kernel's own in turn
+    Bench(bench::Args),
     /// Format, lints, documentation and house rules: what CI runs before the tests
     Check(check::Args),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Build(args) => build::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Check(args) => check::run(&args),
     };
     status.unwrap_or_else(|error| {

@@ -139,6 +139,10 @@ impl Daemon {
             wanted.retain(|_, program| *program != Program::Waiting);
         }
         let mut result = Ok(());
+        // An interface that was renamed is where it was, with its program.
+        let renamed =
+            |(place, program): (Place, Program)| (place.find_in(&wanted).cloned().unwrap_or(place), program);
+        self.places = std::mem::take(&mut self.places).into_iter().map(renamed).collect();
         for (place, &program) in &wanted {
             if self.places.get(place) == Some(&program) {
                 continue;
@@ -151,6 +155,8 @@ impl Daemon {
             }
             match attach::attach(&mut self.object, &self.pins, self.mode, place, program) {
                 Ok(()) => drop(self.places.insert(place.clone(), program)),
+                // It went, or was renamed, a moment ago; the event is on its way.
+                Err(error) if !place.exists() => debug!("{error:#}"),
                 Err(error) => {
                     self.complaints.push(format!("{error:#}"));
                     result = Err(error);

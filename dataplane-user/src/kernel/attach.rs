@@ -3,6 +3,8 @@
 mod clsact;
 mod tcx;
 
+use std::{collections::BTreeMap, ffi::CString};
+
 use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
@@ -68,6 +70,13 @@ impl Place {
         Self { ifindex, hook, interface: interface.to_owned() }
     }
 
+    /// Whether the interface still has this name and index.
+    pub fn exists(&self) -> bool {
+        let Ok(name) = CString::new(self.interface.as_str()) else { return false };
+        // SAFETY: the string is terminated and lives during the call.
+        unsafe { libc::if_nametoindex(name.as_ptr()) == self.ifindex }
+    }
+
     /// The programs that may be there, besides other people's.
     fn programs(&self) -> [Program; 2] {
         [Program::Walk(self.hook), Program::Waiting]
@@ -76,6 +85,14 @@ impl Place {
     /// Whether a program with that name at this place is one of ours, or of another dataplane.
     fn is_dataplane(&self, name: Option<&str>) -> bool {
         self.programs().iter().any(|program| name == Some(program.name()))
+    }
+
+    /// The place among `places` with this interface's index and hook: this one, whatever name the interface
+    /// has there.
+    pub fn find_in<'a>(&self, places: &'a BTreeMap<Self, Program>) -> Option<&'a Self> {
+        let first = Self { interface: String::new(), ..*self };
+        let (found, _) = places.range(first..).next()?;
+        ((found.ifindex, found.hook) == (self.ifindex, self.hook)).then_some(found)
     }
 
     /// The start of the names of its pins.

@@ -8,7 +8,7 @@ use crate::process;
 /// What a part is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// To compile and link.
+    /// To compile, link and check.
     Build,
     /// To compile `bpf-linker`, on a machine that lacks it.
     Linker,
@@ -86,7 +86,7 @@ use Proof::{File, Program};
 /// the compiler's output.
 const PACKAGES: &[Package] = &[
     Package::new("gcc", Program("cc"), &[Build], "links the host's programs"),
-    Package::new("git", Program("git"), &[Test], "lists the files that the house rules are held against"),
+    Package::new("git", Program("git"), &[Build], "lists the files that the house rules are held against"),
     Package::new("llvm-22-dev", File("/usr/lib/llvm-22/bin/llvm-config"), &[Linker], "LLVM for bpf-linker"),
     Package::new("libpolly-22-dev", File("/usr/lib/llvm-22/lib/libPolly.a"), &[Linker], "part of LLVM"),
     Package::new("g++", Program("c++"), &[Linker], "links bpf-linker with LLVM"),
