@@ -62,30 +62,23 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let mut screen = Screen::new();
     let shown = show(&place, &mut screen, args.keep);
     if let Some(signal) = interrupt::caught() {
+        drop(shown);
         place.remove()?;
         eprintln!("\ninterrupted: the demo is removed");
         return Ok(ExitCode::from(interrupt::exit_status(signal)));
     }
-    let Shown { green, red, site } = match shown {
-        Ok(shown) => shown,
-        Err(error) => {
-            place.remove()?;
-            return Err(error);
-        }
-    };
-    ending::sum_up(&mut screen, green, red, begin.elapsed())?;
+    let Shown { green, red, site } = shown?;
+    ending::sum_up(&screen, green, red, site.is_some(), begin.elapsed())?;
     match site {
         Some(site) if args.keep => {
-            ending::kept(&mut screen, &site)?;
-            site.let_go()?;
+            ending::kept(&screen, &site)?;
+            drop(site);
             place.keep();
         }
         site => {
-            site.map_or(Ok(()), Site::let_go)?;
+            drop(site);
             place.remove()?;
-            if !args.keep {
-                ending::next(&mut screen)?;
-            }
+            ending::next(&screen)?;
         }
     }
     Ok(if red == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -101,13 +94,13 @@ struct Shown<'a> {
 
 /// Makes the network, starts the daemons, and goes through the steps; an error is one of the output only.
 fn show<'a>(place: &'a Place, screen: &mut Screen, keep: bool) -> Result<Shown<'a>> {
-    let nothing = |red| Shown { green: 0, red, site: None };
+    let red_after = |green| Shown { green, red: 1, site: None };
     screen.print(network::INTRODUCTION)?;
     let Some(network) = screen.step("The network: two nodes, four containers", Network::build)? else {
-        return Ok(nothing(1));
+        return Ok(red_after(0));
     };
     let start = |told: &mut screen::Told<'_>| Site::start(place, network, told);
-    let Some(site) = screen.step("A daemon on each node", start)? else { return Ok(nothing(1)) };
+    let Some(site) = screen.step("A daemon on each node", start)? else { return Ok(red_after(1)) };
     let (mut green, mut red) = (2, 0);
     let detach = (!keep).then_some(&steps::DETACH);
     for step in steps::STEPS.iter().chain(detach) {

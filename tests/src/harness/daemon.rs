@@ -271,7 +271,6 @@ impl Daemon {
     fn clean_up(&mut self) -> Vec<String> {
         self.finished = true;
         if keep::requested() {
-            self.directory.keep();
             return Vec::new();
         }
         let mut complaints = Vec::new();
@@ -293,6 +292,10 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if keep::requested() {
+            self.directory.keep();
+            return;
+        }
         if self.finished {
             return;
         }

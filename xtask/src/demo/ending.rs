@@ -7,19 +7,19 @@ use anyhow::Result;
 use super::screen::Screen;
 use super::site::Site;
 
-/// How many steps were as they should be, and how long it took.
-pub(super) fn sum_up(screen: &mut Screen, green: usize, red: usize, time: Duration) -> Result<()> {
+/// How many steps were as they should be, and how long it took; unless `all` were tried, the red one ended them.
+pub(super) fn sum_up(screen: &Screen, green: usize, red: usize, all: bool, time: Duration) -> Result<()> {
     screen.heading("The demo")?;
     let seconds = time.as_secs_f64();
     if red == 0 {
-        screen.verdict(true, &format!("{green} steps, all green, in {seconds:.1} s"))
-    } else {
-        screen.verdict(false, &format!("{green} steps green, {red} red, in {seconds:.1} s"))
+        return screen.verdict(true, &format!("{green} steps, all green, in {seconds:.1} s"));
     }
+    let rest = if all { "" } else { "; the others need it and were not tried" };
+    screen.verdict(false, &format!("{green} steps green, {red} red, in {seconds:.1} s{rest}"))
 }
 
 /// What to try, where the demo is gone.
-pub(super) fn next(screen: &mut Screen) -> Result<()> {
+pub(super) fn next(screen: &Screen) -> Result<()> {
     screen.heading("To try next")?;
     screen.print(
         "    cargo xtask demo --keep       the same, left up, with the commands to look around in it\n    \
@@ -29,7 +29,7 @@ pub(super) fn next(screen: &mut Screen) -> Result<()> {
 }
 
 /// What to try, where it is up.
-pub(super) fn kept(screen: &mut Screen, site: &Site<'_>) -> Result<()> {
+pub(super) fn kept(screen: &Screen, site: &Site<'_>) -> Result<()> {
     screen.heading("It is still up. To look around, as root")?;
     let (binary, state_dir) = (site.binary(), site.daemon1.daemon.state_dir());
     let dataplane = format!("{} --state-dir {}", binary.display(), state_dir.display());

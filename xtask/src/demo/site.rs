@@ -68,12 +68,6 @@ impl<'a> Site<'a> {
         let below = std::env::current_dir().ok().and_then(|here| binary.strip_prefix(here).ok());
         below.unwrap_or(binary).to_owned()
     }
-
-    /// Ends the use of the daemons by this process; they go on.
-    pub(super) fn let_go(self) -> Result<()> {
-        self.daemon1.daemon.finish()?;
-        self.daemon2.daemon.finish()
-    }
 }
 
 impl Managed {
