@@ -21,7 +21,8 @@ pub(crate) const PROFILE: &str = "bpf";
 /// * Without `allows-misaligned-mem-access` a 4-byte load of a packet field is assembled from four 1-byte
 ///   loads, since the 14-byte Ethernet header leaves everything behind it misaligned. The verifier takes
 ///   misaligned packet and map-value access where the CPU does it natively (x86-64 and arm64 do:
-///   `check_ptr_alignment` in kernel/bpf/verifier.c); it never takes it on the stack, where Rust aligns.
+///   `check_ptr_alignment` in kernel/bpf/verifier.c); it never takes it on the stack, so no `repr(packed)` value may
+///   live there.
 const FLAGS: [&str; 3] =
     ["-Ctarget-cpu=v3", "-Clink-arg=--btf", "-Clink-arg=--cpu-features=+allows-misaligned-mem-access"];
 

@@ -5,7 +5,7 @@ mod lock;
 mod reconcile;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -26,7 +26,7 @@ use crate::{
     kernel::{
         attach::{Mode, Place},
         netlink::{Event, Events, Netlink},
-        object::{self, Purpose},
+        object::{self, Program, Purpose},
         pins::Pins,
     },
     rib::Rib,
@@ -35,6 +35,7 @@ use crate::{
     wanted::{Destination, PeerMacs},
 };
 
+pub use lock::Lock;
 pub use reconcile::{read_kernel, remove_everything};
 
 /// How long the daemon gathers further events after one, so that a burst costs one reconciliation.
@@ -58,11 +59,11 @@ pub struct Daemon {
     slow_path: SlowPath,
     /// Prefixes that the tables may not hold as wanted: at first, what an earlier run left there.
     dirty: BTreeSet<Ipv4Net>,
-    places: BTreeSet<Place>,
+    places: BTreeMap<Place, Program>,
     complaints: Vec<String>,
     rules_are_default: bool,
     ready_since: Instant,
-    _lock: lock::Lock,
+    _lock: Lock,
 }
 
 /// Runs until a signal or a `detach` request ends it.
@@ -71,7 +72,7 @@ pub struct Daemon {
 ///
 /// Where the node cannot be taken into service; what an earlier run attached is then as it was.
 pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<()> {
-    let lock = lock::Lock::take(&config.node.state_dir)?;
+    let lock = Lock::take(&config.node.state_dir)?;
     let fresh = !Pins::new(&config.node.bpf_dir).exist();
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
     let mut daemon = Daemon::start(config, config_file, lock, netlink).await?;
@@ -112,7 +113,9 @@ pub async fn run(config: Config, config_file: Option<PathBuf>) -> Result<()> {
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    info!("stopping; programs and tables stay in place and keep forwarding (`dataplane detach` removes them)");
+    info!(
+        "stopping; programs and tables stay in place and keep forwarding (`dataplane detach` removes them)"
+    );
     Ok(())
 }
 
@@ -121,7 +124,7 @@ impl Daemon {
     async fn start(
         config: Config,
         config_file: Option<PathBuf>,
-        lock: lock::Lock,
+        lock: Lock,
         netlink: Netlink,
     ) -> Result<Self> {
         let pins = Pins::new(&config.node.bpf_dir);
@@ -142,7 +145,7 @@ impl Daemon {
             datapath,
             rib: Rib::default(),
             slow_path,
-            places: BTreeSet::new(),
+            places: BTreeMap::new(),
             complaints: Vec::new(),
             rules_are_default: true,
             ready_since: Instant::now(),
@@ -185,9 +188,9 @@ impl Daemon {
         let ends = matches!(request, Request::Detach);
         let result = match request {
             Request::Reload => self.reload().await.and_then(|warnings| Ok(serde_json::to_value(warnings)?)),
-            Request::Detach => {
-                remove_everything(&self.pins, &self.netlink, &self.mirror).await.map(|()| serde_json::Value::Null)
-            }
+            Request::Detach => remove_everything(&self.pins, &self.netlink, &self.mirror)
+                .await
+                .map(|()| serde_json::Value::Null),
             other => self.answer(other),
         };
         let failed = result.is_err();
@@ -209,8 +212,9 @@ impl Daemon {
         let Some(file) = self.config_file.clone() else {
             anyhow::bail!("this daemon runs without a file: there is nothing to read again");
         };
-        let loaded = config::load(&file)
-            .map_err(|failure| anyhow::anyhow!("{failure}\nnothing was changed; the daemon goes on as before"))?;
+        let loaded = config::load(&file).map_err(|failure| {
+            anyhow::anyhow!("{failure}\nnothing was changed; the daemon goes on as before")
+        })?;
         refuse_fixed(&self.config, &loaded.config, &file)?;
         self.config = loaded.config;
         self.mode = Mode::choose(self.config.datapath.tc_attach);
@@ -271,7 +275,8 @@ pub fn remove_state(state_dir: &Path) -> Result<()> {
     for name in ["control.sock", "lock"] {
         match std::fs::remove_file(state_dir.join(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {name} in {}", state_dir.display()));
+                return Err(error)
+                    .with_context(|| format!("cannot remove {name} in {}", state_dir.display()));
             }
             _ => {}
         }

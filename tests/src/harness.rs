@@ -26,6 +26,7 @@ pub mod capture;
 pub mod daemon;
 pub mod inject;
 pub mod keep;
+pub mod names;
 pub mod netns;
 pub mod packet;
 pub mod process;

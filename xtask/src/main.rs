@@ -7,6 +7,7 @@ mod bench;
 mod bpf;
 mod build;
 mod check;
+mod demo;
 mod process;
 mod setup;
 mod test;
@@ -29,6 +30,8 @@ enum Task {
     Setup(setup::Args),
     /// Build the BPF programs and the `dataplane` binary, and print where it is
     Build(build::Args),
+    /// Build, then show two nodes that forward their containers' packets, step by step
+    Demo(demo::Args),
     /// Build, then run every tier of tests, or the one named
     Test(test::Args),
     /// Measure this data path and the kernel's own in turn
@@ -41,6 +44,7 @@ fn main() -> ExitCode {
     let status = match Cli::parse().task {
         Task::Setup(args) => setup::run(&args),
         Task::Build(args) => build::run(&args),
+        Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Check(args) => check::run(&args),

@@ -11,7 +11,6 @@ use aya::programs::{
 use super::Place;
 use crate::kernel::{
     netlink::filters::{self, Filter},
-    object::program_name,
     pins::Pins,
 };
 
@@ -58,9 +57,7 @@ pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) 
         )?;
         program.attach_to_link(link)?
     } else {
-        if let Some(foreign) =
-            filters.iter().find(|filter| filter.name.as_deref() == Some(program_name(place.hook())))
-        {
+        if let Some(foreign) = filters.iter().find(|filter| place.is_dataplane(filter.name.as_deref())) {
             bail!(
                 "{} is already driven by another dataplane (filter with priority {}): stop that one with \
                  `dataplane detach --config FILE`, or take the interface out of this configuration",

@@ -13,7 +13,7 @@ use aya::{
 };
 
 use super::Place;
-use crate::kernel::{object::program_name, pins::Pins};
+use crate::kernel::pins::Pins;
 
 fn pin(pins: &Pins, place: &Place) -> PathBuf {
     pins.links().join(place.pin_name())
@@ -50,7 +50,7 @@ pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) 
 fn refuse_foreign(place: &Place) -> Result<()> {
     let (_, programs) = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress)?;
     for program in programs {
-        if program.name_as_str() == Some(program_name(place.hook())) {
+        if place.is_dataplane(program.name_as_str()) {
             bail!(
                 "{} is already driven by another dataplane (program {} at its ingress): stop that one with \
                  `dataplane detach --config FILE`, or take the interface out of this configuration",

@@ -10,12 +10,38 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 /// The mount of the BPF file system.
 pub(super) const BPF_ROOT: &str = "/sys/fs/bpf";
 
 /// Names the program under test.
 const BINARY_VARIABLE: &str = "DATAPLANE_BIN";
+
+/// The directory of a daemon's configuration and state.
+#[derive(Debug)]
+pub(super) enum Directory {
+    /// Made for one daemon, and gone with its guard.
+    Temporary(TempDir),
+    /// The caller's.
+    Given(PathBuf),
+}
+
+impl Directory {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(directory) => directory.path(),
+            Self::Given(directory) => directory,
+        }
+    }
+
+    /// Leaves it in place when this is dropped.
+    pub(super) fn keep(&mut self) {
+        if let Self::Temporary(directory) = self {
+            directory.disable_cleanup(true);
+        }
+    }
+}
 
 /// The program under test: what `DATAPLANE_BIN` names, or the release or else the debug build.
 ///

@@ -1,0 +1,22 @@
+//! The daemon on real traffic: each test makes its own nodes and containers from network namespaces, starts
+//! the binary as an operator does, and looks at what arrives and at what is counted.
+
+mod netns {
+    mod calico;
+    mod containers;
+    mod network;
+    mod restart;
+    mod spoofing;
+
+    /// Ends the test, reported as skipped, where this process may not make network namespaces.
+    macro_rules! require_root {
+        () => {{
+            fn here() {}
+            let name = std::any::type_name_of_val(&here);
+            if tests::harness::skip::skip_without_root(name.strip_suffix("::here").unwrap_or(name)) {
+                return Ok(());
+            }
+        }};
+    }
+    use require_root;
+}
