@@ -19,11 +19,12 @@ mod site;
 mod tcp;
 
 use std::cell::RefCell;
+use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Error, Result, bail};
+use anyhow::{Context as _, Error, Result, bail};
 use clap::ValueEnum;
 use tests::harness::{Config, Daemon, Fabric, Node};
 
@@ -53,6 +54,9 @@ pub(crate) struct Args {
     /// Write the findings to a file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
+    /// Compare with another build of `dataplane` in place of the kernel
+    #[arg(long, value_name = "BINARY")]
+    against: Option<PathBuf>,
     /// Print the rules that the baselines have, and measure nothing
     #[arg(long)]
     show_baselines: bool,
@@ -102,6 +106,8 @@ impl Case {
 struct Bench {
     /// The `dataplane` that is measured.
     binary: PathBuf,
+    /// The build that it is compared with, in place of the kernel's ways.
+    against: Option<PathBuf>,
     /// The generator's object.
     object: PathBuf,
     /// Where everything that is compared runs.
@@ -138,7 +144,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         eprintln!("warning: {error:#}; what needs it is left out");
     }
     let machine = Machine::look()?;
-    let bench = Bench::new(args.quick, machine.measuring_cpu())?;
+    let bench = Bench::new(args, machine.measuring_cpu())?;
     interrupt::catch()?;
     let begin = CpuTime::now()?;
     let findings = bench.run(&args.case);
@@ -165,9 +171,13 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
 }
 
 impl Bench {
-    fn new(quick: bool, cpu: usize) -> Result<Self> {
+    fn new(args: &Args, cpu: usize) -> Result<Self> {
+        let quick = args.quick;
+        let canonical =
+            |path: &PathBuf| fs::canonicalize(path).with_context(|| format!("no {}", path.display()));
         Ok(Self {
             binary: build::binary(Profile::Release)?,
+            against: args.against.as_ref().map(canonical).transpose()?,
             object: bpf::build_bench_object()?,
             cpu,
             pairs: if quick { 3 } else { 5 },
@@ -207,8 +217,13 @@ impl Bench {
         Ok(())
     }
 
-    fn daemon(&self, node: &Node, config: &Config) -> Result<Daemon> {
-        let mut daemon = Daemon::prepare_binary(node, config, self.binary.clone())?;
+    /// What the data path is compared with.
+    fn baselines(&self) -> Vec<Path> {
+        if self.against.is_some() { vec![Path::Build] } else { Path::KERNEL.to_vec() }
+    }
+
+    fn daemon(&self, binary: &std::path::Path, node: &Node, config: &Config) -> Result<Daemon> {
+        let mut daemon = Daemon::prepare_binary(node, config, binary.to_owned())?;
         daemon.launch()?;
         Ok(daemon)
     }
@@ -232,7 +247,7 @@ impl Bench {
 }
 
 fn show_baselines() {
-    for path in Path::BASELINES {
+    for path in Path::KERNEL {
         println!("# {}", path.name());
         match path.rules("cali1") {
             rules if rules.is_empty() => println!("# the kernel's routes alone\n"),

@@ -26,7 +26,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
     for number in 0..ROUTES {
         config = config.route(&format!("172.19.{}.0/24", 100 + number), "10.141.0.2");
     }
-    let daemon = bench.daemon(&node, &config)?;
+    let daemon = bench.daemon(&bench.binary, &node, &config)?;
     let pid = daemon.process().context("the daemon does not run")?.pid();
     bench.say("at-rest", &format!("watching the daemon for {} s", bench.rest.as_secs()));
     let (begin, before) = (Instant::now(), machine::cpu_time(pid)?);

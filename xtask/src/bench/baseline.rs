@@ -9,6 +9,8 @@ use tests::harness::Node;
 pub(super) enum Path {
     /// This data path.
     Dataplane,
+    /// Another build of it.
+    Build,
     /// The kernel's routes, and no hook at all.
     Route,
     /// The kernel's routes, connection tracking, MASQUERADE and filter rules by `iptables`.
@@ -18,13 +20,14 @@ pub(super) enum Path {
 }
 
 impl Path {
-    /// The baselines, the one that counts first.
-    pub(super) const BASELINES: [Self; 3] = [Self::Iptables, Self::Nftables, Self::Route];
+    /// The kernel's ways, the one that counts first.
+    pub(super) const KERNEL: [Self; 3] = [Self::Iptables, Self::Nftables, Self::Route];
 
     /// The name in outputs.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Dataplane => "dataplane",
+            Self::Build => "build",
             Self::Route => "route",
             Self::Iptables => "iptables",
             Self::Nftables => "nftables",
@@ -34,7 +37,7 @@ impl Path {
     /// Puts the rules on a node with one container, behind `interface`.
     pub(super) fn install(self, node: &Node, interface: &str) -> Result<()> {
         let command = match self {
-            Self::Dataplane | Self::Route => return Ok(()),
+            Self::Dataplane | Self::Build | Self::Route => return Ok(()),
             Self::Iptables => vec!["iptables-restore"],
             Self::Nftables => vec!["nft", "-f", "-"],
         };
@@ -46,7 +49,7 @@ impl Path {
     /// The rules, as their command reads them.
     pub(super) fn rules(self, interface: &str) -> String {
         match self {
-            Self::Dataplane | Self::Route => String::new(),
+            Self::Dataplane | Self::Build | Self::Route => String::new(),
             Self::Iptables => IPTABLES.replace("CALI", interface),
             Self::Nftables => NFTABLES.replace("CALI", interface),
         }

@@ -37,7 +37,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
         .collect();
     let containers = node.add(&specs?)?;
     let config = Config::new().node("uplinks", r#"["eth0"]"#).pool("172.19.0.0/16").block("172.19.35.0/24");
-    let daemon = bench.daemon(&node, &config)?;
+    let daemon = bench.daemon(&bench.binary, &node, &config)?;
     let samples = measure(bench, &fabric, &node, &known, &containers)?;
     Daemon::finish(daemon)?;
     let finding = |variant: &str, samples: Vec<Sample>| Finding {

@@ -56,7 +56,7 @@ impl Ground {
 pub(super) fn run(bench: &Bench, way: Way) -> Result<Vec<Finding>> {
     let ground = Ground::new(bench)?;
     let mut findings = Vec::new();
-    for path in Path::BASELINES {
+    for path in bench.baselines() {
         match against(bench, way, &ground, path) {
             Ok(found) => findings.extend(found),
             Err(error) => bench.leave_out(path.name(), error)?,

@@ -31,13 +31,18 @@ impl Site {
         // Without a default route the kernel answers no container that asks for its gateway.
         node.default_via(GATEWAY)?;
         path.install(&node, INTERFACE)?;
-        let daemon = if path == Path::Dataplane {
+        let binary = match path {
+            Path::Dataplane => Some(bench.binary.as_path()),
+            Path::Build => bench.against.as_deref(),
+            Path::Route | Path::Iptables | Path::Nftables => None,
+        };
+        let daemon = if let Some(binary) = binary {
             let mut config =
                 Config::new().node("uplinks", r#"["eth0"]"#).pool("172.19.0.0/16").block(&block(number));
             for &other in others {
                 config = config.route(&block(other), address(other));
             }
-            Some(bench.daemon(&node, &config)?)
+            Some(bench.daemon(binary, &node, &config)?)
         } else {
             for &other in others {
                 node.route_via(&block(other), address(other))?;

@@ -94,7 +94,7 @@ pub(super) fn run(bench: &Bench, test: &Test) -> Result<Vec<Finding>> {
     let fabric = Fabric::new()?;
     let ours = Link::new(bench, &fabric, Path::Dataplane, 1)?;
     let mut findings = Vec::new();
-    for path in Path::BASELINES {
+    for path in bench.baselines() {
         match against(bench, test, &fabric, &ours, path) {
             Ok(finding) => findings.push(finding),
             Err(error) => bench.leave_out(path.name(), error)?,
