@@ -16,9 +16,9 @@ use tempfile::TempDir;
 
 pub use self::{
     context::Context,
-    runner::{Counted, Counts, Ran, Runner, Traced},
+    runner::{Counted, Counts, LONGEST_FRAME, Ran, Runner, Traced},
 };
-use super::{daemon::place, netns::Namespace};
+use super::{daemon::place, inject::Injector, netns::Namespace};
 
 /// Slots of the endpoint table.
 pub const MAX_ENDPOINTS: u32 = 64;
@@ -97,6 +97,28 @@ impl Programs {
     /// If there is none with that name.
     pub fn interface(&self, name: &str) -> Interface {
         *self.interfaces.get(name).unwrap_or_else(|| panic!("no interface {name}"))
+    }
+
+    /// Attaches the counting copy of a hook's program to an interface, for what `BPF_PROG_TEST_RUN` cannot make:
+    /// gives what sends frames to the interface, from the veth's other end. Both take packets of 9000 bytes.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn attach(&mut self, hook: Hook, interface: &str) -> Result<Injector> {
+        let Self { runner, namespace, .. } = self;
+        let peer = format!("{interface}p");
+        let up = |name: &str| format!("link set {name} mtu 9000 up\n");
+        namespace.ip_batch(&(up(interface) + &up(&peer)))?;
+        namespace.enter(|| runner.attach(hook, interface))?;
+        Injector::new(namespace, &peer)
+    }
+
+    /// What was counted so far.
+    ///
+    /// # Errors
+    /// If the counters cannot be read.
+    pub fn counts(&self) -> Result<Counts> {
+        self.runner.counts()
     }
 
     /// Runs a closure in a thread of its own that is in the namespace, where interface indexes mean something.

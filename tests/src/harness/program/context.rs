@@ -27,7 +27,8 @@ impl Context {
     /// The structure, with zero for all other fields.
     pub(super) fn bytes(&self) -> [u8; LENGTH] {
         let mut bytes = [0; LENGTH];
-        let mut put = |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
+        let mut put =
+            |offset: usize, value: &[u8]| bytes[offset..offset + value.len()].copy_from_slice(value);
         put(8, &self.mark.to_ne_bytes());
         put(32, &self.priority.to_ne_bytes());
         put(40, &self.ifindex.to_ne_bytes());

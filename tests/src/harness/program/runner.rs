@@ -11,6 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, TestRun as _, TestRunOptions,
     maps::{Array, Map, MapData},
+    programs::{TcAttachType, tc},
 };
 use bytemuck::Zeroable as _;
 use dataplane::{
@@ -33,6 +34,9 @@ use ipnet::Ipv4Net;
 use super::{Context, MAX_ENDPOINTS, Packet, context, root_index};
 
 const MAX_ROUTES: u32 = 4096;
+
+/// With its head- and tailroom, a frame must fit a page of 4 KiB.
+pub const LONGEST_FRAME: usize = 3600;
 
 /// What a program did with a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -128,18 +132,27 @@ impl Runner {
     /// # Errors
     /// If the pinned maps cannot be opened.
     pub fn poke(&mut self, network: Ipv4Addr, word: Entry) -> Result<()> {
-        let map = |name: &str| -> Result<Map> {
-            Ok(Map::from_map_data(MapData::from_pin(self.maps.join(name))?)?)
-        };
+        let map =
+            |name: &str| -> Result<Map> { Ok(Map::from_map_data(MapData::from_pin(self.maps.join(name))?)?) };
         let memory = Mapped::new(map(MAP_ROUTE_ROOT)?, map(MAP_ROUTE_SLABS)?)?;
         memory.root()[root_index(network)].store(word.to_bits(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Attaches the counting copy of a hook's program to the ingress of an interface.
+    pub(super) fn attach(&mut self, hook: Hook, interface: &str) -> Result<()> {
+        // Needed below Linux 6.6, which has TCX; the interface is the test's own, so that none is there.
+        tc::qdisc_add_clsact(interface).with_context(|| format!("no clsact qdisc at {interface}"))?;
+        object::classifier(&mut self.counting, Program::Walk(hook))?
+            .attach(interface, TcAttachType::Ingress)
+            .with_context(|| format!("cannot attach to {interface}"))?;
         Ok(())
     }
 
     /// Runs the counting copy.
     ///
     /// # Errors
-    /// If the kernel does not take the packet: shorter than an Ethernet header, or longer than a page holds.
+    /// If the kernel does not take the packet: see [`Packet::can_be_run`].
     pub fn run(&mut self, packet: &Packet) -> Result<Ran> {
         let program = Program::Walk(packet.hook);
         run(&mut self.counting, &mut self.buffer, program, &packet.frame, packet.context())
@@ -168,7 +181,12 @@ impl Runner {
     /// # Errors
     /// If the counters cannot be read.
     pub fn counts(&self) -> Result<Counts> {
-        Ok(self.datapath.counters()?.into_iter().filter(|(.., counter)| *counter != Counter::default()).collect())
+        Ok(self
+            .datapath
+            .counters()?
+            .into_iter()
+            .filter(|(.., counter)| *counter != Counter::default())
+            .collect())
     }
 
     /// Runs the recording copy.
@@ -195,6 +213,17 @@ impl Runner {
 }
 
 impl Packet {
+    /// Whether every kernel runs a program on it: a frame, at most what a page holds, and with a whole header
+    /// if it is an IP packet, which Linux 6.18 insists on and 6.6 does not.
+    pub fn can_be_run(&self) -> bool {
+        let least = match self.frame.get(12..14) {
+            Some([0x08, 0x00]) => 14 + 20,
+            Some([0x86, 0xdd]) => 14 + 40,
+            _ => 14,
+        };
+        (least..=LONGEST_FRAME).contains(&self.frame.len())
+    }
+
     fn context(&self) -> Context {
         let gso_size = u32::from(self.gso_size);
         let gso_segs = if gso_size == 0 { 0 } else { (self.frame.len() as u32).div_ceil(gso_size) };
@@ -238,8 +267,7 @@ fn run(
 /// What grew between two readings.
 fn difference(before: &Counts, after: &Counts) -> Counts {
     let grown = before.iter().zip(after).map(|((.., before), (hook, reason, after))| {
-        let counter =
-            Counter { packets: after.packets - before.packets, bytes: after.bytes - before.bytes };
+        let counter = Counter { packets: after.packets - before.packets, bytes: after.bytes - before.bytes };
         (*hook, *reason, counter)
     });
     grown.filter(|(.., counter)| *counter != Counter::default()).collect()
