@@ -32,7 +32,8 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<(), String> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // As it is now, and not when this script was compiled: a target directory may come from another checkout.
+    let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("..");
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }

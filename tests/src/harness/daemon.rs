@@ -2,7 +2,7 @@
 
 mod config;
 mod leftovers;
-mod place;
+pub(super) mod place;
 
 use std::{
     fmt::Display,
