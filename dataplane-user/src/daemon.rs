@@ -82,7 +82,14 @@ pub async fn run(
     let lock = Lock::take(&config.node.state_dir)?;
     let fresh = !Pins::new(&config.node.bpf_dir).exist();
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
-    let mut daemon = Daemon::start(config, config_file, lock, netlink).await?;
+    let pins = Pins::new(&config.node.bpf_dir);
+    let mut daemon = match Daemon::start(config, config_file, lock, netlink).await {
+        Err(error) if fresh => {
+            pins.remove()?;
+            return Err(error);
+        }
+        started => started?,
+    };
     daemon.state_dir_option = state_dir_option;
     let mut requests = server::listen(&daemon.config.node.state_dir)?;
     daemon.check_rules().await?;

@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+pub mod bpf;
 pub mod capture;
 pub mod daemon;
 pub mod inject;

@@ -3,11 +3,16 @@
 
 mod netns {
     mod calico;
+    mod commands;
     mod containers;
     mod detach;
+    mod errors;
     mod foreign;
+    mod mtu;
     mod network;
     mod next_hop;
+    mod odd;
+    mod offload;
     mod reload;
     mod restart;
     mod slow_path;

@@ -5,7 +5,7 @@ mod tcx;
 
 use std::{collections::BTreeMap, ffi::CString};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use aya::{
     Ebpf,
     programs::tc::{SchedClassifier, TcAttachType},
@@ -107,21 +107,26 @@ impl Place {
 ///
 /// Where another dataplane's program is there, or the kernel refuses.
 pub fn attach(object: &mut Ebpf, pins: &Pins, mode: Mode, place: &Place, program: Program) -> Result<()> {
+    refuse_foreign(pins, place)?;
     let name = program.name();
     let program = classifier(object, program)?;
     match mode {
-        Mode::Tcx => {
-            tcx::attach(program, pins, place)?;
-            clsact::detach(pins, place)
-        }
-        Mode::Clsact => {
-            clsact::attach(program, pins, place)?;
-            tcx::detach(pins, place)
-        }
+        Mode::Tcx => tcx::attach(program, pins, place).and_then(|()| clsact::detach(pins, place)),
+        Mode::Clsact => clsact::attach(program, pins, place).and_then(|()| tcx::detach(pins, place)),
     }
     .with_context(|| format!("cannot attach {} to {}", place.hook.name(), place.interface))?;
     info!(interface = place.interface, program = name, mode = mode.name(), "attached");
     Ok(())
+}
+
+/// Two dataplanes on one interface would each take packets from the other, whichever way they are attached.
+fn refuse_foreign(pins: &Pins, place: &Place) -> Result<()> {
+    let Some(foreign) = tcx::foreign(pins, place).or(clsact::foreign(pins, place)?) else { return Ok(()) };
+    bail!(
+        "{} is already driven by another dataplane ({foreign}): stop that one with `dataplane detach --config \
+         FILE`, or take the interface out of this configuration",
+        place.interface
+    )
 }
 
 /// Takes the hook's program off the interface, whether it is still there or not.

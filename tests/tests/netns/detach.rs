@@ -1,10 +1,10 @@
 //! `dataplane detach` takes away everything of ours, and nothing of anybody else's.
 
 use anyhow::{Result, ensure};
-use tests::harness::Node;
+use tests::harness::{Node, bpf};
 
 use super::{
-    foreign::{self, ForeignTcx},
+    foreign,
     network::{Network, Setup, config1, own_routes},
     require_root,
 };
@@ -25,10 +25,6 @@ fn filters(node: &Node, interface: &str) -> Result<String> {
     node.run(["tc", "filter", "show", "dev", interface, "ingress"]).ok()
 }
 
-fn tcx_programs(node: &Node) -> Result<String> {
-    node.run(["bpftool", "net", "show"]).ok()
-}
-
 fn detach_leaves_nothing(state: Daemon, attach: &'static str) -> Result<()> {
     let mut network = Network::with(Setup { attach, ..Setup::default() })?;
     // Written a moment ago: the daemon may not have seen its own route yet.
@@ -37,7 +33,10 @@ fn detach_leaves_nothing(state: Daemon, attach: &'static str) -> Result<()> {
         .write_config(&config1().datapath("tc-attach", format!("\"{attach}\"")).block("172.19.41.0/24"))?;
     network.daemon1.reload()?;
     ensure!(own_routes(&network.node1)?.len() == 4, "{:?}", own_routes(&network.node1)?);
-    ensure!(!network.daemon1.leftovers()?.is_empty(), "nothing is there before the detach");
+    let there = network.daemon1.leftovers()?.join("\n");
+    for what in ["pin ", "route ", "from_uplink", "from_container"] {
+        ensure!(there.contains(what), "nothing like {what:?} before the detach: {there}");
+    }
     let clsact = attach == "clsact";
     ensure!(
         qdiscs(&network.node1, "eth0")?.contains("clsact") == clsact,
@@ -98,14 +97,13 @@ fn others_stay(attach: &'static str) -> Result<()> {
     let Network { mut daemon1, daemon2, c1, c2, c3, c4, node1, node2, fabric } = network;
     let mut foreign = Vec::new();
     for interface in ["eth0", "cali1"] {
-        foreign.push(ForeignTcx::attach(&node1, interface)?);
-        foreign::add_filter(&node1, interface)?;
+        foreign.push(foreign::attach_tcx(&node1, interface)?);
+        foreign::add_filter(&node1, interface, "ingress")?;
     }
     let alien = |node: &Node| -> Result<()> {
-        let programs = tcx_programs(node)?;
-        // The link and the filter at each of the two.
-        ensure!(programs.matches(foreign::NAME).count() == 4, "{programs}");
         for interface in ["eth0", "cali1"] {
+            let programs = bpf::tcx_programs(node, node.ifindex(interface)?)?;
+            ensure!(programs.iter().any(|name| name == foreign::NAME), "{interface}: {programs:?}");
             let (qdiscs, filters) = (qdiscs(node, interface)?, filters(node, interface)?);
             ensure!(
                 qdiscs.contains("clsact") && filters.contains(foreign::NAME),
@@ -139,4 +137,21 @@ fn other_programs_stay_beside_tcx() -> Result<()> {
 fn other_programs_stay_beside_clsact() -> Result<()> {
     require_root!();
     others_stay("clsact")
+}
+
+#[test]
+fn filters_that_came_later_keep_the_qdisc_that_was_ours() -> Result<()> {
+    require_root!();
+    let network = Network::with(Setup { attach: "clsact", ..Setup::default() })?;
+    let Network { daemon1, c1, c3, node1, .. } = &network;
+    foreign::add_filter(node1, "eth0", "egress")?;
+    foreign::add_filter(node1, "cali1", "ingress")?;
+    network.ping_by_bpf(c1, c3.address)?;
+    daemon1.detach()?;
+    for (interface, direction) in [("eth0", "egress"), ("cali1", "ingress")] {
+        let filters = node1.run(["tc", "filter", "show", "dev", interface, direction]).ok()?;
+        ensure!(filters.contains(foreign::NAME), "{interface} {direction}: {filters:?}");
+    }
+    ensure!(!qdiscs(node1, "cali2")?.contains("clsact"), "a qdisc of ours is left at cali2");
+    Ok(())
 }

@@ -57,17 +57,10 @@ pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) 
         )?;
         program.attach_to_link(link)?
     } else {
-        if let Some(foreign) = filters.iter().find(|filter| place.is_dataplane(filter.name.as_deref())) {
-            bail!(
-                "{} is already driven by another dataplane (filter with priority {}): stop that one with \
-                 `dataplane detach --config FILE`, or take the interface out of this configuration",
-                place.interface,
-                foreign.priority
-            );
-        }
         match tc::qdisc_add_clsact(&place.interface) {
             Ok(()) => qdisc_is_ours = true,
-            Err(TcError::AlreadyAttached) => {}
+            // Somebody else's, which stays when ours goes.
+            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
             Err(error) => return Err(error).context("cannot add the clsact qdisc"),
         }
         let options = TcAttachOptions::Netlink(NlOptions::default());
@@ -85,6 +78,15 @@ pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) 
     program.pin(&pin).with_context(|| format!("cannot pin the program at {}", pin.display()))
 }
 
+/// Another dataplane's filter on the interface, in words.
+pub(super) fn foreign(pins: &Pins, place: &Place) -> Result<Option<String>> {
+    let own = pinned(pins, place)?;
+    let foreign = filters::of_interface(place.ifindex)?.into_iter().find(|filter| {
+        place.is_dataplane(filter.name.as_deref()) && !own.as_ref().is_some_and(|own| is_at(filter, own))
+    });
+    Ok(foreign.map(|filter| format!("tc filter with priority {}", filter.priority)))
+}
+
 fn is_at(filter: &Filter, pinned: &Pinned) -> bool {
     filter.priority == pinned.priority && filter.handle == pinned.handle
 }
@@ -95,7 +97,7 @@ pub(super) fn detach(pins: &Pins, place: &Place) -> Result<()> {
     let filters = filters::of_interface(place.ifindex)?;
     if filters.iter().any(|filter| is_at(filter, &pinned)) {
         filters::delete(place.ifindex, pinned.priority, pinned.handle)?;
-        if pinned.qdisc_is_ours && filters.len() == 1 {
+        if pinned.qdisc_is_ours && filters.len() == 1 && filters::at_egress(place.ifindex)?.is_empty() {
             filters::delete_clsact(place.ifindex)?;
         }
     }

@@ -2,7 +2,7 @@
 
 use std::{fs, io, path::PathBuf};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use aya::{
     programs::{
         LinkOrder, SchedClassifier,
@@ -38,7 +38,6 @@ pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) 
             if io_error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error).with_context(|| format!("cannot open {}", pin.display())),
     }
-    refuse_foreign(place)?;
     let order = TcAttachOptions::TcxOrder(LinkOrder::last());
     let id = program.attach_with_options(&place.interface, TcAttachType::Ingress, order)?;
     let link: FdLink = program.take_link(id)?.try_into().context("not a TCX link")?;
@@ -46,20 +45,16 @@ pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) 
     Ok(())
 }
 
-/// Two dataplanes on one interface would each take packets from the other.
-fn refuse_foreign(place: &Place) -> Result<()> {
-    let (_, programs) = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress)?;
-    for program in programs {
-        if place.is_dataplane(program.name_as_str()) {
-            bail!(
-                "{} is already driven by another dataplane (program {} at its ingress): stop that one with \
-                 `dataplane detach --config FILE`, or take the interface out of this configuration",
-                place.interface,
-                program.id()
-            );
-        }
+/// Another dataplane's program in the chain, in words.
+pub(super) fn foreign(pins: &Pins, place: &Place) -> Option<String> {
+    // One interface has one program of ours: with a link of our own there, it is that one.
+    if PinnedLink::from_pin(pin(pins, place)).is_ok() {
+        return None;
     }
-    Ok(())
+    // A kernel before TCX has no such programs, and says so with an error.
+    let (_, programs) = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress).ok()?;
+    let foreign = programs.iter().find(|program| place.is_dataplane(program.name_as_str()))?;
+    Some(format!("TCX program {}", foreign.id()))
 }
 
 /// Removes the pin, and with it the link.

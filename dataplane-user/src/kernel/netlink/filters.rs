@@ -12,6 +12,8 @@ use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
 
 /// `TC_H_CLSACT` with the minor number of ingress: `include/uapi/linux/pkt_sched.h`.
 const CLSACT_INGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff2 };
+/// `TC_H_CLSACT` with the minor number of egress.
+const CLSACT_EGRESS: TcHandle = TcHandle { major: 0xffff, minor: 0xfff3 };
 /// `TC_H_CLSACT`, the parent of the qdisc itself.
 const CLSACT: TcHandle = TcHandle { major: 0xffff, minor: 0xfff1 };
 
@@ -32,8 +34,21 @@ pub struct Filter {
 ///
 /// Where netlink fails for another reason than the interface's or the qdisc's absence.
 pub fn of_interface(ifindex: u32) -> Result<Vec<Filter>> {
+    list(ifindex, CLSACT_INGRESS)
+}
+
+/// The filters at clsact egress of the interface, all of which are somebody else's.
+///
+/// # Errors
+///
+/// As [`of_interface`].
+pub fn at_egress(ifindex: u32) -> Result<Vec<Filter>> {
+    list(ifindex, CLSACT_EGRESS)
+}
+
+fn list(ifindex: u32, parent: TcHandle) -> Result<Vec<Filter>> {
     let mut filters = Vec::new();
-    let message = RouteNetlinkMessage::GetTrafficFilter(at(ifindex, CLSACT_INGRESS));
+    let message = RouteNetlinkMessage::GetTrafficFilter(at(ifindex, parent));
     request(message, NLM_F_DUMP, |message| {
         let RouteNetlinkMessage::NewTrafficFilter(filter) = message else { return };
         let handle = u32::from(filter.header.handle);

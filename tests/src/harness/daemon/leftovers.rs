@@ -6,7 +6,7 @@ use anyhow::{Context, Result};
 use dataplane_common::names::ROUTE_PROTOCOL;
 use serde_json::Value;
 
-use crate::harness::netns::Namespace;
+use crate::harness::{bpf, netns::Namespace};
 
 /// How the names of the data path's programs begin (as `bpftool` shows them, cut at 15 characters).
 const PROGRAM_PREFIXES: &[&str] = &["from_container", "from_uplink", "to_container"];
@@ -16,6 +16,7 @@ pub(super) fn find(namespace: &Namespace, bpf_dir: &Path) -> Result<Vec<String>>
     let mut found = pins(bpf_dir)?;
     let attached = namespace.run(["bpftool", "--json", "net", "show"]).ok()?;
     programs(&serde_json::from_str(&attached).context("bpftool prints no JSON")?, &mut found);
+    tcx_programs(namespace, &mut found)?;
     for family in ["-4", "-6"] {
         let routes = namespace.ip(&format!("{family} route show table all proto {ROUTE_PROTOCOL}"))?;
         found.extend(routes.lines().map(|route| format!("route {}", route.trim())));
@@ -37,13 +38,29 @@ fn pins(directory: &Path) -> Result<Vec<String>> {
     entries.map(|entry| Ok(format!("pin {}", entry?.path().display()))).collect()
 }
 
+/// `bpftool` shows these, too, but not every version of it.
+fn tcx_programs(namespace: &Namespace, found: &mut Vec<String>) -> Result<()> {
+    let links: Vec<Value> = serde_json::from_str(&namespace.ip("-j link show")?)?;
+    for link in &links {
+        let ifindex = u32::try_from(link["ifindex"].as_u64().context("a link without an index")?)?;
+        let names = bpf::tcx_programs(namespace, ifindex)?;
+        let ours = names.iter().filter(|name| is_ours(name));
+        found.extend(ours.map(|name| format!("program {name} at {}", link["ifname"])));
+    }
+    Ok(())
+}
+
+fn is_ours(name: &str) -> bool {
+    PROGRAM_PREFIXES.iter().any(|prefix| name.starts_with(prefix))
+}
+
 /// Finds the objects that describe one of our programs, at whatever hook `bpftool` lists them.
 fn programs(value: &Value, found: &mut Vec<String>) {
     match value {
         Value::Array(items) => items.iter().for_each(|item| programs(item, found)),
         Value::Object(members) => {
             let name = members.get("name").and_then(Value::as_str).unwrap_or_default();
-            if PROGRAM_PREFIXES.iter().any(|prefix| name.starts_with(prefix)) {
+            if is_ours(name) {
                 found.push(format!("program {value}"));
             }
             members.values().for_each(|member| programs(member, found));
