@@ -3,6 +3,10 @@
 use std::{fs, io, path::Path};
 
 use anyhow::{Context, Result};
+use aya::programs::{
+    ProgramError,
+    tc::{SchedClassifier, TcAttachType},
+};
 use dataplane_common::names::ROUTE_PROTOCOL;
 use serde_json::Value;
 
@@ -16,6 +20,7 @@ pub(super) fn find(namespace: &Namespace, bpf_dir: &Path) -> Result<Vec<String>>
     let mut found = pins(bpf_dir)?;
     let attached = namespace.run(["bpftool", "--json", "net", "show"]).ok()?;
     programs(&serde_json::from_str(&attached).context("bpftool prints no JSON")?, &mut found);
+    found.extend(tcx_programs(namespace)?);
     for family in ["-4", "-6"] {
         let routes = namespace.ip(&format!("{family} route show table all proto {ROUTE_PROTOCOL}"))?;
         found.extend(routes.lines().map(|route| format!("route {}", route.trim())));
@@ -35,6 +40,32 @@ fn pins(directory: &Path) -> Result<Vec<String>> {
         Err(error) => return Err(error).with_context(|| format!("cannot read {}", directory.display())),
     };
     entries.map(|entry| Ok(format!("pin {}", entry?.path().display()))).collect()
+}
+
+/// Our programs among the TCX links, of which an older bpftool (7.1) shows nothing.
+fn tcx_programs(namespace: &Namespace) -> Result<Vec<String>> {
+    let links: Vec<Value> = serde_json::from_str(&namespace.ip("-j link show")?)?;
+    namespace.enter(|| {
+        let mut found = Vec::new();
+        for interface in links.iter().filter_map(|link| link["ifname"].as_str()) {
+            for (direction, hook) in [("ingress", TcAttachType::Ingress), ("egress", TcAttachType::Egress)] {
+                let programs = match SchedClassifier::query_tcx(interface, hook) {
+                    Ok((_, programs)) => programs,
+                    // Linux before 6.6 does not know the hook (bpf_prog_query() in kernel/bpf/syscall.c).
+                    Err(ProgramError::SyscallError(error))
+                        if error.io_error.raw_os_error() == Some(libc::EINVAL) =>
+                    {
+                        return Ok(found);
+                    }
+                    Err(error) => return Err(error).context(format!("cannot query {interface}'s programs")),
+                };
+                let names = programs.iter().filter_map(|program| program.name_as_str());
+                let own = names.filter(|name| PROGRAM_PREFIXES.iter().any(|prefix| name.starts_with(prefix)));
+                found.extend(own.map(|name| format!("program {name} at tcx {direction} of {interface}")));
+            }
+        }
+        Ok(found)
+    })
 }
 
 /// Finds the objects that describe one of our programs, at whatever hook `bpftool` lists them.
