@@ -96,6 +96,7 @@ struct Shown<'a> {
 fn show<'a>(place: &'a Place, screen: &mut Screen, keep: bool) -> Result<Shown<'a>> {
     let red_after = |green| Shown { green, red: 1, site: None };
     screen.print(network::INTRODUCTION)?;
+    screen.print(&format!("`dataplane` stands for {}.\n", place.shown_binary().display()))?;
     let Some(network) = screen.step("The network: two nodes, four containers", Network::build)? else {
         return Ok(red_after(0));
     };

@@ -31,7 +31,7 @@ pub(super) fn next(screen: &Screen) -> Result<()> {
 /// What to try, where it is up.
 pub(super) fn kept(screen: &Screen, site: &Site<'_>) -> Result<()> {
     screen.heading("It is still up. To look around, as root")?;
-    let (binary, state_dir) = (site.binary(), site.daemon1.daemon.state_dir());
+    let (binary, state_dir) = (site.place.shown_binary(), site.daemon1.daemon.state_dir());
     let dataplane = format!("{} --state-dir {}", binary.display(), state_dir.display());
     let config = site.daemon1.daemon.config_file();
     let pid = site.daemon1.daemon.process().map_or(0, |process| process.pid());
@@ -44,7 +44,7 @@ pub(super) fn kept(screen: &Screen, site: &Site<'_>) -> Result<()> {
         format!("{dataplane} drops"),
         format!("{dataplane} trace --in {} icmp {} {}", c1.interface, c1.address, c3.address),
         format!("nsenter --net={} ping -c 3 {}", c1.path(), c3.address),
-        format!("nsenter --net={} bpftool net show", site.node1().path()),
+        format!("ip -netns {} route show", site.node1().name()),
     ];
     for line in lines {
         screen.print(&format!("    {line}\n"))?;

@@ -15,8 +15,7 @@ Two nodes with two containers each, in network namespaces of this machine:
                        node1 10.141.0.1 ══fabric══ 10.141.0.2 node2
  c2 172.19.35.3 ─ cali2┘                                  └cali4 ─ 172.19.36.3 c4
 
-`c1$ COMMAND` stands for `nsenter --net=/run/netns/dp-demo-c1 COMMAND`, and so for the others;
-`dataplane` is target/release/dataplane.
+`c1$ COMMAND` stands for `nsenter --net=/run/netns/dp-demo-c1 COMMAND`, and so for the others.
 ";
 
 /// Addresses of the whole cluster's containers.

@@ -1,5 +1,6 @@
 //! Where the demo is on the machine, by fixed names: what one run leaves, another finds and removes.
 
+use std::env;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -144,6 +145,12 @@ impl Place {
         Path::new(BPF_ROOT).join(format!("{PREFIX}-{node}"))
     }
 
+    /// The binary as a user names it: from where the user stands, if it is below.
+    pub(super) fn shown_binary(&self) -> &Path {
+        let below = env::current_dir().ok().and_then(|here| self.binary.strip_prefix(here).ok());
+        below.unwrap_or(&self.binary)
+    }
+
     /// Leaves everything as it is.
     pub(super) fn keep(mut self) {
         self.finished = true;
@@ -175,7 +182,7 @@ mod tests {
 
     #[test]
     fn only_a_held_lock_has_a_holder() -> Result<()> {
-        let directory = std::env::temp_dir().join(format!("xtask-demo-lock-{}", std::process::id()));
+        let directory = env::temp_dir().join(format!("xtask-demo-lock-{}", std::process::id()));
         fs::create_dir(&directory)?;
         let path = directory.join(LOCK);
         assert_eq!(holder(&path)?, None);

@@ -1,6 +1,5 @@
 //! The network with the daemons on it: what the steps are shown on.
 
-use std::path::PathBuf;
 use std::time::Instant;
 
 use ::tests::harness::{Container, Daemon, Node, traffic};
@@ -11,12 +10,12 @@ use super::network::{Host, Network};
 use super::place::Place;
 use super::screen::Told;
 
-/// A node and its daemon.
+/// The network and its daemons.
 pub(super) struct Site<'a> {
     pub(super) daemon1: Managed,
     pub(super) daemon2: Managed,
     pub(super) network: Network,
-    place: &'a Place,
+    pub(super) place: &'a Place,
 }
 
 /// A node's daemon, and what the kernel had forwarded on that node before it was there.
@@ -60,13 +59,6 @@ impl<'a> Site<'a> {
     /// Each node with its daemon.
     pub(super) fn nodes(&self) -> [(&Node, &Managed); 2] {
         [(&self.network.host1.node, &self.daemon1), (&self.network.host2.node, &self.daemon2)]
-    }
-
-    /// The `dataplane` that is shown, from where the user stands if it is below.
-    pub(super) fn binary(&self) -> PathBuf {
-        let binary = &self.place.binary;
-        let below = std::env::current_dir().ok().and_then(|here| binary.strip_prefix(here).ok());
-        below.unwrap_or(binary).to_owned()
     }
 }
 

@@ -31,4 +31,4 @@ pub(super) const STEPS: &[Step] = &[
 ];
 
 /// The last one, unless the demo is kept.
-pub(super) const DETACH: Step = Step { title: "Everything is taken away again", check: daemon::detach };
+pub(super) const DETACH: Step = Step { title: "Detaching", check: daemon::detach };

@@ -1,6 +1,6 @@
 //! Steps that ask the daemons.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::demo::screen::Told;
 use crate::demo::site::Site;
@@ -24,20 +24,29 @@ pub(super) fn status(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
     told.command("", managed.command("status"));
     let text = managed.daemon.cli_output(&["status"]).ok()?;
     told.paste(&text);
-    let health = &managed.status()?["health"];
+    let status = managed.status()?;
+    let health = &status["health"];
     ensure!(health == "ok", "its health is {health}");
-    told.result("healthy:");
+    let hooks = status["hooks"].as_array().context("status has no hooks")?;
+    let attached = hooks.iter().filter(|hook| hook["program_id"].is_u64()).count();
+    ensure!(attached == hooks.len(), "of {} hooks, {attached} have their program", hooks.len());
+    told.result(format!("healthy, with its programs at {attached} hooks:"));
     Ok(())
 }
 
 pub(super) fn detach(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
     for (node, managed) in site.nodes() {
         let file = managed.daemon.config_file();
+        let before = managed.daemon.leftovers()?;
+        let count = |kind| before.iter().filter(|what| what.starts_with(kind)).count();
+        let (programs, routes) = (count("program"), count("route"));
+        // Were there none now, that none is left would say nothing.
+        ensure!(programs > 0 && routes > 0, "{} has no program or no route to be removed", node.name);
         told.command(&node.name, format!("dataplane detach --config {}", file.display()));
         managed.daemon.detach()?;
         let leftovers = managed.daemon.leftovers()?;
         ensure!(leftovers.is_empty(), "left behind on {}: {}", node.name, leftovers.join(", "));
+        told.result(format!("{}: {programs} programs, {routes} routes and the pins are gone", node.name));
     }
-    told.result("no program, pin or route of the data path is left on the nodes; the demo itself goes now");
     Ok(())
 }

@@ -33,18 +33,21 @@ impl fmt::Display for Share {
 
 pub(super) fn check(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
     let mut total = Share::default();
+    let mut lines = Vec::new();
     for (node, managed) in site.nodes() {
         told.command("", managed.command("status"));
         told.command(&node.name, "grep ^Ip: /proc/net/snmp");
         let bpf = managed.status()?["packets"]["forwarded"].as_u64().context("status tells no packets")?;
         let kernel = traffic::ip_forw_datagrams(node)? - managed.forwarded_before;
         ensure!(bpf > 0, "{}: BPF carried nothing", node.name);
-        told.result(format!("{}: {}", node.name, Share { bpf, kernel }));
-        told.result(format!("       {}", besides(&managed.daemon.cli(&["drops", "--json"])?)?));
+        lines.push(format!("{}: {}", node.name, Share { bpf, kernel }));
+        lines.push(format!("       {}", besides(&managed.daemon.cli(&["drops", "--json"])?)?));
         total = Share { bpf: total.bpf + bpf, kernel: total.kernel + kernel };
     }
-    ensure!(total.kernel == 0, "all of this was for BPF, and yet: {total} (ForwDatagrams)");
-    told.result(format!("both:  {total}"));
+    lines.push(format!("both:  {total}"));
+    let lines = lines.join("\n");
+    ensure!(total.kernel == 0, "all of this was for BPF, and yet:\n{lines}");
+    told.result(lines);
     Ok(())
 }
 

@@ -35,6 +35,7 @@ fn ping(told: &mut Told<'_>, (name, from): (&str, &Namespace), to: Ipv4Addr) -> 
     told.command(name, format!("ping -c {REQUESTS} {to}"));
     let ping = traffic::ping(from, to, REQUESTS)?;
     ping.all_answered()?;
+    ensure!(ping.sent == REQUESTS, "only {} of {REQUESTS} requests were sent", ping.sent);
     let time = round_trip(&ping).context("ping tells no times")?;
     told.result(format!("{} of {} answered, round trip {time} ms on average", ping.received, ping.sent));
     Ok(())
