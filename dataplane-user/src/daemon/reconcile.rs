@@ -164,7 +164,7 @@ impl Daemon {
                 Ok(()) => drop(self.places.insert(place.clone())),
                 Err(error) => {
                     self.complaints.push(format!("{error:#}"));
-                    result = Err(error);
+                    result = result.and(Err(error));
                 }
             }
         }
