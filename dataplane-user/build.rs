@@ -11,6 +11,9 @@ use std::process::{Command, ExitCode};
 
 use bpf_toolchain::{BpfToolchain, PROFILE, TARGET};
 
+/// The package of the programs, and the name of its binary.
+const PACKAGE: &str = "dataplane-ebpf";
+
 /// What the object is made of, relative to the workspace. Cargo follows directories into their files.
 const SOURCES: [&str; 5] =
     ["dataplane-ebpf", "dataplane-common", "Cargo.toml", "Cargo.lock", "rust-toolchain.toml"];
@@ -29,7 +32,8 @@ fn main() -> ExitCode {
 }
 
 fn build() -> Result<(), String> {
-    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // As it is now, and not when this script was compiled: a target directory may come from another checkout.
+    let workspace = PathBuf::from(variable("CARGO_MANIFEST_DIR")?).join("..");
     for source in SOURCES {
         println!("cargo::rerun-if-changed={}", workspace.join(source).display());
     }
@@ -46,13 +50,13 @@ fn build() -> Result<(), String> {
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     let target_dir = shared_target_dir(&out_dir)?;
     run(toolchain
-        .cargo("build", &variable("CARGO_CFG_TARGET_ARCH")?, &linker)
+        .cargo("build", PACKAGE, &variable("CARGO_CFG_TARGET_ARCH")?, &linker)
         .arg("--quiet")
         .arg("--target-dir")
         .arg(&target_dir)
         .current_dir(&workspace))?;
 
-    let object = target_dir.join(TARGET).join(PROFILE).join("dataplane-ebpf");
+    let object = target_dir.join(TARGET).join(PROFILE).join(PACKAGE);
     let embedded = out_dir.join("dataplane-ebpf.o");
     fs::copy(&object, &embedded)
         .map(drop)

@@ -31,6 +31,9 @@ pub const PROGRAM_FROM_CONTAINER: &str = "from_container";
 /// Program at tc ingress of an uplink.
 pub const PROGRAM_FROM_UPLINK: &str = "from_uplink";
 
+/// Program that does nothing: it holds the place of `from_container` at a veth that is no endpoint yet.
+pub const PROGRAM_WAITING: &str = "waiting";
+
 /// `rtm_protocol` of the routes that the daemon writes into the kernel's table.
 ///
 /// 0 to 4 are the kernel's, and the registered ones of `rtnetlink.h` and iproute2's `rt_protos` are left out.

@@ -6,7 +6,7 @@ use crate::reason::Reason;
 
 /// The places where a program runs; the number is the row of the counter map.
 #[repr(u32)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Hook {
     /// tc ingress of a workload veth.
     FromContainer = 0,

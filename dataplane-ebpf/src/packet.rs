@@ -5,8 +5,8 @@ use dataplane_common::reason::Reason;
 
 use crate::verdict::Walk;
 
-/// Headers that every walk reads: Ethernet and IPv4 without options.
-const HEADERS: u32 = 34;
+/// The most that a walk reads: Ethernet, IPv4 and TCP headers without options. ARP packets are shorter.
+const HEADERS: u32 = 54;
 
 /// A layout of bytes in a packet.
 ///
@@ -79,10 +79,11 @@ impl Packet {
     /// Brings the headers into linear memory, where drivers left them in fragments.
     #[inline(always)]
     pub fn pull_headers(&self) {
-        if self.data() + HEADERS as usize > self.data_end() && self.len() >= HEADERS {
+        let wanted = self.len().min(HEADERS);
+        if self.data() + wanted as usize > self.data_end() {
             // A failure shows at the next access, which finds the bytes missing.
             // SAFETY: the context is valid, and no pointer into the packet is held.
-            unsafe { bpf_skb_pull_data(self.skb, HEADERS) };
+            unsafe { bpf_skb_pull_data(self.skb, wanted) };
         }
     }
 

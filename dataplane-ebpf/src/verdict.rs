@@ -49,23 +49,33 @@ pub fn finish(hook: Hook, packet: &Packet, walk: Walk<Action>) -> i32 {
     };
     observe::count(hook, reason, packet.len());
     match walk {
-        // SAFETY (all three): helpers without pointers, or with one to a local structure of the given size.
-        Ok(Action::Deliver { ifindex }) => unsafe { bpf_redirect_peer(ifindex, 0) as i32 },
-        Ok(Action::AnswerArp { ifindex }) => unsafe { bpf_redirect(ifindex, 0) as i32 },
+        Ok(Action::Deliver { ifindex }) => {
+            // SAFETY: a helper that takes integers.
+            unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
+        }
+        Ok(Action::AnswerArp { ifindex }) => {
+            // SAFETY: a helper that takes integers.
+            unsafe { bpf_redirect(ifindex, 0) as i32 }
+        }
         Ok(Action::Forward { ifindex, neighbour }) => {
             // SAFETY: integers, for which zero is valid.
             let mut to: bpf_redir_neigh = unsafe { mem::zeroed() };
             to.nh_family = AF_INET;
             to.__bindgen_anon_1.ipv4_nh = neighbour.to_wire();
-            // SAFETY: as above.
+            // SAFETY: the structure lives during the call and is as long as it says.
             unsafe { bpf_redirect_neigh(ifindex, &mut to, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
         }
         Err(reason) => match reason.class() {
             Class::Drop => TC_ACT_SHOT,
-            // Not "ok": other programs at the hook have their turn (TCX_NEXT; the next filter with clsact).
-            Class::Pass | Class::Forward => TC_ACT_UNSPEC,
+            Class::Pass | Class::Forward => pass(),
         },
     }
+}
+
+/// Not "ok": other programs at the hook have their turn (`TCX_NEXT`; the next filter with clsact).
+#[inline(always)]
+pub fn pass() -> i32 {
+    TC_ACT_UNSPEC
 }
 
 const AF_INET: u32 = 2;

@@ -21,7 +21,8 @@ pub(crate) const PROFILE: &str = "bpf";
 /// * Without `allows-misaligned-mem-access` a 4-byte load of a packet field is assembled from four 1-byte
 ///   loads, since the 14-byte Ethernet header leaves everything behind it misaligned. The verifier takes
 ///   misaligned packet and map-value access where the CPU does it natively (x86-64 and arm64 do:
-///   `check_ptr_alignment` in kernel/bpf/verifier.c); it never takes it on the stack, where Rust aligns.
+///   `check_ptr_alignment` in kernel/bpf/verifier.c); it never takes it on the stack, so no `repr(packed)` value may
+///   live there.
 const FLAGS: [&str; 3] =
     ["-Ctarget-cpu=v3", "-Clink-arg=--btf", "-Clink-arg=--cpu-features=+allows-misaligned-mem-access"];
 
@@ -54,9 +55,9 @@ impl BpfToolchain {
         ))
     }
 
-    /// `cargo SUBCOMMAND` on the BPF programs, for a host of the architecture `host_arch`, with the linker
-    /// at `linker`; the caller adds its own arguments. It works whether or not another cargo started us.
-    pub(crate) fn cargo(&self, subcommand: &str, host_arch: &str, linker: &Path) -> Command {
+    /// `cargo SUBCOMMAND` on a package of BPF programs, for a host of the architecture `host_arch`, with the
+    /// linker at `linker`; the caller adds its own arguments. It works whether or not another cargo started us.
+    pub(crate) fn cargo(&self, subcommand: &str, package: &str, host_arch: &str, linker: &Path) -> Command {
         let mut command = match self {
             Self::SameAsHost { cargo } => {
                 let mut command = Command::new(cargo);
@@ -75,7 +76,7 @@ impl BpfToolchain {
         let arch = format!("--cfg=bpf_target_arch=\"{host_arch}\"");
         let flags: Vec<&str> = FLAGS.into_iter().chain([arch.as_str()]).collect();
         command
-            .args(["--locked", "--package", "dataplane-ebpf", "--target", TARGET, "--profile", PROFILE])
+            .args(["--locked", "--package", package, "--target", TARGET, "--profile", PROFILE])
             // The unstable parts of a stable compiler, as the kernel's own Rust build uses them.
             .env("RUSTC_BOOTSTRAP", "1")
             .env("CARGO_ENCODED_RUSTFLAGS", flags.join("\x1f"))

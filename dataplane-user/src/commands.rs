@@ -1,6 +1,9 @@
 //! The commands other than `run`: they ask a daemon and print its answer, or do without one.
 
-use std::path::Path;
+use std::{
+    path::Path,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context as _, Result};
 use serde::{Serialize, de::DeserializeOwned};
@@ -8,10 +11,13 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     config::{self, Config},
     control::{Request, answers, client},
-    daemon,
+    daemon::{self, Lock},
     kernel::{netlink::Netlink, pins::Pins},
     show,
 };
+
+/// How long `detach` waits for a daemon that is starting or ending.
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Asks, and prints the answer as JSON or as text.
 ///
@@ -124,11 +130,23 @@ pub fn check(file: &Path, json: bool) -> Result<bool> {
 /// Where something stays behind, with what and why.
 pub async fn detach(config: &Config) -> Result<()> {
     let state_dir = &config.node.state_dir;
-    if client::is_running(state_dir) {
-        client::ask::<()>(state_dir, &Request::Detach)?;
-    } else {
-        let (netlink, _events) = Netlink::connect().context("cannot open netlink")?;
-        daemon::remove_everything(&Pins::new(&config.node.bpf_dir), &netlink).await?;
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // The lock tells for certain whether a daemon runs; a socket may be what a killed one left.
+        let error = match Lock::take(state_dir) {
+            Ok(_lock) => {
+                let (netlink, _events) = Netlink::connect().context("cannot open netlink")?;
+                daemon::remove_everything(&Pins::new(&config.node.bpf_dir), &netlink).await?;
+                return daemon::remove_state(state_dir);
+            }
+            Err(error) => error,
+        };
+        // It answers when everything is removed, and then ends; the next turn finds it gone. One that is just
+        // ending, or just starting, does not answer: it is waited for.
+        let asked = client::ask::<()>(state_dir, &Request::Detach);
+        if Instant::now() > deadline {
+            return Err(asked.err().unwrap_or(error));
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    daemon::remove_state(state_dir)
 }

@@ -5,7 +5,7 @@ mod lock;
 mod reconcile;
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -26,7 +26,7 @@ use crate::{
     kernel::{
         attach::{Mode, Place},
         netlink::{Event, Events, Netlink},
-        object::{self, Purpose},
+        object::{self, Program, Purpose},
         pins::Pins,
     },
     rib::Rib,
@@ -35,6 +35,7 @@ use crate::{
     wanted::{Destination, PeerMacs},
 };
 
+pub use lock::Lock;
 pub use reconcile::{read_kernel, remove_everything};
 
 /// How long the daemon gathers further events after one, so that a burst costs one reconciliation.
@@ -60,11 +61,11 @@ pub struct Daemon {
     slow_path: SlowPath,
     /// Prefixes that the tables may not hold as wanted: at first, what an earlier run left there.
     dirty: BTreeSet<Ipv4Net>,
-    places: BTreeSet<Place>,
+    places: BTreeMap<Place, Program>,
     complaints: Vec<String>,
     rules_are_default: bool,
     ready_since: Instant,
-    _lock: lock::Lock,
+    _lock: Lock,
 }
 
 /// Runs until a signal or a `detach` request ends it. `state_dir_option` is the state directory that was given
@@ -78,7 +79,7 @@ pub async fn run(
     config_file: Option<PathBuf>,
     state_dir_option: Option<PathBuf>,
 ) -> Result<()> {
-    let lock = lock::Lock::take(&config.node.state_dir)?;
+    let lock = Lock::take(&config.node.state_dir)?;
     let fresh = !Pins::new(&config.node.bpf_dir).exist();
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
     let pins = Pins::new(&config.node.bpf_dir);
@@ -127,7 +128,9 @@ pub async fn run(
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
-    info!("stopping; programs and tables stay in place and keep forwarding (`dataplane detach` removes them)");
+    info!(
+        "stopping; programs and tables stay in place and keep forwarding (`dataplane detach` removes them)"
+    );
     Ok(())
 }
 
@@ -136,7 +139,7 @@ impl Daemon {
     async fn start(
         config: Config,
         config_file: Option<PathBuf>,
-        lock: lock::Lock,
+        lock: Lock,
         netlink: Netlink,
     ) -> Result<Self> {
         let pins = Pins::new(&config.node.bpf_dir);
@@ -158,7 +161,7 @@ impl Daemon {
             datapath,
             rib: Rib::default(),
             slow_path,
-            places: BTreeSet::new(),
+            places: BTreeMap::new(),
             complaints: Vec::new(),
             rules_are_default: true,
             ready_since: Instant::now(),
@@ -226,8 +229,9 @@ impl Daemon {
         let Some(file) = self.config_file.clone() else {
             anyhow::bail!("this daemon runs without a file: there is nothing to read again");
         };
-        let mut loaded = config::load(&file)
-            .map_err(|failure| BadFile(format!("{failure}\nnothing was changed; the daemon goes on as before")))?;
+        let mut loaded = config::load(&file).map_err(|failure| {
+            BadFile(format!("{failure}\nnothing was changed; the daemon goes on as before"))
+        })?;
         if let Some(state_dir) = &self.state_dir_option {
             loaded.config.node.state_dir.clone_from(state_dir);
         }
@@ -296,7 +300,8 @@ pub fn remove_state(state_dir: &Path) -> Result<()> {
     for name in ["control.sock", "lock"] {
         match std::fs::remove_file(state_dir.join(name)) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error).with_context(|| format!("cannot remove {name} in {}", state_dir.display()));
+                return Err(error)
+                    .with_context(|| format!("cannot remove {name} in {}", state_dir.display()));
             }
             _ => {}
         }

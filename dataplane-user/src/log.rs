@@ -2,24 +2,15 @@
 
 use tracing_subscriber::{EnvFilter, fmt};
 
-use crate::config::{Log, LogFormat, LogLevel};
+use crate::config::{Log, LogFormat};
 
 /// Starts logging as configured; `RUST_LOG` goes before the configured level.
 pub fn start(config: &Log) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level(config.level)));
+    let filter =
+        EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(config.level.to_string()));
     let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     match config.format {
         LogFormat::Text => builder.with_ansi(false).init(),
         LogFormat::Json => builder.json().init(),
-    }
-}
-
-const fn level(level: LogLevel) -> &'static str {
-    match level {
-        LogLevel::Error => "error",
-        LogLevel::Warn => "warn",
-        LogLevel::Info => "info",
-        LogLevel::Debug => "debug",
-        LogLevel::Trace => "trace",
     }
 }

@@ -21,7 +21,11 @@ fn render(table: &Table) -> String {
 pub fn describe(destination: &Destination, interface: &dyn Fn(u32) -> String) -> String {
     match destination {
         Destination::Endpoint(endpoint) => {
-            format!("the container {} behind {}", Ipv4Addr::from(endpoint.address), interface(endpoint.ifindex))
+            format!(
+                "the container {} behind {}",
+                Ipv4Addr::from(endpoint.address),
+                interface(endpoint.ifindex)
+            )
         }
         Destination::NextHop(next_hop) if next_hop.gateway.to_wire() == 0 => {
             format!("on the link of {}", interface(next_hop.ifindex))
@@ -43,10 +47,16 @@ pub fn status(status: &answers::Status) -> String {
     for complaint in &status.complaints {
         text.push_str(&format!("  ! {complaint}\n"));
     }
-    let mut hooks = table(["INTERFACE", "HOOK", "MODE", "PROGRAM"]);
+    let mut hooks = table(["INTERFACE", "HOOK", "PROGRAM", "ID", "MODE"]);
     for hook in &status.hooks {
-        let program = hook.program_id.map_or("not attached".to_owned(), |id| id.to_string());
-        hooks.add_row([hook.interface.clone(), hook.hook.clone(), hook.mode.clone(), program]);
+        let id = hook.program_id.map_or("not attached".to_owned(), |id| id.to_string());
+        hooks.add_row([
+            hook.interface.clone(),
+            hook.hook.clone(),
+            hook.program.clone(),
+            id,
+            hook.mode.clone(),
+        ]);
     }
     text.push_str(&format!("\n{}", render(&hooks)));
     let mut tables = table(["TABLE", "USED", "MAX"]);
@@ -122,7 +132,11 @@ pub fn counts(counts: &[answers::Count]) -> String {
             count.text.clone(),
         ]);
     }
-    if counts.is_empty() { "nothing was dropped or passed to the kernel\n".to_owned() } else { render(&table) }
+    if counts.is_empty() {
+        "nothing was dropped or passed to the kernel\n".to_owned()
+    } else {
+        render(&table)
+    }
 }
 
 /// `dataplane trace`.

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     control::answers,
-    kernel::object::{self, Purpose},
+    kernel::object::{self, Program, Purpose},
 };
 
 pub use words::Namer;
@@ -96,7 +96,7 @@ pub fn run(
 
     let frame = frame::build(probe, entrance.mac);
     let context = frame::context(entrance.ifindex);
-    object::classifier(&mut object, entrance.hook)?
+    object::classifier(&mut object, Program::Walk(entrance.hook))?
         .test_run(TestRunOptions { data_in: Some(&frame), ctx_in: Some(&context), ..TestRunOptions::new() })
         .context("BPF_PROG_TEST_RUN failed")?;
 

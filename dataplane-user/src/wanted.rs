@@ -20,6 +20,7 @@ use crate::{
     kernel::{
         attach::Place,
         netlink::{Link, OwnRoute, OwnTarget},
+        object::Program,
     },
     source::kernel::{Mirror, Wanted},
 };
@@ -48,7 +49,7 @@ pub struct Picture {
     /// From the kernel: discovered endpoints, and the mirror of its routes.
     pub kernel: BTreeMap<Ipv4Net, Destination>,
     /// Where programs are wanted.
-    pub places: BTreeSet<Place>,
+    pub places: BTreeMap<Place, Program>,
     /// Routes for the kernel's own table.
     pub slow_path: BTreeSet<OwnRoute>,
     /// What is wrong at the moment, each with the mend.
@@ -68,6 +69,12 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs) -> Picture {
         if let Some(endpoint) = endpoint(mirror, macs, address, ifindex) {
             picture.add_endpoint(Origin::Kernel, endpoint, mirror);
         }
+    }
+
+    // Veths that may become endpoints any moment: the endpoints' own entries replace these.
+    for link in mirror.links().filter(|link| may_become_endpoint(config, link)) {
+        let place = Place::new(&link.name, link.index, Hook::FromContainer);
+        picture.places.entry(place).or_insert(Program::Waiting);
     }
 
     for block in &config.blocks {
@@ -90,7 +97,9 @@ fn uplinks(config: &Config, mirror: &Mirror, picture: &mut Picture) -> Vec<u32> 
             .filter_map(|name| {
                 let link = mirror.link_by_name(name);
                 if link.is_none() {
-                    picture.complaints.push(format!("uplink {name} does not exist: it is attached when it does"));
+                    picture
+                        .complaints
+                        .push(format!("uplink {name} does not exist: it is attached when it does"));
                 }
                 link
             })
@@ -103,7 +112,8 @@ fn uplinks(config: &Config, mirror: &Mirror, picture: &mut Picture) -> Vec<u32> 
     let mut indexes = Vec::new();
     for link in links {
         if link.ethernet {
-            picture.places.insert(Place::new(&link.name, link.index, Hook::FromUplink));
+            let place = Place::new(&link.name, link.index, Hook::FromUplink);
+            picture.places.insert(place, Program::Walk(Hook::FromUplink));
             indexes.push(link.index);
         } else {
             picture.complaints.push(format!(
@@ -133,9 +143,13 @@ pub fn discovered(config: &Config, mirror: &Mirror) -> BTreeSet<(Ipv4Addr, u32)>
         return BTreeSet::new();
     }
     let found = mirror.discovered(&config.node.workload_prefix).into_iter();
-    found
-        .filter(|(address, _)| is_workload_address(config, *address) && !mirror.is_local(*address))
-        .collect()
+    found.filter(|(address, _)| is_workload_address(config, *address) && !mirror.is_local(*address)).collect()
+}
+
+fn may_become_endpoint(config: &Config, link: &Link) -> bool {
+    config.datapath.discover
+        && link.kind.as_deref() == Some("veth")
+        && link.name.starts_with(&config.node.workload_prefix)
 }
 
 /// Whether an address that the kernel routes to a workload veth is a container's: inside a pool or block,
@@ -168,7 +182,8 @@ impl Picture {
     fn add_endpoint(&mut self, origin: Origin, endpoint: Endpoint, mirror: &Mirror) {
         let prefix = Ipv4Net::from(Ipv4Addr::from(endpoint.address));
         let Some(link) = mirror.link(endpoint.ifindex) else { return };
-        self.places.insert(Place::new(&link.name, link.index, Hook::FromContainer));
+        let place = Place::new(&link.name, link.index, Hook::FromContainer);
+        self.places.insert(place, Program::Walk(Hook::FromContainer));
         let destinations = match origin {
             Origin::Config => &mut self.config,
             Origin::Kernel => &mut self.kernel,
@@ -203,7 +218,9 @@ fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, picture: 
 fn config_routes(config: &Config, mirror: &Mirror, uplinks: &[u32], picture: &mut Picture) {
     for route in &config.routes {
         if route.to.prefix_len() == 32 && mirror.is_local(route.to.addr()) {
-            picture.complaints.push(format!("route to {}: it is an address of this node, which keeps it", route.to));
+            picture
+                .complaints
+                .push(format!("route to {}: it is an address of this node, which keeps it", route.to));
             continue;
         }
         let link = mirror

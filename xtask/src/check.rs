@@ -13,6 +13,9 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use crate::setup::{self, Need};
 use crate::{bpf, process, workspace};
 
+/// The packages that build for the BPF target alone.
+const BPF_PACKAGES: [&str; 2] = ["dataplane-ebpf", bpf::BENCH_PACKAGE];
+
 /// What to check: everything.
 #[derive(clap::Args)]
 pub(crate) struct Args {}
@@ -56,8 +59,13 @@ fn format() -> Result<()> {
 
 fn lints_host() -> Result<()> {
     let mut cargo = workspace::cargo();
-    cargo.args(["clippy", "--workspace", "--exclude", "dataplane-ebpf", "--all-targets", "--locked"]);
+    cargo.args(["clippy", "--workspace", "--all-targets", "--locked"]).args(without_bpf());
     process::run(cargo.args(["--", "--deny", "warnings"]))
+}
+
+/// The cargo arguments that leave out what does not build for the host.
+fn without_bpf() -> impl Iterator<Item = &'static str> {
+    BPF_PACKAGES.into_iter().flat_map(|package| ["--exclude", package])
 }
 
 /// In the target directory of the build script's own cargo, with the same flags.
@@ -65,14 +73,17 @@ fn lints_bpf() -> Result<()> {
     let toolchain = bpf::toolchain().map_err(|reason| anyhow!("{reason}; run `cargo xtask setup`"))?;
     let linker = bpf::find_linker().context("there is no bpf-linker; run `cargo xtask setup`")?;
     let target_dir = workspace::target_dir()?.join("bpf");
-    let mut cargo = toolchain.cargo("clippy", env::consts::ARCH, &linker);
-    cargo.current_dir(workspace::root()).arg("--target-dir").arg(target_dir);
-    process::run(cargo.args(["--", "--deny", "warnings"]))
+    for package in BPF_PACKAGES {
+        let mut cargo = toolchain.cargo("clippy", package, env::consts::ARCH, &linker);
+        cargo.current_dir(workspace::root()).arg("--target-dir").arg(&target_dir);
+        process::run(cargo.args(["--", "--deny", "warnings"]))?;
+    }
+    Ok(())
 }
 
 fn documentation() -> Result<()> {
     let mut cargo = workspace::cargo();
-    cargo.args(["doc", "--workspace", "--exclude", "dataplane-ebpf", "--no-deps", "--locked"]);
+    cargo.args(["doc", "--workspace", "--no-deps", "--locked"]).args(without_bpf());
     process::run(cargo.env("RUSTDOCFLAGS", "--deny warnings"))
 }
 

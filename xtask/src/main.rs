@@ -3,9 +3,11 @@
 //! One module and one variant of [`Task`] per command. A module has its `Args` and its `run`, which gives the
 //! process's exit status.
 
+mod bench;
 mod bpf;
 mod build;
 mod check;
+mod demo;
 mod process;
 mod setup;
 mod test;
@@ -28,8 +30,12 @@ enum Task {
     Setup(setup::Args),
     /// Build the BPF programs and the `dataplane` binary, and print where it is
     Build(build::Args),
+    /// Build, then show two nodes that forward their containers' packets, step by step
+    Demo(demo::Args),
     /// Build, then run every tier of tests, or the one named
     Test(test::Args),
+    /// Measure this data path and the kernel's own in turn
+    Bench(bench::Args),
     /// Format, lints, documentation and house rules: what CI runs before the tests
     Check(check::Args),
 }
@@ -38,7 +44,9 @@ fn main() -> ExitCode {
     let status = match Cli::parse().task {
         Task::Setup(args) => setup::run(&args),
         Task::Build(args) => build::run(&args),
+        Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Bench(args) => bench::run(&args),
         Task::Check(args) => check::run(&args),
     };
     status.unwrap_or_else(|error| {

@@ -87,21 +87,26 @@ fn build() -> Result<std::path::PathBuf> {
 fn run_tier(tier: Tier, binary: &Path, libtest: &[String]) -> Result<Outcome> {
     println!("tier {}", tier.name());
     let log = skips::Log::new(&workspace::target_dir()?.join("xtask"), &tier.name())?;
-    let mut cargo = workspace::cargo();
-    cargo
-        .args(["test", "--release", "--no-fail-fast"])
-        .args(tier.selection())
-        .arg("--")
-        .args(libtest)
-        .env("DATAPLANE_BIN", binary)
-        .env(skips::LOG_VARIABLE, log.path());
     let begin = Instant::now();
-    let (tally, succeeded) = pass_through(&mut cargo)?;
+    let mut tally = Tally::default();
+    let mut succeeded = true;
+    for call in tier.calls() {
+        let mut cargo = workspace::cargo();
+        cargo
+            .args(["test", "--release", "--no-fail-fast"])
+            .args(call.cargo)
+            .arg("--")
+            .args(call.libtest)
+            .args(libtest)
+            .env("DATAPLANE_BIN", binary)
+            .env(skips::LOG_VARIABLE, log.path());
+        succeeded &= pass_through(&mut cargo, &mut tally)?;
+    }
     Ok(Outcome::new(tier, tally.counts(), log.read()?, succeeded, begin.elapsed()))
 }
 
 /// Runs the tests with their output on ours as it comes, and counts along.
-fn pass_through(cargo: &mut Command) -> Result<(Tally, bool)> {
+fn pass_through(cargo: &mut Command, tally: &mut Tally) -> Result<bool> {
     let shown = process::show(cargo);
     let mut child = cargo
         .stdin(Stdio::null())
@@ -109,7 +114,6 @@ fn pass_through(cargo: &mut Command) -> Result<(Tally, bool)> {
         .spawn()
         .with_context(|| format!("cannot run `{shown}`"))?;
     let mut output = child.stdout.take().context("cargo has no standard output")?;
-    let mut tally = Tally::default();
     let mut chunk = [0; 8192];
     loop {
         let length = output.read(&mut chunk).with_context(|| format!("cannot read from `{shown}`"))?;
@@ -124,5 +128,5 @@ fn pass_through(cargo: &mut Command) -> Result<(Tally, bool)> {
             .context("cannot write to standard output")?;
     }
     let status = child.wait().with_context(|| format!("cannot wait for `{shown}`"))?;
-    Ok((tally, status.success()))
+    Ok(status.success())
 }

@@ -31,7 +31,9 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
             deliver(packet, &ipv4, endpoint::get(index)?)
         }
         Some(Target::Block) => Err(Reason::NoEndpoint),
-        Some(Target::Kernel(reason @ (Reason::ToHost | Reason::Multicast | Reason::Broadcast))) => Err(reason),
+        Some(Target::Kernel(reason @ (Reason::ToHost | Reason::Multicast | Reason::Broadcast))) => {
+            Err(reason)
+        }
         Some(Target::NextHop(_) | Target::Kernel(_)) => Err(Reason::NotLocal),
         None => Err(if entry.is_none() { Reason::NotLocal } else { Reason::TableFault }),
     }

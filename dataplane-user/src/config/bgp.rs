@@ -122,19 +122,24 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Option
         graceful_restart_seconds: section
             .number("graceful-restart-seconds", GRACEFUL_RESTART_RANGE)
             .map_or(GRACEFUL_RESTART_SECONDS, |seconds| seconds.value),
-        peers: Section::each(table, &PEER, section.report(), |section| PeerDraft {
-            at: section.at(),
-            address: section.required_text("address", address::peer),
-            asn: asn(section),
-            port: section.number("port", 1..=u16::MAX).map_or(PORT, |port| port.value),
-            passive: section.flag("passive"),
-            password_file: section.text("password-file", value::absolute_path).map(|path| path.value),
-            hold_seconds: hold_seconds(section),
-            max_prefixes: section
-                .number("max-prefixes", 1..=super::MAX_ROUTES)
-                .map_or(MAX_PREFIXES, |number| number.value),
-        }),
+        peers: peers(table, section.report()),
     })
+}
+
+fn peers<'a>(bgp: &'a DeTable<'a>, report: &mut Report<'a>) -> Vec<PeerDraft> {
+    let peers = Section::each(bgp, &PEER, report, |section| PeerDraft {
+        at: section.at(),
+        address: section.required_text("address", address::peer),
+        asn: asn(section),
+        port: section.number("port", 1..=u16::MAX).map_or(PORT, |port| port.value),
+        passive: section.flag("passive"),
+        password_file: section.text("password-file", value::absolute_path).map(|path| path.value),
+        hold_seconds: hold_seconds(section),
+        max_prefixes: section
+            .number("max-prefixes", 1..=super::MAX_ROUTES)
+            .map_or(MAX_PREFIXES, |number| number.value),
+    });
+    peers.into_iter().flatten().collect()
 }
 
 fn asn(section: &mut Section<'_, '_>) -> Option<Placed<u32>> {

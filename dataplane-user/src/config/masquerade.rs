@@ -56,7 +56,7 @@ pub(super) struct Draft {
 }
 
 pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Vec<Draft> {
-    Section::each(tree, &SCHEMA, report, |section| Draft {
+    let rules = Section::each(tree, &SCHEMA, report, |section| Draft {
         at: section.at(),
         source: section.required_text("source", address::network),
         exclude: section
@@ -67,7 +67,8 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Vec<Dr
         ports: section
             .text("ports", value::ports)
             .unwrap_or(Placed { value: DEFAULT_PORTS, at: section.at() }),
-    })
+    });
+    rules.into_iter().flatten().collect()
 }
 
 impl Draft {
@@ -91,7 +92,7 @@ pub(super) fn check(
 ) {
     for (index, rule) in rules.iter().enumerate() {
         refuse_host_ports(rule, system, report);
-        refuse_other_interface(rule, uplinks, report);
+        warn_of_other_interface(rule, uplinks, report);
         let Some(source) = &rule.source else { continue };
         let same = |other: &&Draft| {
             let interface = |draft: &Draft| draft.interface.as_ref().map(|interface| interface.value.clone());
@@ -126,23 +127,19 @@ fn refuse_host_ports(rule: &Draft, system: &dyn System, report: &mut Report<'_>)
         host.end()
     );
     let reserve = format!("reserve them with `sysctl -w net.ipv4.ip_local_reserved_ports={first}-{last}`");
-    let mend = match beside(&host) {
+    let mend = match above(&host) {
         Some(free) => format!("write `ports = \"{}-{}\"`, or {reserve}", free.start(), free.end()),
         None => reserve,
     };
     report.error(rule.ports.at, Fault::new(message, mend));
 }
 
-/// The larger range of unprivileged ports that the host does not take from, if it leaves any.
-fn beside(host: &RangeInclusive<u16>) -> Option<RangeInclusive<u16>> {
-    const LOWEST: u16 = 1024;
-    let below = LOWEST..=host.start().saturating_sub(1);
-    let above = host.end().checked_add(1).map(|first| first..=u16::MAX);
-    [Some(below), above]
-        .into_iter()
-        .flatten()
-        .filter(|range| !range.is_empty())
-        .max_by_key(ExactSizeIterator::len)
+/// The ports above those that the host takes from, if they are enough to be of use. Those below are no
+/// choice: services listen there.
+fn above(host: &RangeInclusive<u16>) -> Option<RangeInclusive<u16>> {
+    const FEWEST: usize = 1024;
+    let ports = host.end().checked_add(1)?..=u16::MAX;
+    (ports.len() >= FEWEST).then_some(ports)
 }
 
 fn are_reserved(ports: RangeInclusive<u16>, mut reserved: Vec<RangeInclusive<u16>>) -> bool {
@@ -157,10 +154,12 @@ fn are_reserved(ports: RangeInclusive<u16>, mut reserved: Vec<RangeInclusive<u16
     next > u32::from(*ports.end())
 }
 
-fn refuse_other_interface(rule: &Draft, uplinks: Option<&[Placed<String>]>, report: &mut Report<'_>) {
+/// Replies come back by the uplink that the packets left by, and need our program there.
+fn warn_of_other_interface(rule: &Draft, uplinks: Option<&[Placed<String>]>, report: &mut Report<'_>) {
     let (Some(interface), Some(uplinks)) = (&rule.interface, uplinks) else { return };
     if uplinks.iter().all(|uplink| uplink.value != interface.value) {
         let message = format!("interface `{}` is not among the uplinks", interface.value);
-        report.error(interface.at, Fault::new(message, "add it to `uplinks` of [node], or correct the name"));
+        report
+            .warning(interface.at, Fault::new(message, "add it to `uplinks` of [node], or correct the name"));
     }
 }

@@ -62,23 +62,32 @@ pub(super) struct RouteDraft {
 }
 
 pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft {
-    let mut prefixes = |schema| {
-        Section::each(tree, schema, report, |section| section.required_text("cidr", address::network))
-    };
+    let endpoints = Section::each(tree, &ENDPOINT, report, |section| EndpointDraft {
+        at: section.at(),
+        address: section.required_text("address", address::host),
+        interface: section.required_text("interface", value::interface),
+    });
+    let routes = Section::each(tree, &ROUTE, report, |section| RouteDraft {
+        at: section.at(),
+        to: section.required_text("to", address::network),
+        via: section.required_text("via", address::neighbour),
+    });
     Draft {
-        pools: prefixes(&POOL),
-        blocks: prefixes(&BLOCK),
-        endpoints: Section::each(tree, &ENDPOINT, report, |section| EndpointDraft {
-            at: section.at(),
-            address: section.required_text("address", address::host),
-            interface: section.required_text("interface", value::interface),
-        }),
-        routes: Section::each(tree, &ROUTE, report, |section| RouteDraft {
-            at: section.at(),
-            to: section.required_text("to", address::network),
-            via: section.required_text("via", address::neighbour),
-        }),
+        pools: prefixes(tree, &POOL, report),
+        blocks: prefixes(tree, &BLOCK, report),
+        endpoints: endpoints.into_iter().flatten().collect(),
+        routes: routes.into_iter().flatten().collect(),
     }
+}
+
+fn prefixes<'a>(
+    tree: &'a DeTable<'a>,
+    schema: &'static Schema,
+    report: &mut Report<'a>,
+) -> Vec<Option<Placed<Ipv4Net>>> {
+    let sections =
+        Section::each(tree, schema, report, |section| section.required_text("cidr", address::network));
+    sections.into_iter().map(Option::flatten).collect()
 }
 
 /// The values of a list that could be read.

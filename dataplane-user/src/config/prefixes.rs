@@ -70,7 +70,8 @@ mod tests {
                 index.insert(*network, at);
             }
             let contains = |outer: &Ipv4Net, inner: &Ipv4Net| outer.contains(inner);
-            let containing = prefixes.iter().filter(|other| contains(other, &asked)).max_by_key(|other| other.prefix_len());
+            let containing =
+                prefixes.iter().filter(|other| contains(other, &asked)).max_by_key(|other| other.prefix_len());
             let overlaps = prefixes.iter().any(|other| contains(other, &asked) || contains(&asked, other));
             prop_assert_eq!(index.containing(asked).map(|(found, _)| found), containing.copied());
             prop_assert_eq!(index.overlapping(asked).is_some(), overlaps);

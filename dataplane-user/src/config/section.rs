@@ -35,26 +35,30 @@ impl<'a, 'r> Section<'a, 'r> {
         }
     }
 
-    /// Reads each of the sections of which there may be many, in the order of the file.
+    /// Reads each of the sections of which there may be many, in the order of the file; `None` for one that
+    /// is written as something else, which has been reported.
     pub(super) fn each<T>(
         parent: &'a DeTable<'a>,
         schema: &'static Schema,
         report: &mut Report<'a>,
         mut read: impl FnMut(&mut Section<'a, '_>) -> T,
-    ) -> Vec<T> {
+    ) -> Vec<Option<T>> {
         debug_assert_eq!(schema.form, Form::Many);
         let Some(found) = parent.get(schema.name) else { return Vec::new() };
         let DeValue::Array(items) = found.get_ref() else {
             report.error(found.span().start, wrong_form(schema, found.get_ref()));
-            return Vec::new();
+            return vec![None];
         };
         let mut sections = Vec::with_capacity(items.len());
         for item in items {
             let at = item.span().start;
-            match item.get_ref() {
-                DeValue::Table(table) => sections.push(read(&mut Section::open(schema, at, table, report))),
-                other => report.error(at, wrong_form(schema, other)),
-            }
+            sections.push(match item.get_ref() {
+                DeValue::Table(table) => Some(read(&mut Section::open(schema, at, table, report))),
+                other => {
+                    report.error(at, wrong_form(schema, other));
+                    None
+                }
+            });
         }
         sections
     }

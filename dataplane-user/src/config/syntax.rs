@@ -10,31 +10,35 @@ pub(super) fn parse<'t>(text: &'t str, report: &mut Report<'t>) -> DeTable<'t> {
     for fault in faults {
         // Only a key nested beyond the parser's limit has no place of its own.
         let span = fault.span().unwrap_or_default();
-        let (at, fault) = unquoted(text, span.start)
+        let (at, fault) = bare_value(text, span.start)
             .unwrap_or_else(|| (span.start, explain(fault.message(), report.slice(span.clone()))));
         report.syntax_error(at, fault);
     }
     tree.into_inner()
 }
 
-/// The fault that people make most: a string without quotes. The parser takes it for a number, a date or
-/// `true`, by its first letter, and says what it lacks to be one.
-fn unquoted(text: &str, near: usize) -> Option<(usize, Fault)> {
+/// The faults that people make most: no value, and a string without quotes. The parser takes the latter for a
+/// number, a date or `true`, by its first letter, and says what it lacks to be one.
+fn bare_value(text: &str, near: usize) -> Option<(usize, Fault)> {
     let start = text.get(..near)?.rfind('\n').map_or(0, |newline| newline + 1);
-    let line = text[start..].lines().next()?;
-    let (key, rest) = line.split_once('=')?;
+    let (key, rest) = text[start..].lines().next()?.split_once('=')?;
     let value = rest.split('#').next()?.trim();
     let bare = |text: &str| text.chars().all(|c| c.is_alphanumeric() || "-_./:+ ".contains(c));
     let is_number = value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'_' | b'+' | b'-'));
-    if value.is_empty() || is_number || !bare(key) || !bare(value) || DeValue::parse(value).is_ok() {
+    let fault = if !bare(key) || key.trim().is_empty() {
         return None;
-    }
-    let at = start + key.len() + 1 + (rest.len() - rest.trim_start().len());
-    let fault = Fault::new(
-        format!("{} is neither a number nor true or false", quoted(value)),
-        format!("if it is text, write {}", quoted(&format!("\"{value}\""))),
-    );
-    Some((at, fault))
+    } else if value.is_empty() {
+        Fault::new(format!("{} has no value", quoted(key.trim())), "write one behind the `=`")
+    } else if bare(value) && !is_number && DeValue::parse(value).is_err() {
+        Fault::new(
+            format!("{} is neither a number nor true or false", quoted(value)),
+            format!("if it is text, write {}", quoted(&format!("\"{value}\""))),
+        )
+    } else {
+        return None;
+    };
+    let indent = rest.len() - rest.trim_start().len();
+    Some((start + key.len() + 1 + indent, fault))
 }
 
 /// The parser's message, and what mends it.

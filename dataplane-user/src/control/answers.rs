@@ -43,6 +43,8 @@ pub struct HookStatus {
     pub ifindex: u32,
     /// `from-container` or `from-uplink`.
     pub hook: String,
+    /// Name of the program; `waiting` where no container is known behind a veth yet.
+    pub program: String,
     /// The kernel's id of the program; none where it is not attached.
     pub program_id: Option<u32>,
     /// `tcx` or `clsact`.

@@ -15,11 +15,6 @@ use super::{Answer, BadFile, Request, socket};
 /// Longer than any honest answer takes.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// Whether a daemon listens in that state directory.
-pub fn is_running(state_dir: &Path) -> bool {
-    UnixStream::connect(socket(state_dir)).is_ok()
-}
-
 /// Asks the daemon of that state directory.
 ///
 /// # Errors

@@ -32,7 +32,8 @@ pub type Pending = (Request, oneshot::Sender<Answer>);
 pub fn listen(state_dir: &Path) -> Result<mpsc::Receiver<Pending>> {
     let path = socket(state_dir);
     let _ = fs::remove_file(&path);
-    let listener = UnixListener::bind(&path).with_context(|| format!("cannot listen at {}", path.display()))?;
+    let listener =
+        UnixListener::bind(&path).with_context(|| format!("cannot listen at {}", path.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
     let (sender, receiver) = mpsc::channel(16);
     tokio::task::spawn_local(async move {

@@ -12,7 +12,7 @@ use serde_json::{Value, to_value};
 use super::Daemon;
 use crate::{
     control::{Request, answers},
-    kernel::attach,
+    kernel::{attach, object::Program},
     rib::Source,
     trace::{self, Entrance, Namer, Probe},
     wanted::Destination,
@@ -25,13 +25,16 @@ impl Daemon {
             Request::Status => to_value(self.status()?)?,
             Request::EndpointList => to_value(self.endpoint_list())?,
             Request::RouteList => {
-                let routes = self.rib.iter().map(|(prefix, source, wanted)| self.route(prefix, source, wanted));
+                let routes =
+                    self.rib.iter().map(|(prefix, source, wanted)| self.route(prefix, source, wanted));
                 to_value(routes.collect::<Vec<_>>())?
             }
             Request::RouteGet { address } => to_value(self.route_get(address))?,
             Request::Drops => to_value(self.counts()?)?,
             Request::Trace(probe) => to_value(self.trace(&probe)?)?,
-            Request::Reload | Request::Detach => bail!("a request that changes the daemon is served by its loop"),
+            Request::Reload | Request::Detach => {
+                bail!("a request that changes the daemon is served by its loop")
+            }
         })
     }
 
@@ -44,10 +47,11 @@ impl Daemon {
                 Class::Drop => packets.dropped += count,
             }
         }
-        let hooks = self.places.iter().map(|place| answers::HookStatus {
+        let hooks = self.places.iter().map(|(place, program)| answers::HookStatus {
             interface: place.interface.clone(),
             ifindex: place.ifindex,
-            hook: place.hook().name().to_owned(),
+            hook: place.hook.name().to_owned(),
+            program: program.name().to_owned(),
             program_id: attach::program_id(place, self.mode, &self.pins),
             mode: self.mode.name().to_owned(),
         });
@@ -150,15 +154,17 @@ impl Daemon {
     }
 
     fn trace(&self, probe: &Probe) -> Result<answers::Trace> {
-        let place = self.places.iter().find(|place| place.interface == probe.interface).with_context(|| {
+        let mut walks = self.places.iter().filter(|(_, program)| **program != Program::Waiting);
+        let (place, _) = walks.find(|(place, _)| place.interface == probe.interface).with_context(|| {
             format!(
-                "no program of this dataplane is attached to {}: `dataplane status` lists the interfaces",
+                "no packets of {} are walked: `dataplane status` lists the interfaces with a program, and \
+                 `waiting` there means that no container is known behind it",
                 probe.interface
             )
         })?;
         let link = self.mirror.link(place.ifindex).context("the interface is just going")?;
         let entrance = Entrance {
-            hook: place.hook(),
+            hook: place.hook,
             ifindex: place.ifindex,
             mac: link.mac.unwrap_or(MacAddr::new([0; 6])),
         };

@@ -9,11 +9,15 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 
 /// Held while the daemon lives; the kernel lets it go however the process ends.
-pub(super) struct Lock(#[expect(dead_code, reason = "holds the lock")] File);
+pub struct Lock(#[expect(dead_code, reason = "holds the lock")] File);
 
 impl Lock {
     /// Makes the directory and takes its lock.
-    pub(super) fn take(state_dir: &Path) -> Result<Self> {
+    ///
+    /// # Errors
+    ///
+    /// Where another daemon holds it, or the directory cannot be written.
+    pub fn take(state_dir: &Path) -> Result<Self> {
         fs::create_dir_all(state_dir)
             .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
         let path = state_dir.join("lock");

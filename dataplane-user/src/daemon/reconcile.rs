@@ -1,7 +1,7 @@
 //! From what is wanted to what is: tables first, hooks then, the kernel's own routes last; removal after
 //! addition, so that a packet never meets a gap.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use dataplane_common::stats::Hook;
@@ -10,8 +10,9 @@ use tracing::{debug, warn};
 use super::Daemon;
 use crate::{
     kernel::{
-        attach::{self, Place},
+        attach::{self, Mode, Place},
         netlink::{Event, Link, Netlink, OwnRoute},
+        object::Program,
         pins::Pins,
         sysctl,
     },
@@ -116,8 +117,11 @@ impl Daemon {
         let configured = self.config.endpoints.iter().filter_map(|e| self.mirror.link_by_name(&e.interface));
         let discovered = wanted::discovered(&self.config, &self.mirror);
         let discovered = discovered.iter().filter_map(|(_, index)| self.mirror.link(*index));
-        let unknown: Vec<Link> =
-            configured.chain(discovered).filter(|link| !self.macs.contains_key(&link.index)).cloned().collect();
+        let unknown: Vec<Link> = configured
+            .chain(discovered)
+            .filter(|link| !self.macs.contains_key(&link.index))
+            .cloned()
+            .collect();
         for link in unknown {
             let Some(peer) = link.peer else { continue };
             match self.netlink.peer_mac(peer).await {
@@ -148,29 +152,40 @@ impl Daemon {
 
     /// Attaches where a program is wanted and takes it off where it is not. One interface that cannot be
     /// attached to is a complaint and an error, and the others are attached all the same.
-    fn update_hooks(&mut self, wanted: BTreeSet<Place>) -> Result<()> {
+    fn update_hooks(&mut self, mut wanted: BTreeMap<Place, Program>) -> Result<()> {
+        if self.mode == Mode::Clsact {
+            // A filter is added at once: nothing is gained by holding its place.
+            wanted.retain(|_, program| *program != Program::Waiting);
+        }
         let mut result = Ok(());
         // An interface that was renamed is where it was, with its program.
-        let renamed = |place: Place| place.find_in(&wanted).cloned().unwrap_or(place);
+        let renamed =
+            |(place, program): (Place, Program)| (place.find_in(&wanted).cloned().unwrap_or(place), program);
         self.places = std::mem::take(&mut self.places).into_iter().map(renamed).collect();
-        for place in wanted.difference(&self.places.clone()) {
-            if place.hook() == Hook::FromContainer && self.config.datapath.kernel_routes {
+        for (place, &program) in &wanted {
+            if self.places.get(place) == Some(&program) {
+                continue;
+            }
+            if program == Program::Walk(Hook::FromContainer) && self.config.datapath.kernel_routes {
                 // As Calico does: what BPF leaves to the kernel must be forwarded by it.
                 if let Err(error) = sysctl::enable_forwarding(&place.interface) {
                     debug!("{error:#}");
                 }
             }
-            match attach::attach(&mut self.object, &self.pins, self.mode, place) {
-                Ok(()) => drop(self.places.insert(place.clone())),
+            match attach::attach(&mut self.object, &self.pins, self.mode, place, program) {
+                Ok(()) => drop(self.places.insert(place.clone(), program)),
+                // It went, or was renamed, a moment ago; the event is on its way.
+                Err(error) if !place.exists() => debug!("{error:#}"),
                 Err(error) => {
                     self.complaints.push(format!("{error:#}"));
                     result = result.and(Err(error));
                 }
             }
         }
-        let stale = attach::attached(&self.pins, |index| self.mirror.link(index).map(|link| link.name.clone()))?;
-        for place in stale.iter().chain(&self.places.clone()) {
-            if !wanted.contains(place) {
+        let stale =
+            attach::attached(&self.pins, |index| self.mirror.link(index).map(|link| link.name.clone()))?;
+        for place in stale.iter().chain(self.places.clone().keys()) {
+            if !wanted.contains_key(place) {
                 attach::detach(&self.pins, place)?;
                 self.places.remove(place);
             }
@@ -179,7 +194,7 @@ impl Daemon {
     }
 
     fn check_forwarding(&mut self) {
-        for place in self.places.iter().filter(|place| place.hook() == Hook::FromUplink) {
+        for place in self.places.keys().filter(|place| place.hook == Hook::FromUplink) {
             if let Ok(false) = sysctl::forwarding(&place.interface) {
                 self.complaints.push(format!(
                     "the kernel does not forward packets from {0}: ICMP errors and what BPF leaves to it get \

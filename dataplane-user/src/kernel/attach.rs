@@ -3,7 +3,7 @@
 mod clsact;
 mod tcx;
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeMap, ffi::CString};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{
@@ -17,7 +17,7 @@ use tracing::{info, warn};
 use crate::{
     config::TcAttach,
     kernel::{
-        object::{classifier, program_name},
+        object::{Program, classifier},
         pins::Pins,
     },
 };
@@ -58,8 +58,8 @@ impl Mode {
 pub struct Place {
     /// The interface's index, which no other interface of the namespace gets again while it lives.
     pub ifindex: u32,
-    /// The number of the hook.
-    pub hook: u32,
+    /// The hook.
+    pub hook: Hook,
     /// The interface's name.
     pub interface: String,
 }
@@ -67,41 +67,55 @@ pub struct Place {
 impl Place {
     /// The hook on the interface.
     pub fn new(interface: &str, ifindex: u32, hook: Hook) -> Self {
-        Self { ifindex, hook: hook as u32, interface: interface.to_owned() }
+        Self { ifindex, hook, interface: interface.to_owned() }
     }
 
-    /// The hook.
-    pub fn hook(&self) -> Hook {
-        Hook::ALL[self.hook as usize]
+    /// Whether the interface still has this name and index.
+    pub fn exists(&self) -> bool {
+        let Ok(name) = CString::new(self.interface.as_str()) else { return false };
+        // SAFETY: the string is terminated and lives during the call.
+        unsafe { libc::if_nametoindex(name.as_ptr()) == self.ifindex }
+    }
+
+    /// The programs that may be there, besides other people's.
+    fn programs(&self) -> [Program; 2] {
+        [Program::Walk(self.hook), Program::Waiting]
+    }
+
+    /// Whether a program with that name at this place is one of ours, or of another dataplane.
+    fn is_dataplane(&self, name: Option<&str>) -> bool {
+        self.programs().iter().any(|program| name == Some(program.name()))
     }
 
     /// The place among `places` with this interface's index and hook: this one, whatever name the interface
     /// has there.
-    pub fn find_in<'a>(&self, places: &'a BTreeSet<Self>) -> Option<&'a Self> {
+    pub fn find_in<'a>(&self, places: &'a BTreeMap<Self, Program>) -> Option<&'a Self> {
         let first = Self { interface: String::new(), ..*self };
-        places.range(first..).next().filter(|found| (found.ifindex, found.hook) == (self.ifindex, self.hook))
+        let (found, _) = places.range(first..).next()?;
+        ((found.ifindex, found.hook) == (self.ifindex, self.hook)).then_some(found)
     }
 
     /// The start of the names of its pins.
     fn pin_name(&self) -> String {
-        format!("{}-{}", self.hook().name(), self.ifindex)
+        format!("{}-{}", self.hook.name(), self.ifindex)
     }
 }
 
-/// Puts the hook's program on the interface, replacing the one of an earlier run without a gap.
+/// Puts the program on the interface, replacing the one that is there without a gap.
 ///
 /// # Errors
 ///
 /// Where another dataplane's program is there, or the kernel refuses.
-pub fn attach(object: &mut Ebpf, pins: &Pins, mode: Mode, place: &Place) -> Result<()> {
+pub fn attach(object: &mut Ebpf, pins: &Pins, mode: Mode, place: &Place, program: Program) -> Result<()> {
     refuse_foreign(pins, place)?;
-    let program = classifier(object, place.hook())?;
+    let name = program.name();
+    let program = classifier(object, program)?;
     match mode {
         Mode::Tcx => tcx::attach(program, pins, place).and_then(|()| clsact::retire(pins, place)),
         Mode::Clsact => clsact::attach(program, pins, place).and_then(|()| tcx::detach(pins, place)),
     }
-    .with_context(|| format!("cannot attach {} to {}", place.hook().name(), place.interface))?;
-    info!(interface = place.interface, hook = place.hook().name(), mode = mode.name(), "attached");
+    .with_context(|| format!("cannot attach {} to {}", place.hook.name(), place.interface))?;
+    info!(interface = place.interface, program = name, mode = mode.name(), "attached");
     Ok(())
 }
 
@@ -123,7 +137,7 @@ fn refuse_foreign(pins: &Pins, place: &Place) -> Result<()> {
 pub fn detach(pins: &Pins, place: &Place) -> Result<()> {
     tcx::detach(pins, place)
         .and(clsact::detach(pins, place))
-        .with_context(|| format!("cannot detach {} from {}", place.hook().name(), place.interface))
+        .with_context(|| format!("cannot detach {} from {}", place.hook.name(), place.interface))
 }
 
 /// The places where an earlier run attached something, by their pins; `names` turns an index into a name.
@@ -163,7 +177,7 @@ pub fn program_id(place: &Place, mode: Mode, pins: &Pins) -> Option<u32> {
             .ok()?
             .1
             .into_iter()
-            .find(|info| info.name_as_str() == Some(program_name(place.hook())))
+            .find(|info| place.is_dataplane(info.name_as_str()))
             .map(|info| info.id()),
         Mode::Clsact => clsact::program_id(pins, place),
     }

@@ -5,7 +5,10 @@ use std::path::Path;
 use anyhow::{Context as _, Result, anyhow};
 use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
 use dataplane_common::{
-    names::{GLOBAL_TRACE, MAP_ENDPOINTS, PINNED_MAPS},
+    names::{
+        GLOBAL_TRACE, MAP_ENDPOINTS, PINNED_MAPS, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK,
+        PROGRAM_WAITING,
+    },
     stats::Hook,
 };
 
@@ -20,11 +23,26 @@ pub enum Purpose {
     Trace,
 }
 
-/// The name of a hook's program in the object.
-pub const fn program_name(hook: Hook) -> &'static str {
-    match hook {
-        Hook::FromContainer => dataplane_common::names::PROGRAM_FROM_CONTAINER,
-        Hook::FromUplink => dataplane_common::names::PROGRAM_FROM_UPLINK,
+/// A program of the object.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Program {
+    /// The walk of a hook.
+    Walk(Hook),
+    /// What holds the place of a walk that is not wanted yet.
+    Waiting,
+}
+
+impl Program {
+    /// Every program.
+    pub const ALL: &[Self] = &[Self::Walk(Hook::FromContainer), Self::Walk(Hook::FromUplink), Self::Waiting];
+
+    /// Its name in the object and in the kernel.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Walk(Hook::FromContainer) => PROGRAM_FROM_CONTAINER,
+            Self::Walk(Hook::FromUplink) => PROGRAM_FROM_UPLINK,
+            Self::Waiting => PROGRAM_WAITING,
+        }
     }
 }
 
@@ -47,13 +65,13 @@ pub fn load(maps: &Path, max_endpoints: u32, purpose: Purpose) -> Result<Ebpf> {
     Ok(object)
 }
 
-/// The program of a hook.
+/// A program of the loaded object.
 ///
 /// # Errors
 ///
 /// Where the object has no such program: it was not built from this source tree.
-pub fn classifier(object: &mut Ebpf, hook: Hook) -> Result<&mut SchedClassifier> {
-    let name = program_name(hook);
+pub fn classifier(object: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
+    let name = program.name();
     let program = object.program_mut(name).ok_or_else(|| anyhow!("no program {name} in the BPF object"))?;
     Ok(program.try_into()?)
 }
@@ -69,10 +87,10 @@ pub fn check() -> Result<()> {
 }
 
 fn load_programs(object: &mut Ebpf) -> Result<()> {
-    for &hook in Hook::ALL {
-        classifier(object, hook)?
+    for &program in Program::ALL {
+        classifier(object, program)?
             .load()
-            .with_context(|| format!("the kernel refused the program {}", program_name(hook)))?;
+            .with_context(|| format!("the kernel refused the program {}", program.name()))?;
     }
     Ok(())
 }

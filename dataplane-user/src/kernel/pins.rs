@@ -153,7 +153,7 @@ fn is_on_bpffs(path: &Path) -> Result<bool> {
     if unsafe { libc::statfs(name.as_ptr(), &mut statfs) } != 0 {
         return Err(io::Error::last_os_error()).with_context(|| format!("statfs {}", existing.display()));
     }
-    Ok(i64::from(statfs.f_type) == BPF_FS_MAGIC)
+    Ok(statfs.f_type == BPF_FS_MAGIC)
 }
 
 /// Mounts a BPF file system where `bpf_dir` needs one: at `/sys/fs/bpf` if it is below, else at itself.

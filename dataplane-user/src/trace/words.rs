@@ -32,14 +32,12 @@ impl Namer<'_> {
                 "frame",
                 format!("{c} bytes in by {}, EtherType {b:#06x} ({})", self.interface(a), ether_type(b)),
             ),
-            StepCode::Arp => (
-                "arp",
-                format!("{} from {}, about {}", arp_operation(a), address(b), address(c)),
-            ),
-            StepCode::Ipv4 => (
-                "ipv4",
-                format!("{} to {}, {}, TTL {}", address(a), address(b), protocol(c & 0xff), c >> 8),
-            ),
+            StepCode::Arp => {
+                ("arp", format!("{} from {}, about {}", arp_operation(a), address(b), address(c)))
+            }
+            StepCode::Ipv4 => {
+                ("ipv4", format!("{} to {}, {}, TTL {}", address(a), address(b), protocol(c & 0xff), c >> 8))
+            }
             StepCode::SourceLookup => ("source-lookup", self.entry(address(a), Entry::from_bits(b))),
             StepCode::RouteLookup => ("route-lookup", self.entry(address(a), Entry::from_bits(b))),
             StepCode::Endpoint => {
@@ -70,7 +68,11 @@ impl Namer<'_> {
     /// The verdict in words, with where the packet goes.
     pub(super) fn verdict(&self, reason: Reason, steps: &[Step]) -> String {
         let ifindex = |wanted: StepCode| {
-            steps.iter().rev().find(|step| step.code == wanted as u32).map(|step| self.interface(step.words[1]))
+            steps
+                .iter()
+                .rev()
+                .find(|step| step.code == wanted as u32)
+                .map(|step| self.interface(step.words[1]))
         };
         let place = match reason {
             Reason::Delivered => ifindex(StepCode::Endpoint).map(|name| format!(" (behind {name})")),

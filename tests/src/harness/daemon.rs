@@ -2,11 +2,12 @@
 
 mod config;
 mod leftovers;
-mod place;
+pub(super) mod place;
 
 use std::{
     fmt::Display,
     fs,
+    os::unix::process::CommandExt as _,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -17,8 +18,8 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use dataplane_common::{reason::Reason, stats::Hook};
 use serde_json::Value;
-use tempfile::TempDir;
 
+use self::place::Directory;
 pub use self::{config::Config, place::binary};
 use super::{
     keep,
@@ -38,7 +39,7 @@ const STOP_LIMIT: Duration = Duration::from_secs(10);
 pub struct Daemon {
     binary: PathBuf,
     namespace: Arc<Namespace>,
-    directory: TempDir,
+    directory: Directory,
     bpf_dir: PathBuf,
     process: Option<Process>,
     finished: bool,
@@ -69,11 +70,36 @@ impl Daemon {
     /// # Errors
     /// As [`Self::prepare`].
     pub fn prepare_binary(node: &Node, config: &Config, binary: PathBuf) -> Result<Self> {
-        place::mount_bpf_file_system()?;
         let directory = tempfile::Builder::new().prefix("dataplane-test-").tempdir()?;
         // The temporary name is unique on this machine, so the name made from it is, too.
         let unique = directory.path().file_name().context("a directory without a name")?;
         let bpf_dir = Path::new(place::BPF_ROOT).join(unique);
+        Self::prepare_in(node, config, binary, Directory::Temporary(directory), bpf_dir)
+    }
+
+    /// As [`Self::prepare`], for a daemon that people will look at and that may be kept: its file and its
+    /// `state-dir` are `directory`, which the caller makes and removes, and signals from the terminal go past it.
+    ///
+    /// # Errors
+    /// As [`Self::prepare`].
+    pub fn prepare_at(
+        node: &Node,
+        config: &Config,
+        binary: PathBuf,
+        directory: &Path,
+        bpf_dir: &Path,
+    ) -> Result<Self> {
+        Self::prepare_in(node, config, binary, Directory::Given(directory.to_owned()), bpf_dir.to_owned())
+    }
+
+    fn prepare_in(
+        node: &Node,
+        config: &Config,
+        binary: PathBuf,
+        directory: Directory,
+        bpf_dir: PathBuf,
+    ) -> Result<Self> {
+        place::mount_bpf_file_system()?;
         let daemon =
             Self { binary, namespace: node.namespace(), directory, bpf_dir, process: None, finished: false };
         daemon.write_config(config)?;
@@ -87,7 +113,11 @@ impl Daemon {
     pub fn launch(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the daemon runs");
         let config = self.config_file();
-        let process = self.namespace.start(self.command(&["run", "--config", &config.to_string_lossy()]))?;
+        let mut command = self.command(&["run", "--config", &config.to_string_lossy()]);
+        if matches!(self.directory, Directory::Given(_)) {
+            command.process_group(0);
+        }
+        let process = self.namespace.start(command)?;
         // One that is not ready is killed here; the error has all that it wrote.
         process
             .wait_for_line(Stream::Stdout, |line| line.trim() == "ready", START_LIMIT)
@@ -108,7 +138,10 @@ impl Daemon {
 
     /// Its `state-dir`.
     pub fn state_dir(&self) -> PathBuf {
-        self.directory.path().join("state")
+        match &self.directory {
+            Directory::Temporary(directory) => directory.path().join("state"),
+            Directory::Given(directory) => directory.clone(),
+        }
     }
 
     /// Its `bpf-dir`.
@@ -238,7 +271,6 @@ impl Daemon {
     fn clean_up(&mut self) -> Vec<String> {
         self.finished = true;
         if keep::requested() {
-            self.directory.disable_cleanup(true);
             return Vec::new();
         }
         let mut complaints = Vec::new();
@@ -260,6 +292,10 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        if keep::requested() {
+            self.directory.keep();
+            return;
+        }
         if self.finished {
             return;
         }

@@ -6,25 +6,20 @@ use std::{
     io,
     os::fd::AsRawFd,
     panic,
-    process::{self, Command},
-    sync::{
-        Mutex, PoisonError, Weak,
-        atomic::{AtomicU32, Ordering},
-    },
+    process::Command,
+    sync::{Mutex, PoisonError, Weak},
     thread,
 };
 
 use anyhow::{Context, Result, ensure};
 
 use super::{
-    keep,
+    keep, names,
     process::{Inner, Output, Process, run},
 };
 
 /// Where `ip netns` keeps its mounts (ip-netns(8)).
-const DIRECTORY: &str = "/run/netns";
-
-static COUNTER: AtomicU32 = AtomicU32::new(0);
+pub const DIRECTORY: &str = "/run/netns";
 
 /// A network namespace with `lo` up and IPv6 off; dropped, its processes are killed and it is deleted.
 #[derive(Debug)]
@@ -47,7 +42,7 @@ impl Namespace {
 
     /// Makes many with one process, all but for `lo`, which is still down.
     pub(super) fn many(purposes: &[&str]) -> Result<Vec<Self>> {
-        let mounts: Vec<Mount> = purposes.iter().map(|purpose| Mount::unique(purpose)).collect();
+        let mounts: Vec<Mount> = purposes.iter().map(|purpose| Mount { name: names::of(purpose) }).collect();
         let lines: String = mounts.iter().map(|mount| format!("netns add {}\n", mount.name)).collect();
         ip_batch(&lines)?;
         mounts
@@ -218,11 +213,6 @@ struct Mount {
 }
 
 impl Mount {
-    fn unique(purpose: &str) -> Self {
-        let number = COUNTER.fetch_add(1, Ordering::Relaxed);
-        Self { name: format!("dp-{}-{number}-{purpose}", process::id()) }
-    }
-
     fn path(&self) -> String {
         format!("{DIRECTORY}/{}", self.name)
     }

@@ -8,7 +8,7 @@ use crate::process;
 /// What a part is needed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Need {
-    /// To compile and link.
+    /// To compile, link and check.
     Build,
     /// To compile `bpf-linker`, on a machine that lacks it.
     Linker,
@@ -86,13 +86,14 @@ use Proof::{File, Program};
 /// the compiler's output.
 const PACKAGES: &[Package] = &[
     Package::new("gcc", Program("cc"), &[Build], "links the host's programs"),
-    Package::new("git", Program("git"), &[Test], "lists the files that the house rules are held against"),
+    Package::new("git", Program("git"), &[Build], "lists the files that the house rules are held against"),
     Package::new("llvm-22-dev", File("/usr/lib/llvm-22/bin/llvm-config"), &[Linker], "LLVM for bpf-linker"),
     Package::new("libpolly-22-dev", File("/usr/lib/llvm-22/lib/libPolly.a"), &[Linker], "part of LLVM"),
     Package::new("g++", Program("c++"), &[Linker], "links bpf-linker with LLVM"),
     Package::new("libzstd-dev", File("/usr/include/zstd.h"), &[Linker], "compression in LLVM"),
     Package::new("zlib1g-dev", File("/usr/include/zlib.h"), &[Linker], "compression in LLVM"),
     Package::new("iproute2", Program("ip"), &[Test, Demo, Bench], "namespaces, links and routes"),
+    Package::new("bpftool", Program("bpftool"), &[Test, Demo], "what is attached to the interfaces"),
     Package::new("util-linux", Program("nsenter"), &[Test, Demo, Bench], "enters a namespace by itself"),
     Package::new(
         "iptables",

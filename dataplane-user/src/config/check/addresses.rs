@@ -43,7 +43,8 @@ fn disjoint(what: &str, list: &[Option<Placed<Ipv4Net>>], report: &mut Report<'_
 }
 
 fn blocks_in_pools(draft: &Draft, pools: &Prefixes, report: &mut Report<'_>) {
-    // Without pools a node knows its blocks only; and one that could not be read may be the one that is missed.
+    // Without pools a node knows its blocks only; and one that could not be read may be the one that is
+    // missed.
     if pools.is_empty() || !all_read(&draft.network.pools) {
         return;
     }
@@ -99,7 +100,7 @@ fn routes(draft: &Draft, blocks: &Prefixes, report: &mut Report<'_>) {
             if let Some((block, block_at)) = blocks.overlapping(*to) {
                 let line = report.line(block_at);
                 let fault = Fault::new(
-                    format!("the route to {to} overlaps block {block} of line {line}, which this node owns"),
+                    format!("the route to {to} overlaps block {block} of line {line}, this node's own"),
                     "remove one of the two: a block belongs to one node",
                 );
                 report.error(*at, fault);
@@ -109,9 +110,7 @@ fn routes(draft: &Draft, blocks: &Prefixes, report: &mut Report<'_>) {
             if let Some((block, block_at)) = blocks.containing((*via).into()) {
                 let line = report.line(block_at);
                 let fault = Fault::new(
-                    format!(
-                        "next hop {via} lies inside block {block} of line {line}, among this node's containers"
-                    ),
+                    format!("next hop {via} lies inside block {block} of line {line}, this node's own"),
                     "write the other node's address on the fabric",
                 );
                 report.error(*at, fault);

@@ -10,18 +10,33 @@ fn text_that_is_no_toml() {
             &["`node001` is neither a number nor true or false; if it is text, write `\"node001\"`"],
         ),
         ("[[pool]]\ncidr = ¦172.19.0.0/16\n", &["write `\"172.19.0.0/16\"`"]),
-        ("[[endpoint]]\naddress=¦172.19.35.2\ninterface=¦cali1\n", &["`172.19.35.2` is neither", "`cali1`"]),
-        ("[node]\nstate-dir = ¦/run/dataplane\nname = ¦true north\n", &["write `\"/run", "`true north` is"]),
+        (
+            "[[endpoint]]\naddress=¦172.19.35.2\ninterface=¦cali1\n",
+            &[
+                "`172.19.35.2` is \
+        neither",
+                "`cali1`",
+            ],
+        ),
+        (
+            "[node]\nstate-dir = ¦/run/dataplane\nname = ¦true north\n",
+            &[
+                "write `\"/run",
+                "`true north` \
+        is",
+            ],
+        ),
         ("[bgp]\nlisten = ¦10.141.0.1:179\n", &["`10.141.0.1:179` is neither"]),
         ("[datapath]\nmax-routes = ¦10k\ndiscover = ¦yes\n", &["`10k` is neither a number", "`yes`"]),
         ("[node]\nuplinks = [¦eth0, eth1]\n", &["string values must be quoted; put"]),
-        ("[node]\nname = ¦\n", &["write a value behind the `=`"]),
-        ("[node]\nname =¦", &["write a value behind the `=`"]),
-        ("[node]\n¦name\n", &["write `KEY = VALUE`"]),
+        ("[node]\nname = ¦\n", &["`name` has no value; write one behind the `=`"]),
+        ("[node]\nname =¦", &["`name` has no value"]),
+        ("[node]\nname = ¦# mine\nbpf-dir = \"/b\"\n", &["`name` has no value"]),
+        ("[node]\nname¦\n", &["write `KEY = VALUE`"]),
         ("[node]\nname = \"node001¦\n", &["end it with `\"`"]),
         ("[node¦\nname = \"a\"\n", &["end the section's name with `]`"]),
         ("[[pool]¦\ncidr = \"172.19.0.0/16\"\n", &["end the section's name with `]]`"]),
-        ("[node]\nuplinks = [\"a\"¦ \"b\"]\n", &["put `,` between"]),
+        ("[node]\nuplinks = [\"a\" ¦\"b\"]\n", &["put `,` between"]),
         ("[node]\nname = \"a\"\n¦name = \"b\"\n", &["`name` is given a second time; keep one"]),
         ("[node]\nname = \"a\"\n[¦node]\nbpf-dir = \"/b\"\n", &["`node` is given a second time"]),
         ("[datapath]\nmax-routes = ¦007\n", &["leading zero"]),
@@ -73,6 +88,11 @@ fn sections_of_the_wrong_form() {
     assert_refused(&[
         ("node = ¦3\n", &["`node` is a section, not a key; write `[node]`"]),
         ("¦[[node]]\nname = \"a\"\n", &["there can be one [node] only"]),
+        (
+            "¦[block]\ncidr = \"172.19.35.0/24\"\n[[endpoint]]\naddress = \"172.19.35.2\"\n\
+             interface = \"cali1\"\n",
+            &["there can be several [[block]]"],
+        ),
         ("¦[pool]\ncidr = \"172.19.0.0/16\"\n", &["there can be several [[pool]]"]),
         ("pool = [¦\"172.19.0.0/16\"]\n", &["`pool` is a section, not a key; write `[[pool]]`"]),
     ]);
@@ -102,7 +122,11 @@ fn what_must_be_there() {
         ("¦[[pool]]\n", &["[[pool]] has no `cidr`; add a line such as `cidr = \"172.19.0.0/16\"`"]),
         ("¦[[block]]\n", &["[[block]] has no `cidr`"]),
         ("¦¦[[endpoint]]\n", &["[[endpoint]] has no `address`", "has no `interface`"]),
-        ("[[route]]\nto = \"172.19.36.0/24\"\nvia = \"10.141.0.2\"\n¦¦[[route]]\n", &["no `to`", "no `via`"]),
+        (
+            "[[route]]\nto = \"172.19.36.0/24\"\nvia = \"10.141.0.2\"\n\
+        ¦¦[[route]]\n",
+            &["no `to`", "no `via`"],
+        ),
         ("¦[[masquerade]]\n", &["[[masquerade]] has no `source`"]),
         ("¦¦[bgp]\n", &["[bgp] has no `asn`", "[bgp] has no `router-id`"]),
         (
@@ -147,7 +171,15 @@ fn names_and_paths() {
         ("[node]\nuplinks = ¦[]\n", &["`uplinks` is an empty list; name at least one, or remove the line"]),
         ("[node]\nuplinks = [\"eth0\", ¦\"eth0\"]\n", &["`eth0` is listed twice"]),
         ("[node]\nuplinks = [¦\"\", ¦\"sixteen-bytes-xx\"]\n", &["it is empty", "longer than 15 bytes"]),
-        ("[node]\nuplinks = [¦\"a/b\", ¦\"a b\", ¦\"..\"]\n", &["`/`", "white space", "a directory's name"]),
+        (
+            "[node]\nuplinks = [¦\"a/b\", ¦\"a b\", ¦\"..\"]\n",
+            &[
+                "`/`",
+                "white space",
+                "a directory's \
+        name",
+            ],
+        ),
         ("[node]\nworkload-prefix = ¦\"\"\n", &["it is empty"]),
         ("[node]\nworkload-prefix = ¦\"a:b\"\n", &["contains `/` or `:`"]),
         ("[node]\nstate-dir = ¦\"run\"\n", &["`run` is not an absolute path"]),
@@ -205,7 +237,8 @@ fn translations() {
     }
     assert_refused(&[
         (
-            "[[masquerade]]\nsource = ¦\"172.19.0.1/16\"\nexclude = [\"10.0.0.0/8\", ¦\"10.1/16\", ¦\"10.0.0.0/8\"]\n",
+            "[[masquerade]]\nsource = ¦\"172.19.0.1/16\"\n\
+             exclude = [\"10.0.0.0/8\", ¦\"10.1/16\", ¦\"10.0.0.0/8\"]\n",
             &["host bits", "no IPv4 address", "listed twice"],
         ),
         (
@@ -219,7 +252,8 @@ fn translations() {
 fn bgp() {
     assert_refused(&[
         (
-            "[bgp]\nasn = ¦0\nrouter-id = ¦\"0.0.0.0\"\nlisten = ¦\"10.141.0.1\"\ngraceful-restart-seconds = ¦4096\n",
+            "[bgp]\nasn = ¦0\nrouter-id = ¦\"0.0.0.0\"\nlisten = ¦\"10.141.0.1\"\n\
+             graceful-restart-seconds = ¦4096\n",
             &["from 1 to 4294967295", "no identifier", "with a port", "from 0 to 4095"],
         ),
         (

@@ -145,7 +145,8 @@ fn what_is_not_available_is_refused_once_each() {
     assert_refused(&[(
         UNAVAILABLE,
         &[
-            "[[masquerade]] is not available in this version: packets would leave untranslated; remove the section",
+            "[[masquerade]] is not available in this version: packets would leave untranslated; remove \
+             the section",
             "[bgp] is not available in this version",
             "[kernel] is not available in this version",
             "uplink-hook \"xdp\" is not available in this version",
@@ -161,6 +162,18 @@ fn what_is_not_available_is_said_after_all_else_is_right() {
     let failure = read(&text.replace("port = 179", "port = 0")).unwrap_err();
     assert_eq!(failure.errors.len(), 1);
     assert!(failure.to_string().contains("must be from 1 to 65535"), "{failure}");
+}
+
+#[test]
+fn the_complete_file_is_right_but_for_what_is_not_available() {
+    let failure = refused(include_str!("complete.toml"));
+    let errors: Vec<_> = failure.errors.iter().map(|error| (error.line, error.message.as_str())).collect();
+    let expected = [(30, "[[masquerade]]"), (37, "[bgp]"), (53, "[kernel]")];
+    assert_eq!(errors.len(), expected.len(), "{failure}");
+    for ((line, message), (expected_line, section)) in errors.iter().zip(expected) {
+        assert_eq!(*line, expected_line, "{failure}");
+        assert!(message.starts_with(&format!("{section} is not available")), "{failure}");
+    }
 }
 
 /// The parts that later features find parsed.

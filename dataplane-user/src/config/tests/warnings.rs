@@ -10,7 +10,7 @@ fn interfaces_that_are_not_there() {
         "[node]\nuplinks = [\"eth0\", ¦\"eth7\"]\n[[block]]\ncidr = \"172.19.35.0/24\"\n\
          [[endpoint]]\naddress = \"172.19.35.2\"\ninterface = \"cali1\"\n\
          [[endpoint]]\naddress = \"172.19.35.3\"\ninterface = ¦\"cali2\"\n",
-        &["there is no interface `eth7`; correct the name, or create it", "there is no interface `cali2`"][..],
+        &["there is no interface `eth7`; correct the name, or create it", "no interface `cali2`"][..],
     );
     let loaded = parse("node.toml", &unmarked(case.0).0, &machine).unwrap();
     assert_found(&case, &loaded.warnings);
@@ -22,6 +22,15 @@ fn interfaces_that_are_not_there() {
     );
     let failure = parse("node.toml", &unmarked(case.0).0, &machine).unwrap_err();
     assert_found(&case, &failure.warnings);
+}
+
+#[test]
+fn translation_where_no_program_is() {
+    let case = (
+        "[node]\nuplinks = [\"eth0\"]\n[[masquerade]]\nsource = \"172.19.0.0/16\"\ninterface = ¦\"eth1\"\n",
+        &["interface `eth1` is not among the uplinks; add it to `uplinks` of [node]"][..],
+    );
+    assert_found(&case, &read(&unmarked(case.0).0).unwrap_err().warnings);
 }
 
 #[test]

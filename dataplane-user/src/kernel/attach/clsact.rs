@@ -11,7 +11,6 @@ use aya::programs::{
 use super::Place;
 use crate::kernel::{
     netlink::filters::{self, Filter},
-    object::program_name,
     pins::Pins,
 };
 
@@ -83,8 +82,7 @@ pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) 
 pub(super) fn foreign(pins: &Pins, place: &Place) -> Result<Option<String>> {
     let own = pinned(pins, place)?;
     let foreign = filters::of_interface(place.ifindex)?.into_iter().find(|filter| {
-        filter.name.as_deref() == Some(program_name(place.hook()))
-            && !own.as_ref().is_some_and(|own| is_at(filter, own))
+        place.is_dataplane(filter.name.as_deref()) && !own.as_ref().is_some_and(|own| is_at(filter, own))
     });
     Ok(foreign.map(|filter| format!("tc filter with priority {}", filter.priority)))
 }

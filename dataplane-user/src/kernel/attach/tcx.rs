@@ -13,7 +13,7 @@ use aya::{
 };
 
 use super::Place;
-use crate::kernel::{object::program_name, pins::Pins};
+use crate::kernel::pins::Pins;
 
 fn pin(pins: &Pins, place: &Place) -> PathBuf {
     pins.links().join(place.pin_name())
@@ -53,7 +53,7 @@ pub(super) fn foreign(pins: &Pins, place: &Place) -> Option<String> {
     }
     // A kernel before TCX has no such programs, and says so with an error.
     let (_, programs) = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress).ok()?;
-    let foreign = programs.iter().find(|program| program.name_as_str() == Some(program_name(place.hook())))?;
+    let foreign = programs.iter().find(|program| place.is_dataplane(program.name_as_str()))?;
     Some(format!("TCX program {}", foreign.id()))
 }
 

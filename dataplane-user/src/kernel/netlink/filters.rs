@@ -103,7 +103,11 @@ fn at(ifindex: u32, parent: TcHandle) -> TcMessage {
 }
 
 /// Sends one request and hands each answer to `each`, until the kernel says that this was all.
-fn request(message: RouteNetlinkMessage, flags: u16, mut each: impl FnMut(RouteNetlinkMessage)) -> Result<()> {
+fn request(
+    message: RouteNetlinkMessage,
+    flags: u16,
+    mut each: impl FnMut(RouteNetlinkMessage),
+) -> Result<()> {
     let mut socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
     socket.bind_auto()?;
     socket.connect(&SocketAddr::new(0, 0))?;
@@ -119,7 +123,8 @@ fn request(message: RouteNetlinkMessage, flags: u16, mut each: impl FnMut(RouteN
         let (answer, _) = socket.recv_from_full()?;
         let mut rest = &answer[..];
         while !rest.is_empty() {
-            let packet = NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).context("netlink's answer")?;
+            let packet =
+                NetlinkMessage::<RouteNetlinkMessage>::deserialize(rest).context("netlink's answer")?;
             let length = (packet.header.length as usize).next_multiple_of(4);
             match packet.payload {
                 NetlinkPayload::Done(_) => return Ok(()),

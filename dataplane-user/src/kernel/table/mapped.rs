@@ -194,6 +194,3 @@ fn map_shared(map: BorrowedFd<'_>, bytes: usize) -> io::Result<ptr::NonNull<Atom
     }
     ptr::NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))
 }
-
-#[cfg(test)]
-mod tests;

@@ -10,12 +10,38 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
+use tempfile::TempDir;
 
 /// The mount of the BPF file system.
-pub(super) const BPF_ROOT: &str = "/sys/fs/bpf";
+pub(in crate::harness) const BPF_ROOT: &str = "/sys/fs/bpf";
 
 /// Names the program under test.
 const BINARY_VARIABLE: &str = "DATAPLANE_BIN";
+
+/// The directory of a daemon's configuration and state.
+#[derive(Debug)]
+pub(super) enum Directory {
+    /// Made for one daemon, and gone with its guard.
+    Temporary(TempDir),
+    /// The caller's.
+    Given(PathBuf),
+}
+
+impl Directory {
+    pub(super) fn path(&self) -> &Path {
+        match self {
+            Self::Temporary(directory) => directory.path(),
+            Self::Given(directory) => directory,
+        }
+    }
+
+    /// Leaves it in place when this is dropped.
+    pub(super) fn keep(&mut self) {
+        if let Self::Temporary(directory) = self {
+            directory.disable_cleanup(true);
+        }
+    }
+}
 
 /// The program under test: what `DATAPLANE_BIN` names, or the release or else the debug build.
 ///
@@ -43,7 +69,7 @@ pub fn binary() -> Result<PathBuf> {
 ///
 /// The daemon does so, too. But of two daemons that start at the same moment, one would mount over the
 /// other's pins: here it is done under a lock.
-pub(super) fn mount_bpf_file_system() -> Result<()> {
+pub(in crate::harness) fn mount_bpf_file_system() -> Result<()> {
     let directory = File::open(BPF_ROOT).with_context(|| format!("cannot open {BPF_ROOT}"))?;
     directory.lock().with_context(|| format!("cannot lock {BPF_ROOT}"))?;
     if is_bpf_file_system()? {

@@ -16,6 +16,7 @@ pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// What a container is to be like.
 #[derive(Clone, Debug)]
 pub struct ContainerSpec {
+    name: Option<String>,
     pub(super) interface: String,
     address: Ipv4Addr,
     mtu: u32,
@@ -30,7 +31,15 @@ impl ContainerSpec {
     /// If the address is none.
     pub fn new(interface: &str, address: impl Display) -> Result<Self> {
         let address = parse(address)?;
-        Ok(Self { interface: interface.to_owned(), address, mtu: 1500, host_route: false, proxy_arp: false })
+        let interface = interface.to_owned();
+        Ok(Self { name: None, interface, address, mtu: 1500, host_route: false, proxy_arp: false })
+    }
+
+    /// Called so, in the namespace's name, rather than by the interface.
+    #[must_use]
+    pub fn named(mut self, name: &str) -> Self {
+        self.name = Some(name.to_owned());
+        self
     }
 
     /// With that MTU, in bytes, on both ends of the veth.
@@ -76,7 +85,8 @@ impl Deref for Container {
 
 /// Makes the containers: two processes for all, and one for the inside of each.
 pub(super) fn create(node: &Namespace, specs: &[ContainerSpec]) -> Result<Vec<Container>> {
-    let purposes: Vec<&str> = specs.iter().map(|spec| spec.interface.as_str()).collect();
+    let purposes: Vec<&str> =
+        specs.iter().map(|spec| spec.name.as_ref().unwrap_or(&spec.interface).as_str()).collect();
     let namespaces = Namespace::many(&purposes)?;
     node.ip_batch(
         &specs.iter().zip(&namespaces).map(|(spec, inside)| host_side(spec, inside)).collect::<String>(),

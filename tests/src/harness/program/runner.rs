@@ -1,0 +1,274 @@
+//! Running the loaded programs.
+
+use std::{
+    fmt,
+    net::Ipv4Addr,
+    path::{Path, PathBuf},
+    sync::atomic::Ordering,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, TestRun as _, TestRunOptions,
+    maps::{Array, Map, MapData},
+    programs::{TcAttachType, tc},
+};
+use bytemuck::Zeroable as _;
+use dataplane::{
+    datapath::Datapath,
+    kernel::{
+        object::{self, Program, Purpose},
+        table::{Mapped, Memory as _},
+    },
+    wanted::Destination,
+};
+use dataplane_common::{
+    names::{MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG},
+    reason::Reason,
+    route::Entry,
+    stats::{Counter, Hook},
+    trace::{Step, StepCode, TRACE_STEPS, TraceLog},
+};
+use ipnet::Ipv4Net;
+
+use super::{Context, MAX_ENDPOINTS, Packet, context, root_index};
+
+const MAX_ROUTES: u32 = 4096;
+
+/// With its head- and tailroom, a frame must fit a page of 4 KiB.
+pub const LONGEST_FRAME: usize = 3600;
+
+/// What a program did with a packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Ran {
+    /// What it returned, of [`action`](super::action).
+    pub action: i32,
+    /// The frame after it.
+    pub bytes: Vec<u8>,
+    /// The packet's other fields after it.
+    pub context: Context,
+}
+
+/// The same, and what it counted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Counted {
+    /// What it did.
+    pub ran: Ran,
+    /// The counters that moved, by how much.
+    pub moved: Counts,
+}
+
+/// What the recording copy did with a packet.
+#[derive(Clone, Debug)]
+pub struct Traced {
+    /// What it did.
+    pub ran: Ran,
+    /// The steps, but for the verdict.
+    pub steps: Vec<(StepCode, [u32; 3])>,
+    /// The verdict.
+    pub reason: Reason,
+}
+
+/// Counters by hook and reason, without those that are zero.
+pub type Counts = Vec<(Hook, Reason, Counter)>;
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Log(TraceLog);
+
+// SAFETY: transparent over a type that is plain old data already.
+unsafe impl aya::Pod for Log {}
+
+/// The programs and their tables, for a thread that is in their namespace.
+pub struct Runner {
+    maps: PathBuf,
+    counting: Ebpf,
+    recording: Ebpf,
+    datapath: Datapath,
+    log: Array<MapData, Log>,
+    buffer: Vec<u8>,
+}
+
+impl fmt::Debug for Runner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").field("maps", &self.maps).finish_non_exhaustive()
+    }
+}
+
+impl Runner {
+    /// Loads both copies, with the maps pinned in `maps`.
+    pub(super) fn load(maps: &Path) -> Result<Self> {
+        let mut counting = object::load(maps, MAX_ENDPOINTS, Purpose::Attach)?;
+        let mut recording = object::load(maps, MAX_ENDPOINTS, Purpose::Trace)?;
+        let datapath = Datapath::open(&mut counting, MAX_ROUTES)?;
+        let log = recording.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
+        let log = Array::try_from(log)?;
+        Ok(Self { maps: maps.to_owned(), counting, recording, datapath, log, buffer: Vec::new() })
+    }
+
+    /// The tables, as the daemon fills them.
+    pub fn datapath(&mut self) -> &mut Datapath {
+        &mut self.datapath
+    }
+
+    /// Makes the tables say that for the prefix; `None` takes the route away.
+    ///
+    /// # Errors
+    /// If a table is full.
+    pub fn set(&mut self, prefix: Ipv4Net, destination: impl Into<Option<Destination>>) -> Result<()> {
+        self.datapath.set(prefix, destination.into())
+    }
+
+    /// Opens the tables once more, as a daemon does that follows another.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn reopen(&self) -> Result<Datapath> {
+        Datapath::open(&mut object::load(&self.maps, MAX_ENDPOINTS, Purpose::Attach)?, MAX_ROUTES)
+    }
+
+    /// Writes the word of a /16 into the root of the route table, past all that keeps the table sound.
+    ///
+    /// # Errors
+    /// If the pinned maps cannot be opened.
+    pub fn poke(&mut self, network: Ipv4Addr, word: Entry) -> Result<()> {
+        let map =
+            |name: &str| -> Result<Map> { Ok(Map::from_map_data(MapData::from_pin(self.maps.join(name))?)?) };
+        let memory = Mapped::new(map(MAP_ROUTE_ROOT)?, map(MAP_ROUTE_SLABS)?)?;
+        memory.root()[root_index(network)].store(word.to_bits(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Attaches the counting copy of a hook's program to the ingress of an interface.
+    pub(super) fn attach(&mut self, hook: Hook, interface: &str) -> Result<()> {
+        // Needed below Linux 6.6, which has TCX; the interface is the test's own, so that none is there.
+        tc::qdisc_add_clsact(interface).with_context(|| format!("no clsact qdisc at {interface}"))?;
+        object::classifier(&mut self.counting, Program::Walk(hook))?
+            .attach(interface, TcAttachType::Ingress)
+            .with_context(|| format!("cannot attach to {interface}"))?;
+        Ok(())
+    }
+
+    /// Runs the counting copy.
+    ///
+    /// # Errors
+    /// If the kernel does not take the packet: see [`Packet::can_be_run`].
+    pub fn run(&mut self, packet: &Packet) -> Result<Ran> {
+        let program = Program::Walk(packet.hook);
+        run(&mut self.counting, &mut self.buffer, program, &packet.frame, packet.context())
+    }
+
+    /// Runs any program of the counting copy, with any context.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_program(&mut self, program: Program, frame: &[u8], context: Context) -> Result<Ran> {
+        run(&mut self.counting, &mut self.buffer, program, frame, context)
+    }
+
+    /// Runs the counting copy, and says what it counted.
+    ///
+    /// # Errors
+    /// As [`Self::run`], or if the counters cannot be read.
+    pub fn run_counted(&mut self, packet: &Packet) -> Result<Counted> {
+        let before = self.datapath.counters()?;
+        let ran = self.run(packet)?;
+        Ok(Counted { ran, moved: difference(&before, &self.datapath.counters()?) })
+    }
+
+    /// What was counted so far.
+    ///
+    /// # Errors
+    /// If the counters cannot be read.
+    pub fn counts(&self) -> Result<Counts> {
+        Ok(self
+            .datapath
+            .counters()?
+            .into_iter()
+            .filter(|(.., counter)| *counter != Counter::default())
+            .collect())
+    }
+
+    /// Runs the recording copy.
+    ///
+    /// # Errors
+    /// As [`Self::run`], or if it leaves no verdict.
+    pub fn trace(&mut self, packet: &Packet) -> Result<Traced> {
+        self.log.set(0, Log(TraceLog::zeroed()), 0)?;
+        let program = Program::Walk(packet.hook);
+        let ran = run(&mut self.recording, &mut self.buffer, program, &packet.frame, packet.context())?;
+        let Log(log) = self.log.get(&0, 0)?;
+        let count = log.count as usize;
+        ensure!((1..=TRACE_STEPS).contains(&count), "{count} steps were recorded, of at most {TRACE_STEPS}");
+        let mut steps = Vec::with_capacity(count);
+        for Step { code, words } in &log.steps[..count] {
+            steps.push((StepCode::from_number(*code).context("an unknown step")?, *words));
+        }
+        let Some((StepCode::Verdict, [number, ..])) = steps.pop() else {
+            anyhow::bail!("no verdict at the end of {steps:?}");
+        };
+        let reason = Reason::from_number(number).context("an unknown reason")?;
+        Ok(Traced { ran, steps, reason })
+    }
+}
+
+impl Packet {
+    /// Whether every kernel runs a program on it: a frame, at most what a page holds, and with a whole header
+    /// if it is an IP packet, which Linux 6.18 insists on and 6.6 does not.
+    pub fn can_be_run(&self) -> bool {
+        let least = match self.frame.get(12..14) {
+            Some([0x08, 0x00]) => 14 + 20,
+            Some([0x86, 0xdd]) => 14 + 40,
+            _ => 14,
+        };
+        (least..=LONGEST_FRAME).contains(&self.frame.len())
+    }
+
+    fn context(&self) -> Context {
+        let gso_size = u32::from(self.gso_size);
+        let gso_segs = if gso_size == 0 { 0 } else { (self.frame.len() as u32).div_ceil(gso_size) };
+        Context { ifindex: self.ifindex, gso_size, gso_segs, ..Context::default() }
+    }
+}
+
+impl Traced {
+    /// The interface that a step of that kind named: the last one, if there were two.
+    pub fn interface_of(&self, wanted: StepCode) -> Option<u32> {
+        self.steps.iter().rev().find(|(code, _)| *code == wanted).map(|(_, words)| words[1])
+    }
+}
+
+fn run(
+    object: &mut Ebpf,
+    buffer: &mut Vec<u8>,
+    program: Program,
+    frame: &[u8],
+    context: Context,
+) -> Result<Ran> {
+    // Programs may make a packet longer: then this is too small, and the kernel says so.
+    buffer.resize(frame.len() + 64, 0);
+    let mut after = [0; context::LENGTH];
+    let result = object::classifier(object, program)?
+        .test_run(TestRunOptions {
+            data_in: Some(frame),
+            data_out: Some(buffer),
+            ctx_in: Some(&context.bytes()),
+            ctx_out: Some(&mut after),
+            ..TestRunOptions::new()
+        })
+        .with_context(|| format!("BPF_PROG_TEST_RUN of {} on {} bytes", program.name(), frame.len()))?;
+    Ok(Ran {
+        action: result.return_value as i32,
+        bytes: buffer[..result.data_size_out as usize].to_vec(),
+        context: Context::read(&after),
+    })
+}
+
+/// What grew between two readings.
+fn difference(before: &Counts, after: &Counts) -> Counts {
+    let grown = before.iter().zip(after).map(|((.., before), (hook, reason, after))| {
+        let counter = Counter { packets: after.packets - before.packets, bytes: after.bytes - before.bytes };
+        (*hook, *reason, counter)
+    });
+    grown.filter(|(.., counter)| *counter != Counter::default()).collect()
+}

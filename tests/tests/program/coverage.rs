@@ -1,0 +1,52 @@
+//! Every reason at every hook has a case, or says here why it cannot come up.
+
+use std::collections::BTreeSet;
+
+use anyhow::Result;
+use dataplane_common::{reason::Reason, stats::Hook};
+use tests::harness::skip::skip_without_root;
+
+use crate::{SUBJECTS, network::Network};
+
+/// Whether the walk of that hook can end so.
+pub(crate) fn can_end(hook: Hook, reason: Reason) -> bool {
+    match (hook, reason) {
+        // Containers reach every kind of route; what is not for this node is an uplink's affair.
+        (Hook::FromContainer, Reason::NotLocal) => false,
+        // From an uplink there is nobody to answer, and no source to check; whatever is not for this node is
+        // so for one reason.
+        (
+            Hook::FromUplink,
+            Reason::ArpAnswered
+            | Reason::Forwarded
+            | Reason::SpoofedSource
+            | Reason::LinkLocal
+            | Reason::NoRoute
+            | Reason::KernelRoute
+            | Reason::NoNextHop,
+        ) => false,
+        _ => true,
+    }
+}
+
+/// Every hook with every reason.
+pub(crate) fn all() -> impl Iterator<Item = (Hook, Reason)> {
+    Hook::ALL.iter().flat_map(|hook| Reason::ALL.iter().map(|reason| (*hook, *reason)))
+}
+
+#[test]
+fn every_reason_at_every_hook_has_a_case() -> Result<()> {
+    if skip_without_root("every_reason_at_every_hook_has_a_case") {
+        return Ok(());
+    }
+    let network = Network::new()?;
+    let groups = SUBJECTS.iter().flat_map(|groups| groups.iter());
+    let cases = groups.flat_map(|group| group(&network));
+    let number = |(hook, reason): (Hook, Reason)| (hook, reason as u32);
+    let covered: BTreeSet<(Hook, u32)> = cases.map(|case| number(case.counter())).collect();
+    for (hook, reason) in all() {
+        let is_covered = covered.contains(&number((hook, reason)));
+        assert_eq!(is_covered, can_end(hook, reason), "{}, {}", hook.name(), reason.name());
+    }
+    Ok(())
+}

@@ -1,0 +1,69 @@
+//! What is neither IPv4 nor ARP: the kernel's, whoever sent it.
+
+use dataplane_common::reason::Reason;
+use tests::harness::packet::{Arp, Ipv4, Payload, Vlan, ethertype};
+
+use crate::{
+    case::Case,
+    network::{Network, OUTSIDE},
+    packets::{Sent, from_container, from_uplink, inbound, payload, udp},
+};
+
+groups!(frames_with_a_vlan_tag, ipv6, other_protocols, bytes_of_the_length_field);
+
+/// The frame by both hooks.
+fn both(n: &Network, content: impl Into<Payload>) -> [Sent; 2] {
+    let content = content.into();
+    [from_container(n.c1.veth, n.c1.frame(content.clone())), from_uplink(n.eth0, content)]
+}
+
+fn frames_with_a_vlan_tag(n: &Network) -> Vec<Case> {
+    let packet = Ipv4::new(n.c1.address, n.c2.address, udp());
+    let question = Arp::request(n.c1.mac, n.c1.address, [169, 254, 1, 1]);
+    let mut cases = Vec::new();
+    for sent in both(n, packet).into_iter().chain(both(n, question)) {
+        for (name, ethertype) in [("802.1Q", ethertype::VLAN), ("802.1ad", ethertype::SERVICE_VLAN)] {
+            for control in [0, 1, 100, 4095, 0xe064] {
+                let mut tagged = sent.clone();
+                tagged.frame.vlans = vec![Vlan { ethertype, control }];
+                cases.push(tagged.called(format!("{name}, {control:#x}")).is_passed(Reason::Vlan));
+            }
+        }
+        let mut twice = sent.clone();
+        twice.frame = twice.frame.tagged(5);
+        twice.frame.vlans.insert(0, Vlan { ethertype: ethertype::SERVICE_VLAN, control: 7 });
+        cases.push(twice.called("two tags").is_passed(Reason::Vlan));
+    }
+    cases
+}
+
+fn ipv6(n: &Network) -> Vec<Case> {
+    let mut header = vec![0x60, 0, 0, 0, 0, 0, 59, 64];
+    header.extend([0xfe, 0x80].into_iter().chain([0; 14]));
+    header.extend([0xff, 0x02].into_iter().chain([0; 14]));
+    let contents = [("a header", header), ("IPv4 of that number", vec![0x45; 40]), ("garbage", vec![0xff; 1000])];
+    let cases = contents.into_iter().flat_map(|(name, bytes)| {
+        both(n, Payload::Other(ethertype::IPV6, bytes)).map(|sent| sent.called(name).is_passed(Reason::Ipv6))
+    });
+    cases.collect()
+}
+
+fn other_protocols(n: &Network) -> Vec<Case> {
+    // LLDP, MPLS, PPPoE, EAPOL, 802.1ah, 802.1Q's and IPv4's numbers in the wrong byte order, the extremes.
+    let numbers = [0x88cc, 0x8847, 0x8863, 0x888e, 0x88e7, 0x0081, 0x0008, 0x0000, 0xffff];
+    let cases = numbers.into_iter().flat_map(|number| {
+        both(n, Payload::Other(number, payload(46)))
+            .map(|sent| sent.called(format!("{number:#06x}")).is_passed(Reason::OtherProtocol))
+    });
+    cases.collect()
+}
+
+/// A frame of IEEE 802.3 has a length where others have their EtherType: spanning tree, for one.
+fn bytes_of_the_length_field(n: &Network) -> Vec<Case> {
+    let cases = [38, 0x05dc].into_iter().flat_map(|length| {
+        both(n, Payload::Other(length, vec![0x42; 38]))
+            .map(|sent| sent.called(format!("length {length}")).is_passed(Reason::OtherProtocol))
+    });
+    let padded = inbound(n.eth0, OUTSIDE, n.c1.address, udp()).padded(9);
+    cases.chain([padded.called("IPv4, padded to an odd length").is_delivered_to(&n.c1)]).collect()
+}

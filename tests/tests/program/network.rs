@@ -1,0 +1,213 @@
+//! The node of these tests: its interfaces, and its tables as the daemon would fill them.
+
+use std::net::Ipv4Addr;
+
+use anyhow::Result;
+use dataplane::wanted::Destination;
+use dataplane_common::{
+    endpoint::Endpoint,
+    net::{Ipv4Be, MacAddr},
+    next_hop::NextHop,
+    reason::Reason,
+    route::{Entry, MAX_INDEX, Target},
+};
+use ipnet::Ipv4Net;
+use tests::harness::{
+    Programs,
+    program::{Interface, Runner},
+};
+
+use crate::model::{Model, Route};
+
+/// MAC of a router on the fabric.
+pub(crate) const ROUTER_MAC: [u8; 6] = [0x02, 0xfa, 0xb0, 0, 0, 2];
+
+/// An address in no prefix of the tables.
+pub(crate) const NOWHERE: [u8; 4] = [203, 0, 113, 5];
+
+/// An address outside, as a source.
+pub(crate) const OUTSIDE: [u8; 4] = [203, 0, 113, 9];
+
+/// An address of a container, behind its veth.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Container {
+    pub(crate) address: Ipv4Addr,
+    pub(crate) mac: [u8; 6],
+    pub(crate) mtu: u32,
+    pub(crate) veth: Interface,
+}
+
+/// A router by an uplink; on the link itself without an address.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hop {
+    pub(crate) gateway: Option<Ipv4Addr>,
+    pub(crate) mtu: u32,
+    pub(crate) uplink: Interface,
+}
+
+impl Container {
+    pub(crate) fn destination(&self) -> Destination {
+        Destination::Endpoint(Endpoint {
+            address: self.address.into(),
+            ifindex: self.veth.ifindex,
+            mtu: self.mtu,
+            mac: MacAddr::new(self.mac),
+            gateway_mac: self.veth.mac,
+            reserved: [0; 2],
+        })
+    }
+}
+
+impl Hop {
+    pub(crate) fn destination(&self) -> Destination {
+        let gateway = self.gateway.map_or(Ipv4Be::UNSPECIFIED, Ipv4Be::from);
+        Destination::NextHop(NextHop { gateway, ifindex: self.uplink.ifindex, mtu: self.mtu, reserved: 0 })
+    }
+}
+
+/// The node.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) programs: Programs,
+    pub(crate) model: Model,
+    /// In a block of a /24, behind cali1.
+    pub(crate) c1: Container,
+    /// A second address of that container.
+    pub(crate) c1_second: Container,
+    /// In the same block, behind cali2.
+    pub(crate) c2: Container,
+    /// In a block of a /26, behind cali3, which has an MTU of 1400 bytes.
+    pub(crate) c3: Container,
+    /// In a block within another node's route, behind cali4.
+    pub(crate) c4: Container,
+    /// A veth that no address is behind.
+    pub(crate) vacant: Interface,
+    /// The uplink to the fabric.
+    pub(crate) eth0: Interface,
+    /// Another uplink.
+    pub(crate) eth1: Interface,
+    /// The router of 172.19.36.0/24.
+    pub(crate) node2: Hop,
+    /// The router of 172.19.37.0/26.
+    pub(crate) node3: Hop,
+    /// The router of 172.19.48.0/20.
+    pub(crate) node4: Hop,
+    /// The router of 172.19.38.0/24, by eth1, which has an MTU of 1400 bytes.
+    pub(crate) node5: Hop,
+    /// 10.141.0.0/16, the fabric itself.
+    pub(crate) fabric: Hop,
+}
+
+impl Network {
+    pub(crate) fn new() -> Result<Self> {
+        let programs = Programs::new(&["cali1", "cali2", "cali3", "cali4", "cali5", "eth0", "eth1"])?;
+        let container = |address: [u8; 4], mtu: u32, veth: &str| Container {
+            address: address.into(),
+            mac: [0x02, 0xc0, 0, 0, 0, veth.as_bytes()[4]],
+            mtu,
+            veth: programs.interface(veth),
+        };
+        let hop = |gateway: Option<[u8; 4]>, mtu: u32, uplink: &str| Hop {
+            gateway: gateway.map(Ipv4Addr::from),
+            mtu,
+            uplink: programs.interface(uplink),
+        };
+        let mut network = Self {
+            c1: container([172, 19, 35, 2], 1500, "cali1"),
+            c1_second: container([172, 19, 35, 20], 1500, "cali1"),
+            c2: container([172, 19, 35, 3], 1500, "cali2"),
+            c3: container([172, 19, 40, 70], 1400, "cali3"),
+            c4: container([172, 19, 50, 7], 1500, "cali4"),
+            vacant: programs.interface("cali5"),
+            eth0: programs.interface("eth0"),
+            eth1: programs.interface("eth1"),
+            node2: hop(Some([10, 141, 0, 2]), 1500, "eth0"),
+            node3: hop(Some([10, 141, 0, 3]), 1500, "eth0"),
+            node4: hop(Some([10, 141, 0, 4]), 1500, "eth0"),
+            node5: hop(Some([10, 142, 0, 5]), 1400, "eth1"),
+            fabric: hop(None, 1500, "eth0"),
+            model: Model::default(),
+            programs,
+        };
+        network.fill()?;
+        Ok(network)
+    }
+
+    fn fill(&mut self) -> Result<()> {
+        for interface in self.interfaces() {
+            self.model.add_interface(interface);
+        }
+        let kernel = Destination::Kernel;
+        let mut routes = vec![
+            // What the daemon always wants.
+            ("0.0.0.0/8", kernel(Reason::Reserved)),
+            ("127.0.0.0/8", kernel(Reason::Reserved)),
+            ("169.254.0.0/16", kernel(Reason::LinkLocal)),
+            ("224.0.0.0/4", kernel(Reason::Multicast)),
+            ("255.255.255.255/32", kernel(Reason::Broadcast)),
+            // The node's own addresses, one of them in a block.
+            ("10.141.0.1/32", kernel(Reason::ToHost)),
+            ("172.19.35.1/32", kernel(Reason::ToHost)),
+            ("10.141.255.255/32", kernel(Reason::Broadcast)),
+            ("10.141.0.0/16", self.fabric.destination()),
+            // Blocks of this node.
+            ("172.19.35.0/24", Destination::Block),
+            ("172.19.40.64/26", Destination::Block),
+            ("172.19.50.0/26", Destination::Block),
+            // Blocks of others.
+            ("172.19.36.0/24", self.node2.destination()),
+            ("172.19.37.0/26", self.node3.destination()),
+            ("172.19.48.0/20", self.node4.destination()),
+            ("172.19.38.0/24", self.node5.destination()),
+            ("192.0.2.0/24", kernel(Reason::KernelRoute)),
+            ("198.51.100.0/24", kernel(Reason::NoNextHop)),
+        ]
+        .into_iter()
+        .map(|(prefix, destination)| Ok((prefix.parse()?, destination)))
+        .collect::<Result<Vec<(Ipv4Net, Destination)>>>()?;
+        routes.extend(self.containers().map(|container| (container.address.into(), container.destination())));
+        for (prefix, destination) in routes {
+            self.set(prefix, Some(destination))?;
+        }
+        self.poke([198, 18, 0, 0], Entry::route(16, Target::Endpoint(MAX_INDEX)), Route::MissingEndpoint)?;
+        self.poke([198, 19, 0, 0], Entry::route(16, Target::NextHop(MAX_INDEX)), Route::MissingNextHop)?;
+        self.poke([100, 64, 0, 0], Entry::from_bits(15 << 28 | 16 << 22), Route::Unknown)?;
+        self.poke([100, 65, 0, 0], Entry::from_bits(5 << 28 | 16 << 22 | 63), Route::Unknown)
+    }
+
+    /// The containers' addresses.
+    pub(crate) fn containers(&self) -> impl Iterator<Item = Container> + use<> {
+        [self.c1, self.c1_second, self.c2, self.c3, self.c4].into_iter()
+    }
+
+    /// Every interface.
+    pub(crate) fn interfaces(&self) -> [Interface; 7] {
+        let veths = [self.c1, self.c2, self.c3, self.c4].map(|container| container.veth);
+        [veths[0], veths[1], veths[2], veths[3], self.vacant, self.eth0, self.eth1]
+    }
+
+    /// Routes a prefix, in the tables and in the model.
+    pub(crate) fn set(&mut self, prefix: Ipv4Net, destination: Option<Destination>) -> Result<()> {
+        let model = &mut self.model;
+        self.programs.enter(|runner| set(runner, model, prefix, destination))
+    }
+
+    /// Writes a faulty word for a /16, which the model takes as it is told.
+    pub(crate) fn poke(&mut self, network: [u8; 4], word: Entry, route: Route) -> Result<()> {
+        self.programs.enter(|runner| runner.poke(network.into(), word))?;
+        self.model.set(Ipv4Net::new(network.into(), 16)?, Some(route));
+        Ok(())
+    }
+}
+
+/// Routes a prefix, in the tables and in the model.
+pub(crate) fn set(
+    runner: &mut Runner,
+    model: &mut Model,
+    prefix: Ipv4Net,
+    destination: Option<Destination>,
+) -> Result<()> {
+    runner.set(prefix, destination)?;
+    model.set(prefix, destination.map(Route::To));
+    Ok(())
+}

@@ -1,0 +1,116 @@
+//! A container speaks for its own addresses only, and by its own veth only.
+
+use dataplane_common::reason::Reason;
+use tests::harness::packet::{Icmp, Ipv4};
+
+use crate::{
+    case::Case,
+    network::{Network, OUTSIDE, ROUTER_MAC},
+    packets::{inbound, tcp, udp},
+};
+
+groups!(
+    each_address_of_a_veth_is_its_own,
+    another_s_address_is_dropped,
+    at_another_interface_the_right_address_is_dropped,
+    wherever_it_is_sent_to,
+    however_it_is_sent,
+    an_uplink_s_sources_are_the_kernel_s_question,
+);
+
+fn each_address_of_a_veth_is_its_own(n: &Network) -> Vec<Case> {
+    vec![
+        n.c1.sends(n.c2.address, udp()).called("the first").is_delivered_to(&n.c2),
+        n.c1_second.sends(n.c2.address, udp()).called("the second").is_delivered_to(&n.c2),
+        // Endpoints are addresses: which MAC a container sends from is its own affair.
+        {
+            let mut sent = n.c1.sends(n.c2.address, udp());
+            sent.frame.source = n.c2.mac;
+            sent.called("from another MAC").is_delivered_to(&n.c2)
+        },
+    ]
+}
+
+fn another_s_address_is_dropped(n: &Network) -> Vec<Case> {
+    let sources: [(&str, [u8; 4]); 12] = [
+        ("another container's", n.c2.address.octets()),
+        ("a container's in another block", n.c3.address.octets()),
+        ("one of its block that nobody has", [172, 19, 35, 77]),
+        ("one on another node", [172, 19, 36, 2]),
+        ("one of the fabric", [10, 141, 0, 2]),
+        ("the node's", [10, 141, 0, 1]),
+        ("one outside", OUTSIDE),
+        ("the gateway's", [169, 254, 1, 1]),
+        ("a group", [224, 0, 0, 1]),
+        ("everybody's", [255; 4]),
+        ("none, as DHCP has it", [0; 4]),
+        ("loopback", [127, 0, 0, 1]),
+    ];
+    let case = |(name, source): (&str, [u8; 4])| {
+        let sent = n.c1.sends(n.c2.address, udp()).with(|packet| packet.source = source.into());
+        sent.called(name).is_dropped(Reason::SpoofedSource)
+    };
+    sources.into_iter().map(case).collect()
+}
+
+fn at_another_interface_the_right_address_is_dropped(n: &Network) -> Vec<Case> {
+    let sent = || n.c1.sends(n.c3.address, udp());
+    vec![
+        sent().by(n.c2.veth).called("another container's veth").is_dropped(Reason::SpoofedSource),
+        sent().by(n.c3.veth).called("the receiver's veth").is_dropped(Reason::SpoofedSource),
+        sent().by(n.vacant).called("a veth without an endpoint").is_dropped(Reason::SpoofedSource),
+        sent().by(n.eth0).called("an uplink").is_dropped(Reason::SpoofedSource),
+    ]
+}
+
+fn wherever_it_is_sent_to(n: &Network) -> Vec<Case> {
+    let destinations: [[u8; 4]; 9] = [
+        n.c2.address.octets(),
+        [172, 19, 36, 2],
+        [10, 141, 0, 1],
+        [172, 19, 35, 77],
+        [169, 254, 1, 1],
+        [224, 0, 0, 1],
+        [255; 4],
+        [127, 0, 0, 1],
+        crate::network::NOWHERE,
+    ];
+    let case = |to: [u8; 4]| {
+        let sent = n.c1.sends(to, udp()).with(|packet| packet.source = n.c2.address);
+        sent.called(format!("to {to:?}")).is_dropped(Reason::SpoofedSource)
+    };
+    destinations.into_iter().map(case).collect()
+}
+
+fn however_it_is_sent(n: &Network) -> Vec<Case> {
+    let spoofed = |change: fn(&mut Ipv4)| {
+        n.c1.sends(n.c2.address, udp()).with(|packet| packet.source = n.c3.address).with(change)
+    };
+    vec![
+        spoofed(|packet| packet.payload = tcp(10).into()).called("TCP").is_dropped(Reason::SpoofedSource),
+        spoofed(|packet| packet.payload = Icmp::echo_request(1, 1, b"").into())
+            .called("echo")
+            .is_dropped(Reason::SpoofedSource),
+        spoofed(|packet| packet.ttl = 1).called("TTL 1").is_dropped(Reason::SpoofedSource),
+        spoofed(|packet| packet.checksum = Some(1)).called("checksum").is_dropped(Reason::SpoofedSource),
+        spoofed(|packet| packet.options = vec![1; 4]).called("options").is_dropped(Reason::SpoofedSource),
+        spoofed(|packet| packet.fragment_offset = 9).called("fragment").is_dropped(Reason::SpoofedSource),
+        spoofed(|_| ()).to_mac([0xff; 6]).called("to all MACs").is_dropped(Reason::SpoofedSource),
+        spoofed(|_| ()).padded(3000).called("too large").is_dropped(Reason::SpoofedSource),
+        // The header is checked first: what has none has no source.
+        spoofed(|packet| packet.version = 5).called("version 5").is_dropped(Reason::Malformed),
+    ]
+}
+
+fn an_uplink_s_sources_are_the_kernel_s_question(n: &Network) -> Vec<Case> {
+    let sent = |source: [u8; 4]| inbound(n.eth0, source, n.c1.address, udp()).called(format!("{source:?}"));
+    let mut odd = inbound(n.eth0, OUTSIDE, n.c1.address, udp());
+    odd.frame.source = [ROUTER_MAC[0], 1, 1, 1, 1, 1];
+    vec![
+        sent(OUTSIDE).is_delivered_to(&n.c1),
+        sent([10, 141, 0, 1]).is_delivered_to(&n.c1),
+        sent(n.c2.address.octets()).is_delivered_to(&n.c1),
+        sent([169, 254, 9, 9]).is_delivered_to(&n.c1),
+        odd.called("from any MAC").is_delivered_to(&n.c1),
+    ]
+}

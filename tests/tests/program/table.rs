@@ -1,0 +1,123 @@
+//! The tables in real BPF maps: what the daemon leaves there, and finds again.
+
+#[path = "table/maps.rs"]
+mod maps;
+
+use std::net::Ipv4Addr;
+
+use anyhow::{Context as _, Result};
+use dataplane::wanted::Destination;
+use dataplane_common::{endpoint::Endpoint, net::MacAddr, reason::Reason, stats::Hook};
+use ipnet::Ipv4Net;
+use tests::harness::{
+    Programs,
+    packet::{Frame, Ipv4},
+    program::{Interface, MAX_ENDPOINTS, Packet, action},
+    skip::skip_without_root,
+};
+
+use crate::packets::udp;
+
+fn endpoint(address: Ipv4Addr, veth: Interface) -> Destination {
+    Destination::Endpoint(Endpoint {
+        address: address.into(),
+        ifindex: veth.ifindex,
+        mtu: 1500,
+        mac: MacAddr::new([0x02, 0xc0, 0, 0, 0, 1]),
+        gateway_mac: veth.mac,
+        reserved: [0; 2],
+    })
+}
+
+fn container(number: u32) -> Ipv4Addr {
+    (Ipv4Addr::new(172, 19, 35, 0).to_bits() + number).into()
+}
+
+/// A datagram to that address, come in by an uplink.
+fn inbound(to: Ipv4Addr, uplink: Interface) -> Packet {
+    let frame = Frame::new([2; 6], uplink.mac.octets(), Ipv4::new([203, 0, 113, 9], to, udp()));
+    Packet { hook: Hook::FromUplink, ifindex: uplink.ifindex, frame: frame.bytes(), gso_size: 0 }
+}
+
+#[test]
+fn a_daemon_takes_over_what_another_left() -> Result<()> {
+    if skip_without_root("a_daemon_takes_over_what_another_left") {
+        return Ok(());
+    }
+    let mut programs = Programs::new(&["cali1", "eth0"])?;
+    let (cali1, eth0) = (programs.interface("cali1"), programs.interface("eth0"));
+    let routes: Vec<(Ipv4Net, Destination)> = vec![
+        ("172.19.35.0/24".parse()?, Destination::Block),
+        (container(2).into(), endpoint(container(2), cali1)),
+        (container(3).into(), endpoint(container(3), cali1)),
+        ("224.0.0.0/4".parse()?, Destination::Kernel(Reason::Multicast)),
+    ];
+    programs.enter(|runner| {
+        for (prefix, destination) in &routes {
+            runner.set(*prefix, *destination)?;
+        }
+        runner.run(&inbound(container(2), eth0))?;
+        let counts = runner.counts()?;
+
+        let mut follower = runner.reopen()?;
+        assert_eq!(follower.prefixes().len(), routes.len());
+        for (prefix, destination) in &routes {
+            assert_eq!(follower.get(*prefix), Some(*destination), "{prefix}");
+        }
+        assert_eq!(follower.endpoint_slots(), (2, MAX_ENDPOINTS));
+        assert_eq!(follower.lookup(container(9)), Some(("172.19.35.0/24".parse()?, Destination::Block)));
+        let kept = follower.counters()?.into_iter().filter(|(.., counter)| counter.packets > 0);
+        assert_eq!(kept.collect::<Vec<_>>(), counts);
+
+        // The programs that were there before see what the follower writes, and that it overwrites no slot.
+        follower.set(container(4).into(), Some(endpoint(container(4), eth0)))?;
+        follower.set(container(2).into(), None)?;
+        let action_for = |address| inbound(address, eth0);
+        assert_eq!(runner.run(&action_for(container(4)))?.action, action::REDIRECT);
+        assert_eq!(runner.run(&action_for(container(3)))?.action, action::REDIRECT);
+        assert_eq!(runner.run(&action_for(container(2)))?.action, action::DROP);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_table_that_is_damaged_is_not_taken_over() -> Result<()> {
+    if skip_without_root("a_table_that_is_damaged_is_not_taken_over") {
+        return Ok(());
+    }
+    let mut network = crate::network::Network::new()?;
+    network.programs.enter(|runner| {
+        let error = runner.reopen().err().context("it was taken over")?;
+        assert!(format!("{error:#}").contains("the table must be rebuilt"), "{error:#}");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_full_endpoint_table_says_so_and_stays_as_it_is() -> Result<()> {
+    if skip_without_root("a_full_endpoint_table_says_so_and_stays_as_it_is") {
+        return Ok(());
+    }
+    let mut programs = Programs::new(&["cali1", "eth0"])?;
+    let (cali1, eth0) = (programs.interface("cali1"), programs.interface("eth0"));
+    programs.enter(|runner| {
+        for number in 0..MAX_ENDPOINTS {
+            runner.set(container(number).into(), endpoint(container(number), cali1))?;
+        }
+        let (next, wanted) = (container(MAX_ENDPOINTS), endpoint(container(MAX_ENDPOINTS), cali1));
+        let error = runner.set(next.into(), wanted).err().context("there was room")?;
+        assert!(format!("{error:#}").contains("raise `datapath.max-endpoints`"), "{error:#}");
+        assert_eq!(runner.datapath().get(next.into()), None);
+        assert_eq!(runner.run(&inbound(next, eth0))?.action, action::PASS);
+
+        // One that goes makes room, and its slot is another's from then on.
+        runner.set(container(7).into(), None)?;
+        runner.set(next.into(), wanted)?;
+        assert_eq!(runner.datapath().endpoint_slots(), (MAX_ENDPOINTS as usize, MAX_ENDPOINTS));
+        for number in 0..=MAX_ENDPOINTS {
+            let found = runner.run(&inbound(container(number), eth0))?.action;
+            assert_eq!(found, if number == 7 { action::PASS } else { action::REDIRECT }, "{number}");
+        }
+        Ok(())
+    })
+}

@@ -1,0 +1,27 @@
+//! What the generator and `cargo xtask bench` share; both include this file.
+
+/// Bytes of a frame, without the frame check sequence.
+pub const FRAME: usize = 64;
+
+/// Frames of one kind and how they differ: the generator's state.
+///
+/// A flow is a number of 16 bits. Its low byte becomes the last byte of one address, its high byte
+/// the low byte of the port on the same side.
+#[repr(C)]
+#[derive(Clone, Copy, Debug)]
+pub struct Traffic {
+    /// The frame, with a zero in both bytes that vary and the IPv4 checksum for that.
+    pub frame: [u64; FRAME / 8],
+    /// Offset of the address byte that varies: [`SOURCE_BYTE`] or [`DESTINATION_BYTE`].
+    pub address_byte: u32,
+    /// Flows less one; their number is a power of two.
+    pub flow_mask: u32,
+    /// Frames made so far.
+    pub made: u64,
+}
+
+/// Offset of the last byte of the source address.
+pub const SOURCE_BYTE: u32 = 29;
+
+/// Offset of the last byte of the destination address.
+pub const DESTINATION_BYTE: u32 = 33;

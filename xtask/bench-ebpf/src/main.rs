@@ -1,0 +1,97 @@
+//! The benchmarks' packet generator and sink.
+//!
+//! The generator runs in `BPF_PROG_TEST_RUN` with `BPF_F_TEST_XDP_LIVE_FRAMES`, which hands it the same pages
+//! again and again, as the path under test left them: it writes every byte of every frame.
+
+#![no_std]
+#![no_main]
+#![expect(missing_docs, reason = "the xdp macro wraps the functions in undocumented ones")]
+
+mod layout;
+
+use aya_ebpf::{
+    bindings::xdp_action,
+    btf_maps::{Array, DevMap, PerCpuArray},
+    macros::{btf_map, xdp},
+    programs::XdpContext,
+};
+
+use crate::layout::{DESTINATION_BYTE, FRAME, SOURCE_BYTE, Traffic};
+
+/// Offset of the IPv4 checksum in the frame.
+const CHECKSUM: usize = 24;
+
+#[btf_map]
+static TRAFFIC: Array<Traffic, 1> = Array::new();
+
+#[btf_map]
+static OUT: DevMap<1> = DevMap::new();
+
+#[btf_map]
+static SUNK: PerCpuArray<u64, 1> = PerCpuArray::new();
+
+/// Makes the next frame and sends it out.
+#[xdp]
+pub fn generate(ctx: XdpContext) -> u32 {
+    let start = ctx.data();
+    let Some(traffic) = TRAFFIC.get_ptr_mut(0) else { return xdp_action::XDP_ABORTED };
+    if start + FRAME > ctx.data_end() {
+        return xdp_action::XDP_ABORTED;
+    }
+    // SAFETY: one generator runs at a time.
+    let traffic = unsafe { &mut *traffic };
+    let flow = traffic.made as u32 & traffic.flow_mask;
+    traffic.made += 1;
+    let frame = start as *mut u8;
+    for (index, word) in traffic.frame.iter().enumerate() {
+        // SAFETY: the frame was checked to have these bytes; packets may be misaligned.
+        unsafe { frame.add(index * 8).cast::<u64>().write_unaligned(*word) };
+    }
+    if traffic.address_byte == SOURCE_BYTE {
+        vary(frame, SOURCE_BYTE, flow);
+    } else {
+        vary(frame, DESTINATION_BYTE, flow);
+    }
+    OUT.redirect(0, 0).unwrap_or(xdp_action::XDP_ABORTED)
+}
+
+/// The low byte of the UDP port on the side of the address.
+const fn port_byte(address_byte: u32) -> u32 {
+    if address_byte == SOURCE_BYTE { 35 } else { 37 }
+}
+
+/// Puts the flow's bytes into the frame, whose checksum is for zeros there.
+#[inline(always)]
+fn vary(frame: *mut u8, address_byte: u32, flow: u32) {
+    let low = flow & 0xff;
+    // SAFETY: the caller checked the frame's length, and all offsets are below it.
+    unsafe {
+        frame.add(address_byte as usize).write(low as u8);
+        frame.add(port_byte(address_byte) as usize).write((flow >> 8) as u8);
+        // The byte is the low one of a 16-bit word: it adds itself to the sum (RFC 1624).
+        let checksum = frame.add(CHECKSUM).cast::<u16>();
+        let sum = u32::from(!u16::from_be(checksum.read_unaligned())) + low;
+        let sum = (sum & 0xffff) + (sum >> 16);
+        checksum.write_unaligned((!(sum as u16)).to_be());
+    }
+}
+
+/// Counts the frame and drops it.
+#[xdp]
+pub fn sink(_: XdpContext) -> u32 {
+    if let Some(sunk) = SUNK.get_ptr_mut(0) {
+        // SAFETY: the value is this CPU's own, and nothing else writes it while the program runs.
+        unsafe { *sunk += 1 };
+    }
+    xdp_action::XDP_DROP
+}
+
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo) -> ! {
+    // SAFETY: the verifier proves that no panic can be reached: bounds are checked before each access.
+    unsafe { core::hint::unreachable_unchecked() }
+}

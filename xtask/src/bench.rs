@@ -1,0 +1,257 @@
+//! `cargo xtask bench`: this data path and the kernel's own, measured in turn on the same topology.
+//!
+//! Each case is a module that gives its findings. What is compared is measured in pairs, A B A B, and the
+//! ratios of the pairs are what counts: a machine's speed changes from minute to minute.
+
+mod at_rest;
+mod baseline;
+mod finding;
+mod generator;
+mod interrupt;
+#[path = "../bench-ebpf/src/layout.rs"]
+mod layout;
+mod machine;
+mod new_endpoint;
+mod pps;
+mod report;
+mod sink;
+mod site;
+mod tcp;
+
+use std::cell::RefCell;
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context as _, Error, Result, bail};
+use clap::ValueEnum;
+use tests::harness::{Config, Daemon, Fabric, Node};
+
+use crate::build::{self, Profile};
+use crate::setup::{self, Need};
+use crate::{bpf, process};
+use baseline::Path;
+use finding::Finding;
+use interrupt::Interrupted;
+use machine::{CpuTime, Machine};
+use pps::Way;
+use report::Report;
+use site::Site;
+
+/// Exit status of a program that SIGINT ended, by the shells' convention.
+const INTERRUPTED: u8 = 130;
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct Args {
+    /// Three pairs in place of five, and shorter measurements
+    #[arg(long)]
+    quick: bool,
+    /// The case to run, more than once for several; all of them, without it
+    #[arg(long, value_name = "NAME")]
+    case: Vec<Case>,
+    /// Write the findings to a file as JSON
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Compare with another build of `dataplane` in place of the kernel
+    #[arg(long, value_name = "BINARY")]
+    against: Option<PathBuf>,
+    /// Print the rules that the baselines have, and measure nothing
+    #[arg(long)]
+    show_baselines: bool,
+}
+
+/// The cases, in the order in which they run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Case {
+    /// 64-byte UDP, 65,536 flows, from the fabric into a container, on one CPU
+    PpsDeliver,
+    /// The same from a container to other nodes, without translation
+    PpsEgress,
+    /// The same generator straight into the sink: what the harness itself costs
+    Direct,
+    /// Bulk transfer between containers of two nodes (netperf TCP_STREAM)
+    TcpStream,
+    /// Requests and answers on one connection (netperf TCP_RR)
+    TcpRr,
+    /// Connections per second between containers of two nodes (netperf TCP_CRR)
+    TcpCrr,
+    /// From a container's route to its first packet carried by BPF
+    NewEndpoint,
+    /// What the daemon takes while nothing happens
+    AtRest,
+}
+
+impl Case {
+    fn run(self, bench: &Bench) -> Result<Vec<Finding>> {
+        match self {
+            Self::PpsDeliver => pps::run(bench, Way::Deliver),
+            Self::PpsEgress => pps::run(bench, Way::Egress),
+            Self::Direct => pps::direct(bench),
+            Self::TcpStream => tcp::run(bench, &tcp::STREAM),
+            Self::TcpRr => tcp::run(bench, &tcp::RR),
+            Self::TcpCrr => tcp::run(bench, &tcp::CRR),
+            Self::NewEndpoint => new_endpoint::run(bench),
+            Self::AtRest => at_rest::run(bench),
+        }
+    }
+
+    fn name(self) -> String {
+        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+    }
+}
+
+/// What every case is given.
+struct Bench {
+    /// The `dataplane` that is measured.
+    binary: PathBuf,
+    /// The build that it is compared with, in place of the kernel's ways.
+    against: Option<PathBuf>,
+    /// The generator's object.
+    object: PathBuf,
+    /// Where everything that is compared runs.
+    cpu: usize,
+    /// Pairs of measurements.
+    pairs: usize,
+    /// How long the generator runs for one figure. With what comes before it this stays below the 0.95 s in
+    /// a row that the kernel gives real-time processes.
+    slot: Duration,
+    /// How long netperf runs for one figure.
+    netperf_seconds: u32,
+    /// Containers that come up one after another: below 250.
+    containers: u8,
+    /// How long the idle daemon is watched.
+    rest: Duration,
+    attach_mode: RefCell<Option<String>>,
+    left_out: RefCell<Vec<String>>,
+}
+
+/// Sets up, builds, measures and reports.
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
+    if args.show_baselines {
+        show_baselines();
+        return Ok(ExitCode::SUCCESS);
+    }
+    if !process::is_root() {
+        bail!(
+            "the benchmarks load BPF programs and make network namespaces, which needs root: run `{}`",
+            setup::as_root("bench")
+        );
+    }
+    setup::ensure(&[Need::Build])?;
+    if let Err(error) = setup::ensure(&[Need::Bench]) {
+        eprintln!("warning: {error:#}; what needs it is left out");
+    }
+    let machine = Machine::look()?;
+    let bench = Bench::new(args, machine.measuring_cpu())?;
+    interrupt::catch()?;
+    let begin = CpuTime::now()?;
+    let findings = bench.run(&args.case);
+    let report = Report {
+        cpu: bench.cpu,
+        machine,
+        attach_mode: bench.attach_mode.take(),
+        stolen: CpuTime::now()?.stolen_since(begin),
+        findings,
+        left_out: bench.left_out.take(),
+    };
+    report.print();
+    if let Some(path) = &args.json {
+        report.write_json(path)?;
+    }
+    Ok(if interrupt::came() {
+        eprintln!("interrupted: what was measured until then is above, and everything is taken down");
+        ExitCode::from(INTERRUPTED)
+    } else if report.left_out.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
+    })
+}
+
+impl Bench {
+    fn new(args: &Args, cpu: usize) -> Result<Self> {
+        let quick = args.quick;
+        let canonical =
+            |path: &PathBuf| fs::canonicalize(path).with_context(|| format!("no {}", path.display()));
+        Ok(Self {
+            binary: build::binary(Profile::Release)?,
+            against: args.against.as_ref().map(canonical).transpose()?,
+            object: bpf::build_bench_object()?,
+            cpu,
+            pairs: if quick { 3 } else { 5 },
+            slot: Duration::from_millis(if quick { 300 } else { 600 }),
+            netperf_seconds: if quick { 1 } else { 3 },
+            containers: if quick { 20 } else { 50 },
+            rest: Duration::from_secs(if quick { 2 } else { 10 }),
+            attach_mode: RefCell::default(),
+            left_out: RefCell::default(),
+        })
+    }
+
+    /// Runs the cases, all of them if none is named; one that fails is reported, and the rest still runs.
+    fn run(&self, cases: &[Case]) -> Vec<Finding> {
+        let cases = if cases.is_empty() { Case::value_variants() } else { cases };
+        let mut findings = Vec::new();
+        for case in cases {
+            match case.run(self) {
+                Ok(found) => findings.extend(found),
+                Err(error) => {
+                    if self.leave_out(&case.name(), error).is_err() {
+                        break;
+                    }
+                }
+            }
+        }
+        findings
+    }
+
+    /// Notes what did not run; an error only where the user gave up the whole run.
+    fn leave_out(&self, what: &str, error: Error) -> Result<()> {
+        if interrupt::came() {
+            bail!(Interrupted);
+        }
+        eprintln!("{what}: left out: {error:#}");
+        self.left_out.borrow_mut().push(format!("{what}: {error:#}"));
+        Ok(())
+    }
+
+    /// What the data path is compared with.
+    fn baselines(&self) -> Vec<Path> {
+        if self.against.is_some() { vec![Path::Build] } else { Path::KERNEL.to_vec() }
+    }
+
+    fn daemon(&self, binary: &std::path::Path, node: &Node, config: &Config) -> Result<Daemon> {
+        let mut daemon = Daemon::prepare_binary(node, config, binary.to_owned())?;
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
+    fn site(&self, fabric: &Fabric, path: Path, number: u8, others: &[u8]) -> Result<Site> {
+        let site = Site::new(self, fabric, path, number, others)?;
+        if let Some(mode) = site.attach_mode()? {
+            self.attach_mode.replace(Some(mode));
+        }
+        Ok(site)
+    }
+
+    /// Says that a pair is measured.
+    fn progress(&self, case: &str, baseline: &str, pair: usize, figures: &str) {
+        self.say(case, &format!("{baseline} {} of {}: {figures}", pair + 1, self.pairs));
+    }
+
+    fn say(&self, case: &str, text: &str) {
+        eprintln!("{case}: {text}");
+    }
+}
+
+fn show_baselines() {
+    for path in Path::KERNEL {
+        println!("# {}", path.name());
+        match path.rules("cali1") {
+            rules if rules.is_empty() => println!("# the kernel's routes alone\n"),
+            rules => println!("{rules}"),
+        }
+    }
+}

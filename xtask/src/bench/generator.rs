@@ -1,0 +1,138 @@
+//! The packet generator: an XDP program that the kernel runs for frames of its own, on the calling thread.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use aya::Ebpf;
+use aya::maps::{Array, DevMap};
+use aya::programs::{TestRun as _, TestRunAttrs, TestRunOptions, Xdp};
+use tests::harness::Namespace;
+use tests::harness::packet::{Frame, Ipv4, Udp};
+
+use super::layout::{self, FRAME, Traffic};
+use super::machine;
+
+/// Most flows: two bytes of each frame tell them apart.
+pub(super) const MAX_FLOWS: u32 = 1 << 16;
+
+// Names in the object.
+const PROGRAM: &str = "generate";
+const MAP_TRAFFIC: &str = "TRAFFIC";
+const MAP_OUT: &str = "OUT";
+
+/// Frames that the kernel makes between two runs of the network stack.
+const BATCH: u32 = 64;
+
+/// Ports whose low byte is left to the flows.
+const PORT: u16 = 0x4e00;
+
+/// Which side of the frames differs from flow to flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Vary {
+    /// Source address and port: many senders to one container.
+    Source,
+    /// Destination address and port: one container to many.
+    Destination,
+}
+
+/// Frames of 64 bytes with UDP from one node to another; of the side that varies, the last byte of the
+/// address counts from 0.
+pub(super) struct Flows {
+    /// Source and destination MAC.
+    pub(super) macs: [[u8; 6]; 2],
+    /// Source and destination address.
+    pub(super) addresses: [[u8; 4]; 2],
+    /// Which side varies.
+    pub(super) vary: Vary,
+    /// How many there are: a power of two, at most [`MAX_FLOWS`].
+    pub(super) flows: u32,
+}
+
+/// What a run of the generator came to.
+pub(super) struct Run {
+    /// Frames made.
+    pub(super) sent: u32,
+    /// Time for making, carrying and sinking them, all on one CPU.
+    pub(super) elapsed: Duration,
+}
+
+/// A loaded generator that sends by one interface.
+pub(super) struct Generator<'a> {
+    object: Ebpf,
+    place: &'a Namespace,
+    cpu: usize,
+}
+
+impl<'a> Generator<'a> {
+    /// Loads it to send by that interface of the namespace; the other end receives the frames.
+    pub(super) fn new(object: &Path, place: &'a Namespace, interface: &str, cpu: usize) -> Result<Self> {
+        let ifindex = place.ifindex(interface)?;
+        // The map looks the device up in the namespace of who writes it.
+        let object = place.enter(|| load(object, ifindex))?;
+        Ok(Self { object, place, cpu })
+    }
+
+    /// Makes these flows from now on.
+    pub(super) fn aim(&mut self, flows: &Flows) -> Result<()> {
+        let map = self.object.map_mut(MAP_TRAFFIC).context("no map of traffic in the object")?;
+        let mut traffic: Array<_, Words> = Array::try_from(map)?;
+        traffic.set(0, Words(flows.traffic()?), 0).context("cannot tell the generator its flows")
+    }
+
+    /// Makes that many frames.
+    pub(super) fn run(&self, frames: u32) -> Result<Run> {
+        let program: &Xdp = self.object.program(PROGRAM).context("no generator in the object")?.try_into()?;
+        let cpu = self.cpu;
+        let elapsed = self.place.enter(|| {
+            machine::take_cpu(cpu)?;
+            let mut options = TestRunOptions::new();
+            options.data_in = Some(&[0; FRAME]);
+            options.repeat = frames;
+            options.attrs = TestRunAttrs::new().xdp_live_frames(BATCH);
+            let begin = Instant::now();
+            program.test_run(options).context("the generator did not run")?;
+            Ok(begin.elapsed())
+        })?;
+        Ok(Run { sent: frames, elapsed })
+    }
+}
+
+fn load(object: &Path, ifindex: u32) -> Result<Ebpf> {
+    let mut object = Ebpf::load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
+    let map = object.map_mut(MAP_OUT).context("no map of devices in the object")?;
+    DevMap::try_from(map)?.set(0, ifindex, None, 0).context("cannot aim the generator at the interface")?;
+    let program: &mut Xdp = object.program_mut(PROGRAM).context("no generator in the object")?.try_into()?;
+    program.load().context("the kernel refused the generator")?;
+    Ok(object)
+}
+
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Words(Traffic);
+
+// SAFETY: transparent over integers without padding between or after them.
+unsafe impl aya::Pod for Words {}
+
+const _: () = assert!(size_of::<Traffic>() == FRAME + 16);
+
+impl Flows {
+    fn traffic(&self) -> Result<Traffic> {
+        ensure!(self.flows.is_power_of_two() && self.flows <= MAX_FLOWS, "{} flows", self.flows);
+        let [source, destination] = self.addresses;
+        let headers = 14 + 20 + 8;
+        let mut udp = Udp::new(PORT, PORT, [0; FRAME - 14 - 20 - 8]);
+        udp.checksum = Some(0);
+        let bytes = Frame::new(self.macs[0], self.macs[1], Ipv4::new(source, destination, udp)).bytes();
+        ensure!(bytes.len() == FRAME, "a frame of {} bytes has headers of {headers}", bytes.len());
+        let mut frame = [0; FRAME / 8];
+        for (word, bytes) in frame.iter_mut().zip(bytes.as_chunks().0) {
+            *word = u64::from_ne_bytes(*bytes);
+        }
+        let address_byte = match self.vary {
+            Vary::Source => layout::SOURCE_BYTE,
+            Vary::Destination => layout::DESTINATION_BYTE,
+        };
+        Ok(Traffic { frame, address_byte, flow_mask: self.flows - 1, made: 0 })
+    }
+}

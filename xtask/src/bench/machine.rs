@@ -1,0 +1,127 @@
+//! The machine under the figures: what it is, how busy it is, and one CPU of it for a measurement.
+
+use std::time::Duration;
+use std::{fs, io, mem, thread};
+
+use anyhow::{Context as _, Result, ensure};
+
+/// What every figure depends on.
+pub(super) struct Machine {
+    /// Model of the CPU, as the kernel names it.
+    pub(super) model: String,
+    /// CPUs that are online.
+    pub(super) cpus: usize,
+    /// Release of the running kernel.
+    pub(super) kernel: String,
+    /// Runnable tasks, the mean of the last minute.
+    pub(super) load: f64,
+}
+
+impl Machine {
+    /// Asks the kernel.
+    pub(super) fn look() -> Result<Self> {
+        let cpuinfo = read("/proc/cpuinfo")?;
+        let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+        let load = read("/proc/loadavg")?;
+        Ok(Self {
+            // Not every architecture has the line.
+            model: model.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.to_owned()),
+            cpus: thread::available_parallelism()?.get(),
+            kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
+            load: load
+                .split(' ')
+                .next()
+                .unwrap_or_default()
+                .parse()
+                .context("/proc/loadavg has no number")?,
+        })
+    }
+
+    /// The CPU for what is measured: the last, since interrupts tend to go to the first.
+    pub(super) fn measuring_cpu(&self) -> usize {
+        self.cpus - 1
+    }
+}
+
+/// Share of all CPUs' time that a hypervisor gave to others, between two calls of [`CpuTime::now`].
+#[derive(Clone, Copy)]
+pub(super) struct CpuTime {
+    all: u64,
+    stolen: u64,
+}
+
+impl CpuTime {
+    /// The kernel's counters at this moment.
+    pub(super) fn now() -> Result<Self> {
+        let stat = read("/proc/stat")?;
+        // proc_stat(5): user nice system idle iowait irq softirq steal; guest time is part of user time.
+        let line =
+            stat.lines().find_map(|line| line.strip_prefix("cpu ")).context("/proc/stat has no sum")?;
+        let ticks: Vec<u64> = line
+            .split_whitespace()
+            .take(8)
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .context("/proc/stat")?;
+        ensure!(ticks.len() == 8, "/proc/stat shows no stolen time");
+        Ok(Self { all: ticks.iter().sum(), stolen: ticks[7] })
+    }
+
+    /// The share since `before`.
+    pub(super) fn stolen_since(self, before: Self) -> f64 {
+        (self.stolen - before.stolen) as f64 / (self.all - before.all).max(1) as f64
+    }
+}
+
+/// Keeps the calling thread on that CPU, before all ordinary processes.
+///
+/// Real-time priority, so that what else runs on the machine is not measured. The kernel still gives others
+/// a twentieth of the time (sched(7), "Limiting the CPU usage of real-time and deadline processes").
+pub(super) fn take_cpu(cpu: usize) -> Result<()> {
+    // SAFETY: all zeros is an empty set, and CPU_SET checks the number against its size.
+    let set = unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        set
+    };
+    // SAFETY: the set outlives the call; 0 is the calling thread.
+    if unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) } != 0 {
+        return Err(io::Error::last_os_error()).with_context(|| format!("cannot keep to CPU {cpu}"));
+    }
+    let parameters = libc::sched_param { sched_priority: 1 };
+    // SAFETY: the parameters outlive the call; 0 is the calling thread.
+    if unsafe { libc::sched_setscheduler(0, libc::SCHED_FIFO, &raw const parameters) } != 0 {
+        return Err(io::Error::last_os_error()).context("cannot take real-time priority");
+    }
+    Ok(())
+}
+
+/// The words that start a command as [`take_cpu`] does.
+pub(super) fn on_cpu(cpu: usize) -> Vec<String> {
+    ["taskset", "--cpu-list", &cpu.to_string(), "chrt", "--fifo", "1"].map(str::to_owned).to_vec()
+}
+
+/// CPU time that a process has used, all its threads together.
+pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
+    let mut used = Duration::ZERO;
+    for task in fs::read_dir(format!("/proc/{pid}/task")).context("the process is gone")? {
+        // Nanoseconds on a CPU come first: Documentation/scheduler/sched-stats.rst.
+        let path = task?.path().join("schedstat");
+        let text = read(&path.to_string_lossy())?;
+        let nanoseconds = text.split(' ').next().unwrap_or_default();
+        used += Duration::from_nanos(nanoseconds.parse().context("schedstat has no number")?);
+    }
+    Ok(used)
+}
+
+/// Bytes of memory that a process occupies.
+pub(super) fn resident(pid: u32) -> Result<u64> {
+    let status = read(&format!("/proc/{pid}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")).context("status has no VmRSS")?;
+    Ok(kibibytes.parse::<u64>()? * 1024)
+}
+
+fn read(path: &str) -> Result<String> {
+    fs::read_to_string(path).with_context(|| format!("cannot read {path}"))
+}

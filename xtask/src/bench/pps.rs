@@ -1,0 +1,118 @@
+//! Packets per second on one CPU: 64-byte UDP, 65,536 flows, between a node's uplink and its container.
+
+mod lane;
+
+use anyhow::Result;
+use tests::harness::Fabric;
+
+use self::lane::{Lane, SENDERS};
+use super::Bench;
+use super::baseline::Path;
+use super::finding::{Finding, Sample};
+use super::site::Site;
+
+/// Which way the packets go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Way {
+    /// From the fabric by the uplink into the container.
+    Deliver,
+    /// From the container by the uplink, to other nodes' containers: nothing is translated.
+    Egress,
+}
+
+impl Way {
+    const fn case(self) -> &'static str {
+        match self {
+            Self::Deliver => "pps-deliver",
+            Self::Egress => "pps-egress",
+        }
+    }
+
+    const fn variant(self) -> &'static str {
+        match self {
+            Self::Deliver => "uplink to container",
+            Self::Egress => "container to uplink, no translation",
+        }
+    }
+}
+
+/// The sites of one comparison: ours, and one for the generator without anything between.
+struct Ground {
+    fabric: Fabric,
+    ours: Site,
+    plain: Site,
+}
+
+impl Ground {
+    fn new(bench: &Bench) -> Result<Self> {
+        let fabric = Fabric::new()?;
+        let ours = bench.site(&fabric, Path::Dataplane, 1, &[SENDERS])?;
+        let plain = bench.site(&fabric, Path::Route, 2, &[SENDERS])?;
+        Ok(Self { fabric, ours, plain })
+    }
+}
+
+/// Against each baseline, with the marginal cost of a packet: what is above the cost of generator and sink.
+pub(super) fn run(bench: &Bench, way: Way) -> Result<Vec<Finding>> {
+    let ground = Ground::new(bench)?;
+    let mut findings = Vec::new();
+    for path in bench.baselines() {
+        match against(bench, way, &ground, path) {
+            Ok(found) => findings.extend(found),
+            Err(error) => bench.leave_out(path.name(), error)?,
+        }
+    }
+    ground.ours.finish()?;
+    Ok(findings)
+}
+
+fn against(bench: &Bench, way: Way, ground: &Ground, path: Path) -> Result<Vec<Finding>> {
+    let Ground { fabric, ours, plain } = ground;
+    let site = bench.site(fabric, path, 3, &[SENDERS])?;
+    let ours = Lane::through(bench, way, fabric, ours)?;
+    let theirs = Lane::through(bench, way, fabric, &site)?;
+    let direct = Lane::direct(bench, way, fabric, plain)?;
+    let (mut rates, mut costs) = (Vec::new(), Vec::new());
+    for pair in 0..bench.pairs {
+        let (a, b) = (ours.rate(bench.slot)?, theirs.rate(bench.slot)?);
+        let harness = 1e9 / direct.rate(bench.slot)?;
+        rates.push(Sample::pair(a, b));
+        costs.push(Sample::pair(1e9 / a - harness, 1e9 / b - harness));
+        bench.progress(way.case(), path.name(), pair, &format!("{:.2} / {:.2} M/s", a / 1e6, b / 1e6));
+    }
+    let finding = |metric, unit, samples| Finding {
+        case: way.case(),
+        variant: way.variant().to_owned(),
+        metric,
+        unit,
+        baseline_name: Some(path.name().to_owned()),
+        samples,
+    };
+    Ok(vec![finding("rate", "packets/s", rates), finding("marginal-cost", "ns/packet", costs)])
+}
+
+/// `direct`: what generator and sink cost without anything between them.
+pub(super) fn direct(bench: &Bench) -> Result<Vec<Finding>> {
+    let ground = Ground::new(bench)?;
+    let mut findings = Vec::new();
+    for way in [Way::Deliver, Way::Egress] {
+        let through = Lane::through(bench, way, &ground.fabric, &ground.ours)?;
+        let direct = Lane::direct(bench, way, &ground.fabric, &ground.plain)?;
+        let mut samples = Vec::new();
+        for pair in 0..bench.pairs {
+            let (a, b) = (through.rate(bench.slot)?, direct.rate(bench.slot)?);
+            samples.push(Sample::pair(a, b));
+            bench.progress("direct", way.case(), pair, &format!("{:.2} / {:.2} M/s", a / 1e6, b / 1e6));
+        }
+        findings.push(Finding {
+            case: "direct",
+            variant: way.variant().to_owned(),
+            metric: "rate",
+            unit: "packets/s",
+            baseline_name: Some("direct".to_owned()),
+            samples,
+        });
+    }
+    ground.ours.finish()?;
+    Ok(findings)
+}

@@ -1,0 +1,104 @@
+//! One path for packets: a generator at its beginning and a sink at its end.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use tests::harness::Fabric;
+use tests::harness::topology::HOST_MAC;
+
+use super::Way;
+use crate::bench::Bench;
+use crate::bench::generator::{Flows, Generator, MAX_FLOWS, Vary};
+use crate::bench::interrupt;
+use crate::bench::sink::Sink;
+use crate::bench::site::{Site, port_of, take_redirected};
+
+/// Frames before each measurement: every flow twice, so that connection tracking knows it and caches are as
+/// they stay.
+const WARM_UP: u32 = 2 * MAX_FLOWS;
+
+/// Number of the site with the other ends of the flows, which is not there.
+pub(super) const SENDERS: u8 = 200;
+
+/// Its containers; the last byte is the flow's.
+const SENDER: [u8; 4] = [172, 19, SENDERS, 0];
+
+/// Its MAC.
+const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, SENDERS];
+
+pub(super) struct Lane<'a> {
+    name: String,
+    generator: Generator<'a>,
+    sink: Sink<'a>,
+}
+
+impl<'a> Lane<'a> {
+    /// Through the site's node.
+    pub(super) fn through(bench: &Bench, way: Way, fabric: &'a Fabric, site: &'a Site) -> Result<Self> {
+        site.know_neighbour(SENDERS, SENDER_MAC)?;
+        let port = port_of(fabric, &site.node)?;
+        take_redirected(&site.node, "eth0")?;
+        take_redirected(&site.node, &site.container.interface)?;
+        let mut inbound = Generator::new(&bench.object, fabric, &port, bench.cpu)?;
+        inbound.aim(&inbound_flows([SENDER_MAC, site.node.mac("eth0")?], site))?;
+        let mut outbound = Generator::new(&bench.object, &site.container, "eth0", bench.cpu)?;
+        outbound.aim(&outbound_flows([site.container.mac("eth0")?, HOST_MAC], site))?;
+        let (generator, answers, sink) = match way {
+            Way::Deliver => (inbound, outbound, Sink::in_raw_table(&site.container)?),
+            Way::Egress => (outbound, inbound, Sink::in_xdp(&bench.object, fabric, &port)?),
+        };
+        // Connections that were answered, as nearly all that a node carries are: connection tracking does
+        // more for others, and rules accept these first.
+        generator.run(WARM_UP)?;
+        answers.run(WARM_UP)?;
+        Ok(Self { name: site.path.name().to_owned(), generator, sink })
+    }
+
+    /// Straight into the sink.
+    pub(super) fn direct(bench: &Bench, way: Way, fabric: &'a Fabric, site: &'a Site) -> Result<Self> {
+        let (generator, sink) = match way {
+            Way::Deliver => {
+                take_redirected(&site.container, "eth0")?;
+                let interface = &site.container.interface;
+                let mut generator = Generator::new(&bench.object, &site.node, interface, bench.cpu)?;
+                generator.aim(&inbound_flows([HOST_MAC, site.container.mac("eth0")?], site))?;
+                (generator, Sink::in_raw_table(&site.container)?)
+            }
+            Way::Egress => {
+                let port = port_of(fabric, &site.node)?;
+                let sink = Sink::in_xdp(&bench.object, fabric, &port)?;
+                let mut generator = Generator::new(&bench.object, &site.node, "eth0", bench.cpu)?;
+                generator.aim(&outbound_flows([site.node.mac("eth0")?, SENDER_MAC], site))?;
+                (generator, sink)
+            }
+        };
+        Ok(Self { name: "direct".to_owned(), generator, sink })
+    }
+
+    /// Packets that arrive in a second.
+    pub(super) fn rate(&self, time: Duration) -> Result<f64> {
+        interrupt::check()?;
+        let warm_up = self.generator.run(WARM_UP)?;
+        let expected = f64::from(WARM_UP) / warm_up.elapsed.as_secs_f64();
+        let before = self.sink.count()?;
+        let run = self.generator.run((expected * time.as_secs_f64()) as u32 + 1)?;
+        let arrived = self.sink.count()? - before;
+        ensure!(
+            arrived as f64 >= 0.95 * f64::from(run.sent),
+            "of {} packets only {arrived} came out of {}: a rate of the rest would mean nothing",
+            run.sent,
+            self.name
+        );
+        Ok(arrived as f64 / run.elapsed.as_secs_f64())
+    }
+}
+
+fn inbound_flows(macs: [[u8; 6]; 2], site: &Site) -> Flows {
+    let addresses = [SENDER, site.container.address.octets()];
+    Flows { macs, addresses, vary: Vary::Source, flows: MAX_FLOWS }
+}
+
+fn outbound_flows(macs: [[u8; 6]; 2], site: &Site) -> Flows {
+    let addresses = [site.container.address.octets(), SENDER];
+    Flows { macs, addresses, vary: Vary::Destination, flows: MAX_FLOWS }
+}

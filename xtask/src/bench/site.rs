@@ -1,0 +1,98 @@
+//! A node with one container, whose packets take one of the paths that are compared.
+
+use anyhow::{Context as _, Result};
+use serde_json::Value;
+use tests::harness::{Config, Container, Daemon, Fabric, Namespace, Node};
+
+use super::Bench;
+use super::baseline::Path;
+
+/// The container's interface on its node.
+const INTERFACE: &str = "cali1";
+
+/// The way out of the fabric, which nobody takes.
+const GATEWAY: &str = "10.141.255.254";
+
+/// A node, its container, and the data path on it if that is its path.
+///
+/// Site number N has the address 10.141.0.N, the block 172.19.N.0/24, and in it the container 172.19.N.2.
+pub(super) struct Site {
+    daemon: Option<Daemon>,
+    pub(super) container: Container,
+    pub(super) node: Node,
+    pub(super) path: Path,
+}
+
+impl Site {
+    /// A site on the fabric, with routes to the blocks of the sites `others`.
+    pub(super) fn new(bench: &Bench, fabric: &Fabric, path: Path, number: u8, others: &[u8]) -> Result<Self> {
+        let node = Node::new(fabric, &format!("{}{number}", path.name()), address(number))?;
+        let container = node.routed_container(INTERFACE, format!("172.19.{number}.2"))?;
+        // Without a default route the kernel answers no container that asks for its gateway.
+        node.default_via(GATEWAY)?;
+        path.install(&node, INTERFACE)?;
+        let binary = match path {
+            Path::Dataplane => Some(bench.binary.as_path()),
+            Path::Build => bench.against.as_deref(),
+            Path::Route | Path::Iptables | Path::Nftables => None,
+        };
+        let daemon = if let Some(binary) = binary {
+            let mut config =
+                Config::new().node("uplinks", r#"["eth0"]"#).pool("172.19.0.0/16").block(&block(number));
+            for &other in others {
+                config = config.route(&block(other), address(other));
+            }
+            Some(bench.daemon(binary, &node, &config)?)
+        } else {
+            for &other in others {
+                node.route_via(&block(other), address(other))?;
+            }
+            None
+        };
+        Ok(Self { daemon, container, node, path })
+    }
+
+    /// Tells the node the MAC of the router of site `number`, which need not be there.
+    pub(super) fn know_neighbour(&self, number: u8, mac: [u8; 6]) -> Result<()> {
+        let mac = mac.map(|octet| format!("{octet:02x}")).join(":");
+        let address = address(number);
+        self.node.ip(&format!("neigh replace {address} lladdr {mac} dev eth0 nud permanent")).map(drop)
+    }
+
+    /// How the programs are attached; none where there is no data path.
+    pub(super) fn attach_mode(&self) -> Result<Option<String>> {
+        let Some(daemon) = &self.daemon else { return Ok(None) };
+        let status: Value = daemon.cli(&["status", "--json"])?;
+        let mode = status["hooks"][0]["mode"].as_str().context("the daemon's status shows no hook")?;
+        Ok(Some(mode.to_owned()))
+    }
+
+    /// Takes the data path away, and fails if something of it stays.
+    pub(super) fn finish(self) -> Result<()> {
+        self.daemon.map_or(Ok(()), Daemon::finish)
+    }
+}
+
+fn address(number: u8) -> String {
+    format!("10.141.0.{number}")
+}
+
+fn block(number: u8) -> String {
+    format!("172.19.{number}.0/24")
+}
+
+/// Makes a veth's end take redirected frames, which needs NAPI there: GRO turns it on (`veth_set_features()`
+/// in drivers/net/veth.c).
+pub(super) fn take_redirected(place: &Namespace, interface: &str) -> Result<()> {
+    place.run(["ethtool", "-K", interface, "gro", "on"]).ok().map(drop)
+}
+
+/// The fabric's end of a node's uplink.
+pub(super) fn port_of(fabric: &Fabric, node: &Node) -> Result<String> {
+    let uplink: Value = serde_json::from_str(&node.ip("-j link show dev eth0")?)?;
+    let ports: Value = serde_json::from_str(&fabric.ip("-j link show")?)?;
+    let index = &uplink[0]["link_index"];
+    let port = ports.as_array().into_iter().flatten().find(|port| port["ifindex"] == *index);
+    let name = port.and_then(|port| port["ifname"].as_str());
+    name.map(str::to_owned).with_context(|| format!("the fabric has no link {index}"))
+}

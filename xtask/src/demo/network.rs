@@ -1,0 +1,99 @@
+//! The network: what of it there is, and how it is made.
+
+use std::time::Instant;
+
+use ::tests::harness::{Config, Container, ContainerSpec, Fabric, Node};
+use anyhow::{Context as _, Result};
+
+use super::screen::Told;
+
+/// The picture, and how the steps' commands are to be read.
+pub(super) const INTRODUCTION: &str = "\
+Two nodes with two containers each, in network namespaces of this machine:
+
+ c1 172.19.35.2 ─ cali1┐                                  ┌cali3 ─ 172.19.36.2 c3
+                       node1 10.141.0.1 ══fabric══ 10.141.0.2 node2
+ c2 172.19.35.3 ─ cali2┘                                  └cali4 ─ 172.19.36.3 c4
+
+`c1$ COMMAND` stands for `nsenter --net=/run/netns/dp-demo-c1 COMMAND`, and so for the others;
+`dataplane` is target/release/dataplane.
+";
+
+/// Addresses of the whole cluster's containers.
+const POOL: &str = "172.19.0.0/16";
+/// An address in node1's block that no container has.
+pub(super) const NOBODY_ON_NODE1: &str = "172.19.35.99";
+/// An address in node2's block that no container has.
+pub(super) const NOBODY_ON_NODE2: &str = "172.19.36.99";
+
+/// A node with its containers.
+pub(super) struct Host {
+    pub(super) containers: [Container; 2],
+    pub(super) node: Node,
+    block: &'static str,
+}
+
+/// Everything in [`INTRODUCTION`]'s picture. A head node and the outside join here: another [`Host`] or
+/// `Node::outside` on the fabric, and the nodes' default routes to it.
+pub(super) struct Network {
+    pub(super) host1: Host,
+    pub(super) host2: Host,
+    /// The link between the nodes, for as long as they are there.
+    _fabric: Fabric,
+}
+
+impl Network {
+    /// Makes it; nothing in it forwards yet but the nodes' kernels, to what they know.
+    pub(super) fn build(told: &mut Told<'_>) -> Result<Self> {
+        let begin = Instant::now();
+        told.command("", "ip netns add dp-demo-node1; ip netns add dp-demo-c1; …");
+        told.command("node1", "ip link add cali1 type veth peer name eth0 netns dp-demo-c1; …");
+        told.command("node1", "ip route add 172.19.35.2/32 dev cali1 scope link; …");
+        told.command("c1", "ip address add 172.19.35.2/32 dev eth0; ip route add default via 169.254.1.1; …");
+        let fabric = Fabric::new()?;
+        let host1 = Host::new(
+            &fabric,
+            ("node1", "10.141.0.1"),
+            "172.19.35.0/24",
+            [("c1", "cali1", "172.19.35.2"), ("c2", "cali2", "172.19.35.3")],
+        )?;
+        let host2 = Host::new(
+            &fabric,
+            ("node2", "10.141.0.2"),
+            "172.19.36.0/24",
+            [("c3", "cali3", "172.19.36.2"), ("c4", "cali4", "172.19.36.3")],
+        )?;
+        let milliseconds = begin.elapsed().as_millis();
+        told.result(format!("made in {milliseconds} ms, as Calico's plugin leaves a node; no daemon yet"));
+        Ok(Self { host1, host2, _fabric: fabric })
+    }
+
+    /// The node's configuration file: containers are found by their routes in the kernel.
+    pub(super) fn config(host: &Host, other: &Host) -> Config {
+        Config::new()
+            .node("name", format!("\"{}\"", host.node.name))
+            .node("uplinks", r#"["eth0"]"#)
+            .pool(POOL)
+            .block(host.block)
+            .route(other.block, other.node.address)
+    }
+}
+
+impl Host {
+    fn new(
+        fabric: &Fabric,
+        (name, address): (&str, &str),
+        block: &'static str,
+        containers: [(&str, &str, &str); 2],
+    ) -> Result<Self> {
+        let node = Node::new(fabric, name, address)?;
+        let specs = containers
+            .map(|(name, interface, address)| {
+                Ok(ContainerSpec::new(interface, address)?.named(name).host_route())
+            })
+            .into_iter()
+            .collect::<Result<Vec<_>>>()?;
+        let containers = node.add(&specs)?.try_into().ok().context("not two containers were made")?;
+        Ok(Self { containers, node, block })
+    }
+}
