@@ -178,7 +178,7 @@ impl Daemon {
                 Err(error) if !place.exists() => debug!("{error:#}"),
                 Err(error) => {
                     self.complaints.push(format!("{error:#}"));
-                    result = Err(error);
+                    result = result.and(Err(error));
                 }
             }
         }

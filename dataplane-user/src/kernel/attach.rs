@@ -111,7 +111,7 @@ pub fn attach(object: &mut Ebpf, pins: &Pins, mode: Mode, place: &Place, program
     let name = program.name();
     let program = classifier(object, program)?;
     match mode {
-        Mode::Tcx => tcx::attach(program, pins, place).and_then(|()| clsact::detach(pins, place)),
+        Mode::Tcx => tcx::attach(program, pins, place).and_then(|()| clsact::retire(pins, place)),
         Mode::Clsact => clsact::attach(program, pins, place).and_then(|()| tcx::detach(pins, place)),
     }
     .with_context(|| format!("cannot attach {} to {}", place.hook.name(), place.interface))?;

@@ -4,7 +4,8 @@
 //! BPF-DIR/v1/maps/NAME                 the tables and counters
 //!           /links/HOOK-IFINDEX        a TCX link
 //!           /filters/HOOK-IFINDEX-PRIORITY-HANDLE[-q]
-//!                                      the program of a clsact filter; `q`: the qdisc is ours, too
+//!                                      the program of a clsact filter; `q`: the qdisc is ours, too, and
+//!                                      with priority 0 that alone
 //! ```
 //!
 //! `v1` is the layout version: maps of another version are never opened.

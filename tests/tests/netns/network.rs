@@ -195,6 +195,15 @@ impl SteadyPing {
         })
     }
 
+    /// Sees that it goes on, with no more than so many requests unanswered.
+    pub fn lost_at_most(self, most: usize) -> Result<()> {
+        self.continues(10)?;
+        let answers = self.answers();
+        let sent = *answers.last().context("no answer")? as usize;
+        ensure!(sent <= answers.len() + most, "{} of {sent} were answered: {}", answers.len(), self.text());
+        Ok(())
+    }
+
     /// Sees that every request up to the last one answered was answered exactly once, and in order.
     pub fn nothing_lost(self) -> Result<()> {
         self.continues(10)?;

@@ -173,10 +173,10 @@ fn what_is_fixed_at_the_start_is_refused() -> Result<()> {
 #[test]
 fn the_way_of_attaching_changes_without_a_lost_packet() -> Result<()> {
     require_root!();
-    let network = Network::new()?;
-    let Network { daemon1, c1, c3, .. } = &network;
+    let network = Network::with(super::network::Setup { attach: "clsact", ..Default::default() })?;
+    let Network { daemon1, c1, c3, node1, .. } = &network;
     let ping = SteadyPing::start(c1, c3.address)?;
-    for mode in ["clsact", "tcx", "clsact"] {
+    for mode in ["tcx", "clsact", "tcx"] {
         daemon1.write_config(&config1().datapath("tc-attach", format!("\"{mode}\"")))?;
         daemon1.reload()?;
         network.by_bpf(|| ping.continues(5))?;
@@ -184,8 +184,16 @@ fn the_way_of_attaching_changes_without_a_lost_packet() -> Result<()> {
         for hook in status["hooks"].as_array().context("status without hooks")? {
             ensure!(hook["mode"] == mode && hook["program_id"].is_u64(), "{status}");
         }
+        // The qdisc stays: its coming and going would cost packets. The filter does not.
+        let shown = |what| node1.run(["tc", what, "show", "dev", "eth0", "ingress"]).ok();
+        ensure!(shown("qdisc")?.contains("clsact"), "{}", shown("qdisc")?);
+        ensure!(shown("filter")?.contains("from_uplink") == (mode == "clsact"), "{}", shown("filter")?);
     }
-    ping.nothing_lost()
+    ping.nothing_lost()?;
+    daemon1.detach()?;
+    let qdiscs = node1.run(["tc", "qdisc", "show"]).ok()?;
+    ensure!(!qdiscs.contains("clsact"), "{qdiscs}");
+    Ok(())
 }
 
 #[test]

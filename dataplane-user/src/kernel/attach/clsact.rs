@@ -94,13 +94,39 @@ fn is_at(filter: &Filter, pinned: &Pinned) -> bool {
 /// Removes the filter, and the qdisc where this program added it and nobody else uses it.
 pub(super) fn detach(pins: &Pins, place: &Place) -> Result<()> {
     let Some(pinned) = pinned(pins, place)? else { return Ok(()) };
-    let filters = filters::of_interface(place.ifindex)?;
-    if filters.iter().any(|filter| is_at(filter, &pinned)) {
-        filters::delete(place.ifindex, pinned.priority, pinned.handle)?;
-        if pinned.qdisc_is_ours && filters.len() == 1 && filters::at_egress(place.ifindex)?.is_empty() {
-            filters::delete_clsact(place.ifindex)?;
-        }
+    delete_filter(place, &pinned)?;
+    let is_unused = || -> Result<bool> {
+        Ok(filters::of_interface(place.ifindex)?.is_empty() && filters::at_egress(place.ifindex)?.is_empty())
+    };
+    if pinned.qdisc_is_ours && is_unused()? {
+        filters::delete_clsact(place.ifindex)?;
     }
+    remove_pin(&pinned)
+}
+
+/// Removes the filter alone, after a TCX link has taken its place: a qdisc of ours stays until [`detach`].
+///
+/// The kernel takes an interface out of service for a moment when its clsact qdisc comes or goes, and drops what
+/// is sent by it meanwhile (`qdisc_graft()` in net/sched/sch_api.c).
+pub(super) fn retire(pins: &Pins, place: &Place) -> Result<()> {
+    let Some(pinned) = pinned(pins, place)? else { return Ok(()) };
+    delete_filter(place, &pinned)?;
+    if !pinned.qdisc_is_ours {
+        return remove_pin(&pinned);
+    }
+    // Priority 0 is nobody's, so that the name is never taken for that of a filter that somebody adds later.
+    let marker = pins.filters().join(format!("{}-0-0-q", place.pin_name()));
+    fs::rename(&pinned.path, &marker).with_context(|| format!("cannot rename the pin to {}", marker.display()))
+}
+
+fn delete_filter(place: &Place, pinned: &Pinned) -> Result<()> {
+    if filters::of_interface(place.ifindex)?.iter().any(|filter| is_at(filter, pinned)) {
+        filters::delete(place.ifindex, pinned.priority, pinned.handle)?;
+    }
+    Ok(())
+}
+
+fn remove_pin(pinned: &Pinned) -> Result<()> {
     match fs::remove_file(&pinned.path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("cannot remove the pin"),
         _ => Ok(()),
