@@ -52,7 +52,7 @@ fn status_tells_of_the_node() -> Result<()> {
     assert_eq!((&status["pid"], &status["health"]), (&pid.into(), &"ok".into()));
     assert_eq!(status["config_file"], daemon1.config_file().display().to_string());
     for hook in status["hooks"].as_array().context("no hooks")? {
-        members(hook, &["interface", "ifindex", "hook", "program_id", "mode"])?;
+        members(hook, &["interface", "ifindex", "hook", "program", "program_id", "mode"])?;
         let interface = hook["interface"].as_str().context("no name")?;
         assert_eq!(hook["ifindex"], node1.ifindex(interface)?);
     }

@@ -116,7 +116,8 @@ pub(super) fn retire(pins: &Pins, place: &Place) -> Result<()> {
     }
     // Priority 0 is nobody's, so that the name is never taken for that of a filter that somebody adds later.
     let marker = pins.filters().join(format!("{}-0-0-q", place.pin_name()));
-    fs::rename(&pinned.path, &marker).with_context(|| format!("cannot rename the pin to {}", marker.display()))
+    fs::rename(&pinned.path, &marker)
+        .with_context(|| format!("cannot rename the pin to {}", marker.display()))
 }
 
 fn delete_filter(place: &Place, pinned: &Pinned) -> Result<()> {
