@@ -34,7 +34,7 @@ fn a_question_is_answered_for_every_address(n: &Network) -> Vec<Case> {
     let case = |(name, target)| {
         let question = Arp::request(n.c1.mac, n.c1.address, target);
         let answer = Frame::new(n.c1.veth.mac.octets(), n.c1.mac, question.reply(n.c1.veth.mac.octets()));
-        n.c1.asks(question).called(name).is_answered_with(&answer)
+        n.c1.asks(question).called(name).must_get(&answer)
     };
     targets.into_iter().map(case).collect()
 }
@@ -49,13 +49,13 @@ fn the_answer_is_right_to_the_byte(n: &Network) -> Vec<Case> {
     let mut padded = answer(question);
     padded.trailer = vec![0x5a; 18];
     vec![
-        n.c1.asks(question).padded(18).called("padding stays").is_answered_with(&padded),
-        n.c1.asks(second).called("for a second address").is_answered_with(&answer(second)),
-        n.c1.asks(question).to_mac(own).called("asked of the veth alone").is_answered_with(&answer(question)),
-        n.c1.asks(question).to_mac([2; 6]).called("to some MAC").is_answered_with(&answer(question)),
+        n.c1.asks(question).padded(18).called("padding stays").must_get(&padded),
+        n.c1.asks(second).called("for a second address").must_get(&answer(second)),
+        n.c1.asks(question).addressed_to(own).called("asked of the veth alone").must_get(&answer(question)),
+        n.c1.asks(question).addressed_to([2; 6]).called("to some MAC").must_get(&answer(question)),
         // RFC 826: the reply goes to the hardware address in the packet.
-        n.c1.asks(odd).called("by a MAC that the frame is not from").is_answered_with(&answer(odd)),
-        n.c1.asks(filled).called("with a target MAC filled in").is_answered_with(&answer(filled)),
+        n.c1.asks(odd).called("by a MAC that the frame is not from").must_get(&answer(odd)),
+        n.c1.asks(filled).called("with a target MAC filled in").must_get(&answer(filled)),
     ]
 }
 
@@ -66,13 +66,13 @@ fn probes_announcements_and_replies_are_the_kernel_s(n: &Network) -> Vec<Case> {
     let reply = Arp::request(n.c1.mac, GATEWAY, n.c1.address).reply(n.c1.mac);
     let odd = |operation| Arp { operation, ..Arp::request(n.c1.mac, n.c1.address, GATEWAY) };
     vec![
-        n.c1.asks(probe).called("a probe of its own address").is_passed(Reason::Arp),
-        n.c1.asks(other_probe).called("a probe of another address").is_passed(Reason::Arp),
-        n.c1.asks(announcement).called("an announcement").is_passed(Reason::Arp),
-        n.c1.asks(reply).called("a reply").is_passed(Reason::Arp),
-        n.c1.asks(odd(0)).called("operation 0").is_passed(Reason::Arp),
-        n.c1.asks(odd(3)).called("RARP's request").is_passed(Reason::Arp),
-        n.c1.asks(odd(0x0100)).called("a request in the wrong byte order").is_passed(Reason::Arp),
+        n.c1.asks(probe).called("a probe of its own address").must_pass(Reason::Arp),
+        n.c1.asks(other_probe).called("a probe of another address").must_pass(Reason::Arp),
+        n.c1.asks(announcement).called("an announcement").must_pass(Reason::Arp),
+        n.c1.asks(reply).called("a reply").must_pass(Reason::Arp),
+        n.c1.asks(odd(0)).called("operation 0").must_pass(Reason::Arp),
+        n.c1.asks(odd(3)).called("RARP's request").must_pass(Reason::Arp),
+        n.c1.asks(odd(0x0100)).called("a request in the wrong byte order").must_pass(Reason::Arp),
     ]
 }
 
@@ -87,7 +87,7 @@ fn what_is_not_ipv4_over_ethernet_is_the_kernel_s(n: &Network) -> Vec<Case> {
     ];
     let question = n.c1.asks(Arp::request(n.c1.mac, n.c1.address, GATEWAY));
     let case = |(name, offset, value): (&str, usize, u8)| {
-        question.clone().altered(|bytes| bytes[offset] = value).called(name).is_passed(Reason::Arp)
+        question.clone().altered(|bytes| bytes[offset] = value).called(name).must_pass(Reason::Arp)
     };
     alterations.into_iter().map(case).collect()
 }
@@ -95,13 +95,13 @@ fn what_is_not_ipv4_over_ethernet_is_the_kernel_s(n: &Network) -> Vec<Case> {
 fn another_s_address_is_no_sender(n: &Network) -> Vec<Case> {
     let asks = |sender| n.c1.asks(Arp::request(n.c1.mac, sender, GATEWAY));
     vec![
-        asks(n.c2.address).called("another container's").is_dropped(Reason::SpoofedSource),
-        asks([172, 19, 35, 77].into()).called("one that nobody has").is_dropped(Reason::SpoofedSource),
-        asks([172, 19, 36, 2].into()).called("one on another node").is_dropped(Reason::SpoofedSource),
-        asks([10, 141, 0, 1].into()).called("the node's").is_dropped(Reason::SpoofedSource),
-        asks([169, 254, 1, 2].into()).called("a link-local one").is_dropped(Reason::SpoofedSource),
-        asks(n.c1.address).by(n.c2.veth).called("its own, at another veth").is_dropped(Reason::SpoofedSource),
-        asks([198, 18, 0, 1].into()).called("one whose entry is at fault").is_passed(Reason::TableFault),
+        asks(n.c2.address).called("another container's").must_drop(Reason::SpoofedSource),
+        asks([172, 19, 35, 77].into()).called("one that nobody has").must_drop(Reason::SpoofedSource),
+        asks([172, 19, 36, 2].into()).called("one on another node").must_drop(Reason::SpoofedSource),
+        asks([10, 141, 0, 1].into()).called("the node's").must_drop(Reason::SpoofedSource),
+        asks([169, 254, 1, 2].into()).called("a link-local one").must_drop(Reason::SpoofedSource),
+        asks(n.c1.address).by(n.c2.veth).called("its own, at another veth").must_drop(Reason::SpoofedSource),
+        asks([198, 18, 0, 1].into()).called("one whose entry is at fault").must_pass(Reason::TableFault),
     ]
 }
 
@@ -109,7 +109,7 @@ fn a_packet_that_is_cut_short_is_dropped(n: &Network) -> Vec<Case> {
     let question = n.c1.asks(Arp::request(n.c1.mac, n.c1.address, GATEWAY));
     let case = |length: usize| {
         let cut = question.clone().altered(|bytes| bytes.truncate(length));
-        cut.called(format!("{length} bytes")).is_dropped(Reason::Malformed)
+        cut.called(format!("{length} bytes")).must_drop(Reason::Malformed)
     };
     (14..42).map(case).collect()
 }
@@ -121,10 +121,10 @@ fn by_an_uplink_it_is_the_kernel_s(n: &Network) -> Vec<Case> {
     // At a veth that has no address, the walk of an uplink does not answer either.
     let odd = from_container(n.eth0, Frame::new(n.c1.mac, [0xff; 6], question));
     vec![
-        from_uplink(n.eth0, question).to_mac([0xff; 6]).called("a question").is_passed(Reason::Arp),
-        from_uplink(n.eth0, for_container).called("about a container").is_passed(Reason::Arp),
-        from_uplink(n.eth0, reply).called("a reply").is_passed(Reason::Arp),
-        from_uplink(n.eth0, question).altered(|bytes| bytes.truncate(20)).called("cut short").is_passed(Reason::Arp),
-        odd.called("a question by a container's hook on an uplink").is_dropped(Reason::SpoofedSource),
+        from_uplink(n.eth0, question).addressed_to([0xff; 6]).called("a question").must_pass(Reason::Arp),
+        from_uplink(n.eth0, for_container).called("about a container").must_pass(Reason::Arp),
+        from_uplink(n.eth0, reply).called("a reply").must_pass(Reason::Arp),
+        from_uplink(n.eth0, question).altered(|bytes| bytes.truncate(20)).called("cut short").must_pass(Reason::Arp),
+        odd.called("a question by a container's hook on an uplink").must_drop(Reason::SpoofedSource),
     ]
 }

@@ -45,31 +45,31 @@ impl Sent {
 
 impl Draft {
     /// The kernel's stack goes on with the packet.
-    pub(crate) fn is_passed(self, reason: Reason) -> Case {
+    pub(crate) fn must_pass(self, reason: Reason) -> Case {
         self.stays_as_it_is(reason, action::PASS)
     }
 
     /// The packet is gone.
-    pub(crate) fn is_dropped(self, reason: Reason) -> Case {
+    pub(crate) fn must_drop(self, reason: Reason) -> Case {
         self.stays_as_it_is(reason, action::DROP)
     }
 
     /// Into the container: one less to live, from the veth's MAC to the container's.
-    pub(crate) fn is_delivered_to(self, container: &Container) -> Case {
+    pub(crate) fn must_reach(self, container: &Container) -> Case {
         let mut frame = self.one_hop_on();
         (frame.source, frame.destination) = (container.veth.mac.octets(), container.mac);
         self.becomes(Reason::Delivered, &frame, To::Container { ifindex: container.veth.ifindex })
     }
 
     /// Out by an uplink: one less to live; the kernel writes the MACs.
-    pub(crate) fn is_forwarded_by(self, hop: &Hop) -> Case {
+    pub(crate) fn must_leave_by(self, hop: &Hop) -> Case {
         let frame = self.one_hop_on();
         let to = To::Router { ifindex: hop.uplink.ifindex, gateway: hop.gateway };
         self.becomes(Reason::Forwarded, &frame, to)
     }
 
     /// The container gets this back.
-    pub(crate) fn is_answered_with(self, frame: &Frame) -> Case {
+    pub(crate) fn must_get(self, frame: &Frame) -> Case {
         self.becomes(Reason::ArpAnswered, frame, To::Back)
     }
 

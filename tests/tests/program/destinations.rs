@@ -39,7 +39,7 @@ fn from_a_container_to_what_is_the_kernel_s(n: &Network) -> Vec<Case> {
         ([240, 0, 0, 1], Reason::NoRoute),
     ];
     let case = |(to, reason): ([u8; 4], Reason)| {
-        n.c1.sends(to, udp()).called(format!("to {to:?}")).is_passed(reason)
+        n.c1.sends(to, udp()).called(format!("to {to:?}")).must_pass(reason)
     };
     cases.into_iter().map(case).collect()
 }
@@ -61,7 +61,7 @@ fn from_an_uplink_to_what_is_the_kernel_s(n: &Network) -> Vec<Case> {
         (NOWHERE, Reason::NotLocal),
     ];
     let case = |(to, reason): ([u8; 4], Reason)| {
-        inbound(n.eth0, OUTSIDE, to, udp()).called(format!("to {to:?}")).is_passed(reason)
+        inbound(n.eth0, OUTSIDE, to, udp()).called(format!("to {to:?}")).must_pass(reason)
     };
     cases.into_iter().map(case).collect()
 }
@@ -79,9 +79,9 @@ fn an_address_of_a_block_that_nobody_has_is_dropped(n: &Network) -> Vec<Case> {
     let mut cases = Vec::new();
     for to in vacant {
         let sent = n.c1.sends(to, udp()).called(format!("{to:?}"));
-        cases.push(sent.is_dropped(Reason::NoEndpoint));
+        cases.push(sent.must_drop(Reason::NoEndpoint));
         let sent = inbound(n.eth0, OUTSIDE, to, udp()).called(format!("{to:?}, from outside"));
-        cases.push(sent.is_dropped(Reason::NoEndpoint));
+        cases.push(sent.must_drop(Reason::NoEndpoint));
     }
     cases
 }
@@ -90,41 +90,41 @@ fn the_longest_prefix_decides(n: &Network) -> Vec<Case> {
     let sends = |to: [u8; 4]| n.c1.sends(to, udp()).called(format!("to {to:?}"));
     vec![
         // A container, in a /26 block, in another node's /20.
-        sends(n.c4.address.octets()).is_delivered_to(&n.c4),
-        sends([172, 19, 50, 6]).is_dropped(Reason::NoEndpoint),
-        sends([172, 19, 50, 63]).is_dropped(Reason::NoEndpoint),
-        sends([172, 19, 50, 64]).is_forwarded_by(&n.node4),
-        sends([172, 19, 49, 255]).is_forwarded_by(&n.node4),
-        sends([172, 19, 63, 255]).is_forwarded_by(&n.node4),
-        sends([172, 19, 64, 0]).is_passed(Reason::NoRoute),
-        sends([172, 19, 47, 255]).is_passed(Reason::NoRoute),
+        sends(n.c4.address.octets()).must_reach(&n.c4),
+        sends([172, 19, 50, 6]).must_drop(Reason::NoEndpoint),
+        sends([172, 19, 50, 63]).must_drop(Reason::NoEndpoint),
+        sends([172, 19, 50, 64]).must_leave_by(&n.node4),
+        sends([172, 19, 49, 255]).must_leave_by(&n.node4),
+        sends([172, 19, 63, 255]).must_leave_by(&n.node4),
+        sends([172, 19, 64, 0]).must_pass(Reason::NoRoute),
+        sends([172, 19, 47, 255]).must_pass(Reason::NoRoute),
         // A /26 without anything around it.
-        sends([172, 19, 37, 63]).is_forwarded_by(&n.node3),
-        sends([172, 19, 37, 64]).is_passed(Reason::NoRoute),
-        sends([172, 19, 40, 63]).is_passed(Reason::NoRoute),
-        sends([172, 19, 40, 128]).is_passed(Reason::NoRoute),
+        sends([172, 19, 37, 63]).must_leave_by(&n.node3),
+        sends([172, 19, 37, 64]).must_pass(Reason::NoRoute),
+        sends([172, 19, 40, 63]).must_pass(Reason::NoRoute),
+        sends([172, 19, 40, 128]).must_pass(Reason::NoRoute),
         // An address of the node in one of its blocks.
-        sends([172, 19, 35, 1]).is_passed(Reason::ToHost),
+        sends([172, 19, 35, 1]).must_pass(Reason::ToHost),
     ]
 }
 
 fn what_is_not_forwarded_is_not_checked_for_it(n: &Network) -> Vec<Case> {
     let odd = |to: [u8; 4]| {
-        let sent = n.c1.sends(to, udp()).to_mac([0xff; 6]).padded(3000);
+        let sent = n.c1.sends(to, udp()).addressed_to([0xff; 6]).padded(3000);
         sent.with(|packet| (packet.ttl, packet.checksum) = (0, Some(0)))
     };
     let odd_inbound = |to: [u8; 4]| {
-        let sent = inbound(n.eth0, OUTSIDE, to, udp()).to_mac([0xff; 6]).padded(3000);
+        let sent = inbound(n.eth0, OUTSIDE, to, udp()).addressed_to([0xff; 6]).padded(3000);
         sent.with(|packet| (packet.ttl, packet.checksum) = (0, Some(0)))
     };
     vec![
-        odd([10, 141, 0, 1]).called("to the node").is_passed(Reason::ToHost),
-        odd([224, 0, 0, 1]).called("to a group").is_passed(Reason::Multicast),
-        odd([172, 19, 35, 4]).called("to nobody").is_dropped(Reason::NoEndpoint),
-        odd(NOWHERE).called("to nowhere").is_passed(Reason::NoRoute),
-        odd_inbound([10, 141, 0, 1]).called("from outside to the node").is_passed(Reason::ToHost),
-        odd_inbound([172, 19, 35, 4]).called("from outside to nobody").is_dropped(Reason::NoEndpoint),
-        odd_inbound(NOWHERE).called("from outside to nowhere").is_passed(Reason::NotLocal),
+        odd([10, 141, 0, 1]).called("to the node").must_pass(Reason::ToHost),
+        odd([224, 0, 0, 1]).called("to a group").must_pass(Reason::Multicast),
+        odd([172, 19, 35, 4]).called("to nobody").must_drop(Reason::NoEndpoint),
+        odd(NOWHERE).called("to nowhere").must_pass(Reason::NoRoute),
+        odd_inbound([10, 141, 0, 1]).called("from outside to the node").must_pass(Reason::ToHost),
+        odd_inbound([172, 19, 35, 4]).called("from outside to nobody").must_drop(Reason::NoEndpoint),
+        odd_inbound(NOWHERE).called("from outside to nowhere").must_pass(Reason::NotLocal),
     ]
 }
 
@@ -139,17 +139,17 @@ fn a_container_comes_goes_and_is_made_anew() -> Result<()> {
     let anew = Container { mac: [0x02, 0xc0, 0, 0, 1, 1], mtu: 1280, veth: n.vacant, ..old };
     let reaches = |container: &Container| {
         vec![
-            n.c1.sends(container.address, udp()).called("from a container").is_delivered_to(container),
-            inbound(n.eth0, OUTSIDE, container.address, udp()).called("from outside").is_delivered_to(container),
-            container.sends(n.c1.address, udp()).called("its own").is_delivered_to(&n.c1),
+            n.c1.sends(container.address, udp()).called("from a container").must_reach(container),
+            inbound(n.eth0, OUTSIDE, container.address, udp()).called("from outside").must_reach(container),
+            container.sends(n.c1.address, udp()).called("its own").must_reach(&n.c1),
         ]
     };
     let gone = vec![
-        n.c1.sends(old.address, udp()).called("to the one that is gone").is_dropped(Reason::NoEndpoint),
-        old.sends(n.c1.address, udp()).called("by the one that is gone").is_dropped(Reason::SpoofedSource),
+        n.c1.sends(old.address, udp()).called("to the one that is gone").must_drop(Reason::NoEndpoint),
+        old.sends(n.c1.address, udp()).called("by the one that is gone").must_drop(Reason::SpoofedSource),
     ];
     let (there, back) = (reaches(&old), reaches(&anew));
-    let elsewhere = [old.sends(n.c1.address, udp()).called("by the old veth").is_dropped(Reason::SpoofedSource)];
+    let elsewhere = [old.sends(n.c1.address, udp()).called("by the old veth").must_drop(Reason::SpoofedSource)];
 
     check_on(&mut network, &there)?;
     network.set(old.address.into(), None)?;

@@ -27,15 +27,15 @@ fn destinations_that_point_nowhere(n: &Network) -> Vec<Case> {
     let sends = |to: [u8; 4]| n.c1.sends(to, udp()).called(format!("to {to:?}"));
     let receives = |to: [u8; 4]| inbound(n.eth0, OUTSIDE, to, udp()).called(format!("inbound to {to:?}"));
     vec![
-        sends(NO_ENDPOINT).is_passed(Reason::TableFault),
-        sends(NO_NEXT_HOP).is_passed(Reason::TableFault),
-        sends(NO_SUCH_KIND).is_passed(Reason::TableFault),
-        sends(NO_SUCH_REASON).is_passed(Reason::TableFault),
-        receives(NO_ENDPOINT).is_passed(Reason::TableFault),
-        receives(NO_SUCH_KIND).is_passed(Reason::TableFault),
-        receives(NO_SUCH_REASON).is_passed(Reason::TableFault),
+        sends(NO_ENDPOINT).must_pass(Reason::TableFault),
+        sends(NO_NEXT_HOP).must_pass(Reason::TableFault),
+        sends(NO_SUCH_KIND).must_pass(Reason::TableFault),
+        sends(NO_SUCH_REASON).must_pass(Reason::TableFault),
+        receives(NO_ENDPOINT).must_pass(Reason::TableFault),
+        receives(NO_SUCH_KIND).must_pass(Reason::TableFault),
+        receives(NO_SUCH_REASON).must_pass(Reason::TableFault),
         // By which router is no question of a packet that is not for this node.
-        receives(NO_NEXT_HOP).is_passed(Reason::NotLocal),
+        receives(NO_NEXT_HOP).must_pass(Reason::NotLocal),
     ]
 }
 
@@ -45,11 +45,11 @@ fn sources_that_point_nowhere(n: &Network) -> Vec<Case> {
         sent.called(format!("from {from:?}"))
     };
     vec![
-        sends(NO_ENDPOINT).is_passed(Reason::TableFault),
+        sends(NO_ENDPOINT).must_pass(Reason::TableFault),
         // Whatever these are, they are no endpoint of this veth.
-        sends(NO_NEXT_HOP).is_dropped(Reason::SpoofedSource),
-        sends(NO_SUCH_KIND).is_dropped(Reason::SpoofedSource),
-        sends(NO_SUCH_REASON).is_dropped(Reason::SpoofedSource),
+        sends(NO_NEXT_HOP).must_drop(Reason::SpoofedSource),
+        sends(NO_SUCH_KIND).must_drop(Reason::SpoofedSource),
+        sends(NO_SUCH_REASON).must_drop(Reason::SpoofedSource),
     ]
 }
 
@@ -62,9 +62,9 @@ fn a_part_of_the_table_is_not_there() -> Result<()> {
     let cases = |n: &Network| {
         let from = n.c1.sends(n.c2.address, udp()).with(|packet| packet.source = NO_CHUNK.into());
         vec![
-            n.c1.sends(NO_CHUNK, udp()).called("from a container").is_passed(Reason::TableFault),
-            inbound(n.eth0, OUTSIDE, NO_CHUNK, udp()).called("from outside").is_passed(Reason::TableFault),
-            from.called("as a source").is_passed(Reason::TableFault),
+            n.c1.sends(NO_CHUNK, udp()).called("from a container").must_pass(Reason::TableFault),
+            inbound(n.eth0, OUTSIDE, NO_CHUNK, udp()).called("from outside").must_pass(Reason::TableFault),
+            from.called("as a source").must_pass(Reason::TableFault),
         ]
     };
     // A slab that is not there, and the last one that a word can name, beyond the array of slabs.

@@ -26,13 +26,13 @@ fn frames_with_a_vlan_tag(n: &Network) -> Vec<Case> {
             for control in [0, 1, 100, 4095, 0xe064] {
                 let mut tagged = sent.clone();
                 tagged.frame.vlans = vec![Vlan { ethertype, control }];
-                cases.push(tagged.called(format!("{name}, {control:#x}")).is_passed(Reason::Vlan));
+                cases.push(tagged.called(format!("{name}, {control:#x}")).must_pass(Reason::Vlan));
             }
         }
         let mut twice = sent.clone();
         twice.frame = twice.frame.tagged(5);
         twice.frame.vlans.insert(0, Vlan { ethertype: ethertype::SERVICE_VLAN, control: 7 });
-        cases.push(twice.called("two tags").is_passed(Reason::Vlan));
+        cases.push(twice.called("two tags").must_pass(Reason::Vlan));
     }
     cases
 }
@@ -43,7 +43,7 @@ fn ipv6(n: &Network) -> Vec<Case> {
     header.extend([0xff, 0x02].into_iter().chain([0; 14]));
     let contents = [("a header", header), ("IPv4 of that number", vec![0x45; 40]), ("garbage", vec![0xff; 1000])];
     let cases = contents.into_iter().flat_map(|(name, bytes)| {
-        both(n, Payload::Other(ethertype::IPV6, bytes)).map(|sent| sent.called(name).is_passed(Reason::Ipv6))
+        both(n, Payload::Other(ethertype::IPV6, bytes)).map(|sent| sent.called(name).must_pass(Reason::Ipv6))
     });
     cases.collect()
 }
@@ -53,7 +53,7 @@ fn other_protocols(n: &Network) -> Vec<Case> {
     let numbers = [0x88cc, 0x8847, 0x8863, 0x888e, 0x88e7, 0x0081, 0x0008, 0x0000, 0xffff];
     let cases = numbers.into_iter().flat_map(|number| {
         both(n, Payload::Other(number, payload(46)))
-            .map(|sent| sent.called(format!("{number:#06x}")).is_passed(Reason::OtherProtocol))
+            .map(|sent| sent.called(format!("{number:#06x}")).must_pass(Reason::OtherProtocol))
     });
     cases.collect()
 }
@@ -62,8 +62,8 @@ fn other_protocols(n: &Network) -> Vec<Case> {
 fn bytes_of_the_length_field(n: &Network) -> Vec<Case> {
     let cases = [38, 0x05dc].into_iter().flat_map(|length| {
         both(n, Payload::Other(length, vec![0x42; 38]))
-            .map(|sent| sent.called(format!("length {length}")).is_passed(Reason::OtherProtocol))
+            .map(|sent| sent.called(format!("length {length}")).must_pass(Reason::OtherProtocol))
     });
     let padded = inbound(n.eth0, OUTSIDE, n.c1.address, udp()).padded(9);
-    cases.chain([padded.called("IPv4, padded to an odd length").is_delivered_to(&n.c1)]).collect()
+    cases.chain([padded.called("IPv4, padded to an odd length").must_reach(&n.c1)]).collect()
 }

@@ -32,7 +32,7 @@ fn a_version_other_than_four(n: &Network) -> Vec<Case> {
         let versions = (0..16).filter(|version| *version != 4);
         let case = |version| {
             let odd = sent.clone().with(|packet| packet.version = version);
-            odd.called(format!("version {version}")).is_dropped(Reason::Malformed)
+            odd.called(format!("version {version}")).must_drop(Reason::Malformed)
         };
         versions.map(case).collect()
     })
@@ -42,7 +42,7 @@ fn a_header_shorter_than_five_words(n: &Network) -> Vec<Case> {
     each(n, |sent| {
         let case = |words| {
             let odd = sent.clone().with(|packet| packet.header_words = Some(words));
-            odd.called(format!("{words} words")).is_dropped(Reason::Malformed)
+            odd.called(format!("{words} words")).must_drop(Reason::Malformed)
         };
         (0..5).map(case).collect()
     })
@@ -58,17 +58,17 @@ fn options_are_the_kernel_s(n: &Network) -> Vec<Case> {
     let mut cases = Vec::new();
     for (name, options) in options {
         let with = |packet: &mut Ipv4| packet.options = options.clone();
-        cases.extend(both(n).map(|sent| sent.with(with).called(name).is_passed(Reason::IpOptions)));
+        cases.extend(both(n).map(|sent| sent.with(with).called(name).must_pass(Reason::IpOptions)));
         let forwarded = n.c1.sends([172, 19, 36, 2], udp()).with(with);
-        cases.push(forwarded.called(format!("{name}, to another node")).is_passed(Reason::IpOptions));
+        cases.push(forwarded.called(format!("{name}, to another node")).must_pass(Reason::IpOptions));
         let spoofed = n.c1.sends(n.c2.address, udp()).with(with).by(n.c2.veth);
-        cases.push(spoofed.called(format!("{name}, spoofed")).is_dropped(Reason::SpoofedSource));
+        cases.push(spoofed.called(format!("{name}, spoofed")).must_drop(Reason::SpoofedSource));
         let to_nobody = inbound(n.eth0, OUTSIDE, [172, 19, 35, 4], udp()).with(with);
-        cases.push(to_nobody.called(format!("{name}, to nobody")).is_dropped(Reason::NoEndpoint));
+        cases.push(to_nobody.called(format!("{name}, to nobody")).must_drop(Reason::NoEndpoint));
     }
     // The header alone is longer than the packet.
     let longer = |sent: Sent| sent.with(|packet| packet.header_words = Some(15));
-    cases.extend(both(n).map(|sent| longer(sent).called("not all there").is_dropped(Reason::Malformed)));
+    cases.extend(both(n).map(|sent| longer(sent).called("not all there").must_drop(Reason::Malformed)));
     cases
 }
 
@@ -78,17 +78,17 @@ fn a_total_length_that_cannot_be(n: &Network) -> Vec<Case> {
         let with = |length: u16| sent.clone().with(|packet| packet.total_length = Some(length));
         let mut cases: Vec<Case> = [0, 1, 19, right + 1, right + 100, 0x7fff, 0xffff]
             .into_iter()
-            .map(|length| with(length).called(format!("{length} of {right}")).is_dropped(Reason::Malformed))
+            .map(|length| with(length).called(format!("{length} of {right}")).must_drop(Reason::Malformed))
             .collect();
         // What is beyond is padding.
         for length in [20, right - 1, right] {
-            cases.push(with(length).called(format!("{length} of {right}")).is_delivered_to(&n.c2));
+            cases.push(with(length).called(format!("{length} of {right}")).must_reach(&n.c2));
         }
         let options = with(23).with(|packet| packet.options = vec![1; 4]);
-        cases.push(options.called("less than a header with options").is_dropped(Reason::Malformed));
+        cases.push(options.called("less than a header with options").must_drop(Reason::Malformed));
         // Of an aggregate of more than 65,535 bytes the length is zero (Linux 6.3).
-        cases.push(with(0).in_segments_of(1000).called("zero, of an aggregate").is_delivered_to(&n.c2));
-        cases.push(with(1).in_segments_of(1000).called("one, of an aggregate").is_dropped(Reason::Malformed));
+        cases.push(with(0).in_segments_of(1000).called("zero, of an aggregate").must_reach(&n.c2));
+        cases.push(with(1).in_segments_of(1000).called("one, of an aggregate").must_drop(Reason::Malformed));
         cases
     })
 }
@@ -96,18 +96,18 @@ fn a_total_length_that_cannot_be(n: &Network) -> Vec<Case> {
 fn a_wrong_checksum(n: &Network) -> Vec<Case> {
     let wrong = |packet: &mut Ipv4| packet.checksum = Some(0x5555);
     let mut cases = each(n, |sent| {
-        let mut cases = vec![sent.clone().with(wrong).called("another one").is_dropped(Reason::BadChecksum)];
+        let mut cases = vec![sent.clone().with(wrong).called("another one").must_drop(Reason::BadChecksum)];
         // Of every field that the header's checksum covers, a bit is changed on the way.
         for byte in (15..34).filter(|byte| !(16..18).contains(byte) && !(26..34).contains(byte)) {
             let damaged = sent.clone().altered(|bytes| bytes[byte] ^= 0x08);
-            cases.push(damaged.called(format!("byte {byte}")).is_dropped(Reason::BadChecksum));
+            cases.push(damaged.called(format!("byte {byte}")).must_drop(Reason::BadChecksum));
         }
         cases
     });
     // Where the kernel goes on, it checks for itself.
     let passed = [
-        n.c1.sends([10, 141, 0, 1], udp()).with(wrong).called("to the node").is_passed(Reason::ToHost),
-        inbound(n.eth0, OUTSIDE, [10, 141, 0, 1], udp()).with(wrong).called("in").is_passed(Reason::ToHost),
+        n.c1.sends([10, 141, 0, 1], udp()).with(wrong).called("to the node").must_pass(Reason::ToHost),
+        inbound(n.eth0, OUTSIDE, [10, 141, 0, 1], udp()).with(wrong).called("in").must_pass(Reason::ToHost),
     ];
     cases.extend(passed);
     cases
@@ -124,13 +124,13 @@ fn a_checksum_in_its_other_form(n: &Network) -> Vec<Case> {
         };
         let id = (0..=u16::MAX).find(|id| right(*id) == 0).expect("some sum is zero");
         let zero = sent.clone().with(|packet| packet.id = id);
-        cases.push(zero.clone().called("positive zero").is_delivered_to(&n.c2));
+        cases.push(zero.clone().called("positive zero").must_reach(&n.c2));
         let negative = zero.with(|packet| packet.checksum = Some(0xffff));
-        cases.push(negative.called("negative zero").is_delivered_to(&n.c2));
+        cases.push(negative.called("negative zero").must_reach(&n.c2));
         // A sum at which the new checksum goes over the edge.
         let id = (0..=u16::MAX).find(|id| right(*id) == 0xfeff).expect("some sum is at the edge");
         let edge = sent.clone().with(|packet| packet.id = id);
-        cases.push(edge.called("at the edge").is_delivered_to(&n.c2));
+        cases.push(edge.called("at the edge").must_reach(&n.c2));
     }
     cases
 }

@@ -33,9 +33,9 @@ fn a_datagram_is_dropped_at_every_length_but_its_own() -> Result<()> {
         assert_eq!(sent.frame.bytes().len(), FRAME);
         // What has not even a header is for `hook`: the kernel does not run a program on it.
         for length in 34..FRAME {
-            cases.push(cut(&sent, length).called(format!("{length} bytes")).is_dropped(Reason::Malformed));
+            cases.push(cut(&sent, length).called(format!("{length} bytes")).must_drop(Reason::Malformed));
         }
-        cases.push(sent.called("whole").is_delivered_to(&n.c2));
+        cases.push(sent.called("whole").must_reach(&n.c2));
     }
     check_on(&mut network, &cases)
 }
@@ -61,14 +61,14 @@ fn what_is_the_kernel_s_is_so_at_every_length() -> Result<()> {
         let least = if number == ethertype::IPV6 { 54 } else { 14 };
         for (sent, length) in sents.iter().flat_map(|sent| (least..=FRAME).map(move |length| (sent, length)))
         {
-            cases.push(cut(sent, length).called(format!("{number:#06x}, {length} bytes")).is_passed(reason));
+            cases.push(cut(sent, length).called(format!("{number:#06x}, {length} bytes")).must_pass(reason));
         }
     }
     let question = Arp::request(n.c1.mac, [10, 141, 0, 2], [10, 141, 0, 1]);
     let arp = crate::packets::from_uplink(n.eth0, question);
     cases
         .extend((14..=42).map(|length| {
-            cut(&arp, length).called(format!("ARP in, {length} bytes")).is_passed(Reason::Arp)
+            cut(&arp, length).called(format!("ARP in, {length} bytes")).must_pass(Reason::Arp)
         }));
     check_on(&mut network, &cases)
 }

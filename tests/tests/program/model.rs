@@ -118,8 +118,8 @@ impl Model {
     fn walk(&self, packet: &Packet) -> Walk {
         let frame = &packet.frame[..];
         match (number(&frame[12..14]), packet.hook) {
-            (0x0800, Hook::FromContainer) => self.from_container(packet),
-            (0x0800, Hook::FromUplink) => self.from_uplink(packet),
+            (0x0800, Hook::FromContainer) => self.walk_from_container(packet),
+            (0x0800, Hook::FromUplink) => self.walk_from_uplink(packet),
             (0x0806, Hook::FromContainer) => self.arp(packet),
             (0x0806, Hook::FromUplink) => Err(Reason::Arp),
             (0x86dd, _) => Err(Reason::Ipv6),
@@ -128,7 +128,7 @@ impl Model {
         }
     }
 
-    fn from_container(&self, packet: &Packet) -> Walk {
+    fn walk_from_container(&self, packet: &Packet) -> Walk {
         let header = header(packet)?;
         self.owner(header.source, packet.ifindex)?;
         match self.lookup(header.destination) {
@@ -141,7 +141,7 @@ impl Model {
         }
     }
 
-    fn from_uplink(&self, packet: &Packet) -> Walk {
+    fn walk_from_uplink(&self, packet: &Packet) -> Walk {
         let header = header(packet)?;
         let reserved = header.source.is_loopback()
             || header.source.is_multicast()

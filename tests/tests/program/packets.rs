@@ -70,7 +70,7 @@ impl Sent {
     }
 
     /// The same to another MAC.
-    pub(crate) fn to_mac(mut self, mac: [u8; 6]) -> Self {
+    pub(crate) fn addressed_to(mut self, mac: [u8; 6]) -> Self {
         self.frame.destination = mac;
         self
     }

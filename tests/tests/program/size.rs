@@ -39,8 +39,8 @@ enum Way {
 impl Way {
     fn takes(self, sent: Sent, name: String) -> Case {
         match self {
-            Self::To(container) => sent.called(name).is_delivered_to(&container),
-            Self::By(hop) => sent.called(name).is_forwarded_by(&hop),
+            Self::To(container) => sent.called(name).must_reach(&container),
+            Self::By(hop) => sent.called(name).must_leave_by(&hop),
         }
     }
 }
@@ -65,7 +65,7 @@ fn a_packet_up_to_the_mtu_is_carried(n: &Network) -> Vec<Case> {
                 cases.push(way.takes(of(length), called(length)));
             }
             for length in [mtu + 1, mtu + 4, 3600] {
-                cases.push(of(length).called(called(length)).is_passed(Reason::TooBig));
+                cases.push(of(length).called(called(length)).must_pass(Reason::TooBig));
             }
         }
     }
@@ -93,9 +93,9 @@ fn a_segment_up_to_the_mtu_is_carried(n: &Network) -> Vec<Case> {
                 cases.push(way.takes(of(size), called(size)));
             }
             for size in [mtu - headers + 1, mtu, 0xffff] {
-                cases.push(of(size).called(called(size)).is_passed(Reason::TooBig));
+                cases.push(of(size).called(called(size)).must_pass(Reason::TooBig));
             }
-            cases.push(of(0).called(called(0)).is_passed(Reason::TooBig));
+            cases.push(of(0).called(called(0)).must_pass(Reason::TooBig));
         }
     }
     cases
@@ -109,11 +109,11 @@ fn an_aggregate_of_an_unknown_kind_is_the_kernel_s(n: &Network) -> Vec<Case> {
         let content = || L4::Raw(protocol, payload(3000));
         let name = format!("protocol {protocol} in segments of {size} bytes");
         let sent = n.c1.sends(n.c2.address, content()).in_segments_of(size);
-        cases.push(sent.called(&name).is_passed(Reason::TooBig));
+        cases.push(sent.called(&name).must_pass(Reason::TooBig));
         let sent = n.c1.sends([172, 19, 36, 2], content()).in_segments_of(size);
-        cases.push(sent.called(&name).is_passed(Reason::TooBig));
+        cases.push(sent.called(&name).must_pass(Reason::TooBig));
         let sent = inbound(n.eth0, OUTSIDE, n.c2.address, content()).in_segments_of(size);
-        cases.push(sent.called(&name).is_passed(Reason::TooBig));
+        cases.push(sent.called(&name).must_pass(Reason::TooBig));
     }
     cases
 }

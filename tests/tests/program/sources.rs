@@ -20,13 +20,13 @@ groups!(
 
 fn each_address_of_a_veth_is_its_own(n: &Network) -> Vec<Case> {
     vec![
-        n.c1.sends(n.c2.address, udp()).called("the first").is_delivered_to(&n.c2),
-        n.c1_second.sends(n.c2.address, udp()).called("the second").is_delivered_to(&n.c2),
+        n.c1.sends(n.c2.address, udp()).called("the first").must_reach(&n.c2),
+        n.c1_second.sends(n.c2.address, udp()).called("the second").must_reach(&n.c2),
         // Endpoints are addresses: which MAC a container sends from is its own affair.
         {
             let mut sent = n.c1.sends(n.c2.address, udp());
             sent.frame.source = n.c2.mac;
-            sent.called("from another MAC").is_delivered_to(&n.c2)
+            sent.called("from another MAC").must_reach(&n.c2)
         },
     ]
 }
@@ -48,7 +48,7 @@ fn another_s_address_is_dropped(n: &Network) -> Vec<Case> {
     ];
     let case = |(name, source): (&str, [u8; 4])| {
         let sent = n.c1.sends(n.c2.address, udp()).with(|packet| packet.source = source.into());
-        sent.called(name).is_dropped(Reason::SpoofedSource)
+        sent.called(name).must_drop(Reason::SpoofedSource)
     };
     sources.into_iter().map(case).collect()
 }
@@ -56,10 +56,10 @@ fn another_s_address_is_dropped(n: &Network) -> Vec<Case> {
 fn at_another_interface_the_right_address_is_dropped(n: &Network) -> Vec<Case> {
     let sent = || n.c1.sends(n.c3.address, udp());
     vec![
-        sent().by(n.c2.veth).called("another container's veth").is_dropped(Reason::SpoofedSource),
-        sent().by(n.c3.veth).called("the receiver's veth").is_dropped(Reason::SpoofedSource),
-        sent().by(n.vacant).called("a veth without an endpoint").is_dropped(Reason::SpoofedSource),
-        sent().by(n.eth0).called("an uplink").is_dropped(Reason::SpoofedSource),
+        sent().by(n.c2.veth).called("another container's veth").must_drop(Reason::SpoofedSource),
+        sent().by(n.c3.veth).called("the receiver's veth").must_drop(Reason::SpoofedSource),
+        sent().by(n.vacant).called("a veth without an endpoint").must_drop(Reason::SpoofedSource),
+        sent().by(n.eth0).called("an uplink").must_drop(Reason::SpoofedSource),
     ]
 }
 
@@ -77,7 +77,7 @@ fn wherever_it_is_sent_to(n: &Network) -> Vec<Case> {
     ];
     let case = |to: [u8; 4]| {
         let sent = n.c1.sends(to, udp()).with(|packet| packet.source = n.c2.address);
-        sent.called(format!("to {to:?}")).is_dropped(Reason::SpoofedSource)
+        sent.called(format!("to {to:?}")).must_drop(Reason::SpoofedSource)
     };
     destinations.into_iter().map(case).collect()
 }
@@ -87,18 +87,18 @@ fn however_it_is_sent(n: &Network) -> Vec<Case> {
         n.c1.sends(n.c2.address, udp()).with(|packet| packet.source = n.c3.address).with(change)
     };
     vec![
-        spoofed(|packet| packet.payload = tcp(10).into()).called("TCP").is_dropped(Reason::SpoofedSource),
+        spoofed(|packet| packet.payload = tcp(10).into()).called("TCP").must_drop(Reason::SpoofedSource),
         spoofed(|packet| packet.payload = Icmp::echo_request(1, 1, b"").into())
             .called("echo")
-            .is_dropped(Reason::SpoofedSource),
-        spoofed(|packet| packet.ttl = 1).called("TTL 1").is_dropped(Reason::SpoofedSource),
-        spoofed(|packet| packet.checksum = Some(1)).called("checksum").is_dropped(Reason::SpoofedSource),
-        spoofed(|packet| packet.options = vec![1; 4]).called("options").is_dropped(Reason::SpoofedSource),
-        spoofed(|packet| packet.fragment_offset = 9).called("fragment").is_dropped(Reason::SpoofedSource),
-        spoofed(|_| ()).to_mac([0xff; 6]).called("to all MACs").is_dropped(Reason::SpoofedSource),
-        spoofed(|_| ()).padded(3000).called("too large").is_dropped(Reason::SpoofedSource),
+            .must_drop(Reason::SpoofedSource),
+        spoofed(|packet| packet.ttl = 1).called("TTL 1").must_drop(Reason::SpoofedSource),
+        spoofed(|packet| packet.checksum = Some(1)).called("checksum").must_drop(Reason::SpoofedSource),
+        spoofed(|packet| packet.options = vec![1; 4]).called("options").must_drop(Reason::SpoofedSource),
+        spoofed(|packet| packet.fragment_offset = 9).called("fragment").must_drop(Reason::SpoofedSource),
+        spoofed(|_| ()).addressed_to([0xff; 6]).called("to all MACs").must_drop(Reason::SpoofedSource),
+        spoofed(|_| ()).padded(3000).called("too large").must_drop(Reason::SpoofedSource),
         // The header is checked first: what has none has no source.
-        spoofed(|packet| packet.version = 5).called("version 5").is_dropped(Reason::Malformed),
+        spoofed(|packet| packet.version = 5).called("version 5").must_drop(Reason::Malformed),
     ]
 }
 
@@ -107,10 +107,10 @@ fn an_uplink_s_sources_are_the_kernel_s_question(n: &Network) -> Vec<Case> {
     let mut odd = inbound(n.eth0, OUTSIDE, n.c1.address, udp());
     odd.frame.source = [ROUTER_MAC[0], 1, 1, 1, 1, 1];
     vec![
-        sent(OUTSIDE).is_delivered_to(&n.c1),
-        sent([10, 141, 0, 1]).is_delivered_to(&n.c1),
-        sent(n.c2.address.octets()).is_delivered_to(&n.c1),
-        sent([169, 254, 9, 9]).is_delivered_to(&n.c1),
-        odd.called("from any MAC").is_delivered_to(&n.c1),
+        sent(OUTSIDE).must_reach(&n.c1),
+        sent([10, 141, 0, 1]).must_reach(&n.c1),
+        sent(n.c2.address.octets()).must_reach(&n.c1),
+        sent([169, 254, 9, 9]).must_reach(&n.c1),
+        odd.called("from any MAC").must_reach(&n.c1),
     ]
 }
