@@ -48,6 +48,8 @@ mod model;
 mod network;
 #[path = "program/packets.rs"]
 mod packets;
+#[path = "program/programs.rs"]
+mod programs;
 #[path = "program/table.rs"]
 mod table;
 #[path = "program/waiting.rs"]

@@ -25,8 +25,9 @@ struct Check {
     run: fn() -> Result<()>,
 }
 
-const CHECKS: [Check; 5] = [
+const CHECKS: [Check; 6] = [
     Check { name: "house rules", run: house_rules },
+    Check { name: "fresh machine", run: fresh_machine },
     Check { name: "format", run: format },
     Check { name: "lints, host", run: lints_host },
     Check { name: "lints, BPF", run: lints_bpf },
@@ -51,6 +52,20 @@ pub(crate) fn run(_: &Args) -> Result<ExitCode> {
     }
     let all_hold = results.iter().all(|(_, holds)| *holds);
     Ok(if all_hold { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// `cargo xtask setup` installs what the BPF programs are built with, so xtask must build without them: the
+/// daemon's package, whose build script compiles them, is none of its dependencies.
+fn fresh_machine() -> Result<()> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["tree", "--locked", "--package", "xtask", "--edges", "normal,build", "--prefix", "none"]);
+    let tree = process::output(&mut cargo)?;
+    if tree.lines().any(|line| line.starts_with("dataplane-user ")) {
+        bail!(
+            "xtask depends on dataplane-user: on a machine without the BPF toolchain `setup` does not build"
+        );
+    }
+    Ok(())
 }
 
 fn format() -> Result<()> {

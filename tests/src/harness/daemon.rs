@@ -2,7 +2,7 @@
 
 mod config;
 mod leftovers;
-pub(super) mod place;
+pub mod place;
 
 use std::{
     fmt::Display,

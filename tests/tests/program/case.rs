@@ -8,7 +8,6 @@ use dataplane_common::{
 };
 use tests::harness::{
     packet::{Frame, Payload},
-    program::{Packet, Runner, Traced, action},
     skip::skip_without_root,
 };
 
@@ -16,6 +15,7 @@ use crate::{
     model::{Model, To, Verdict},
     network::{Container, Hop, Network},
     packets::Sent,
+    programs::{Packet, Runner, Traced, action},
 };
 
 /// Makes cases for a node.

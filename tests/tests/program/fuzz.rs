@@ -13,10 +13,7 @@ use std::{collections::BTreeMap, env, str::FromStr, time::Instant};
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use dataplane_common::stats::{Counter, Hook};
-use tests::harness::{
-    program::{Counts, Packet, Ran, Runner},
-    skip::skip_without_root,
-};
+use tests::harness::skip::skip_without_root;
 
 use self::{generate::Generator, random::Random, routes::Churn};
 use crate::{
@@ -24,6 +21,7 @@ use crate::{
     coverage,
     model::{Model, Verdict},
     network::Network,
+    programs::{Counts, Packet, Ran, Runner},
 };
 
 const SEED: u64 = 0x000d_a7a9_1a4e;

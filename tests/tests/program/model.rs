@@ -13,10 +13,9 @@ use dataplane_common::{
     stats::Hook,
 };
 use ipnet::Ipv4Net;
-use tests::harness::{
-    packet::internet_checksum,
-    program::{Interface, Packet, action},
-};
+use tests::harness::packet::internet_checksum;
+
+use crate::programs::{Interface, Packet, action};
 
 /// What is to become of a packet.
 #[derive(Clone, Debug, PartialEq, Eq)]

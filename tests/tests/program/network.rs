@@ -12,12 +12,11 @@ use dataplane_common::{
     route::{Entry, MAX_INDEX, Target},
 };
 use ipnet::Ipv4Net;
-use tests::harness::{
-    Programs,
-    program::{Interface, Runner},
-};
 
-use crate::model::{Model, Route};
+use crate::{
+    model::{Model, Route},
+    programs::{Interface, Programs, Runner},
+};
 
 /// MAC of a router on the fabric.
 pub(crate) const ROUTER_MAC: [u8; 6] = [0x02, 0xfa, 0xb0, 0, 0, 2];

@@ -3,12 +3,12 @@
 use std::net::Ipv4Addr;
 
 use dataplane_common::stats::Hook;
-use tests::harness::{
-    packet::{Arp, Frame, Ipv4, L4, Payload, Tcp, Udp, flags},
-    program::{Interface, Packet},
-};
+use tests::harness::packet::{Arp, Frame, Ipv4, L4, Payload, Tcp, Udp, flags};
 
-use crate::network::{Container, ROUTER_MAC};
+use crate::{
+    network::{Container, ROUTER_MAC},
+    programs::{Interface, Packet},
+};
 
 /// A packet that came in.
 #[derive(Clone, Debug)]

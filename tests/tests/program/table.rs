@@ -10,13 +10,14 @@ use dataplane::wanted::Destination;
 use dataplane_common::{endpoint::Endpoint, net::MacAddr, reason::Reason, stats::Hook};
 use ipnet::Ipv4Net;
 use tests::harness::{
-    Programs,
     packet::{Frame, Ipv4},
-    program::{Interface, MAX_ENDPOINTS, Packet, action},
     skip::skip_without_root,
 };
 
-use crate::packets::udp;
+use crate::{
+    packets::udp,
+    programs::{Interface, MAX_ENDPOINTS, Packet, Programs, action},
+};
 
 fn endpoint(address: Ipv4Addr, veth: Interface) -> Destination {
     Destination::Endpoint(Endpoint {

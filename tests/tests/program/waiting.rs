@@ -3,14 +3,12 @@
 use anyhow::Result;
 use dataplane::kernel::object::Program;
 use dataplane_common::stats::Hook;
-use tests::harness::{
-    program::{Context, action},
-    skip::skip_without_root,
-};
+use tests::harness::skip::skip_without_root;
 
 use crate::{
     network::{Network, OUTSIDE},
     packets::{inbound, udp},
+    programs::{Context, action},
 };
 
 fn context(ifindex: u32) -> Context {

@@ -57,19 +57,13 @@ impl Tier {
         match self {
             Self::Unit => &[
                 Call { cargo: &["--package", "dataplane-common", "--package", "xtask"], libtest: &[] },
-                // Those that are ignored take long in a debug build, or need root: the latter are the tier prog's.
+                // Those that are ignored take long in a debug build.
                 Call {
                     cargo: &["--package", "dataplane-user", "--lib", "--bins"],
-                    libtest: &["--include-ignored", "--skip", "mapped::"],
+                    libtest: &["--include-ignored"],
                 },
             ],
-            Self::Prog => &[
-                Call { cargo: &["--package", "tests", "--test", "program"], libtest: &[] },
-                Call {
-                    cargo: &["--package", "dataplane-user", "--lib"],
-                    libtest: &["--include-ignored", "mapped::"],
-                },
-            ],
+            Self::Prog => &[Call { cargo: &["--package", "tests", "--test", "program"], libtest: &[] }],
             Self::Netns => &[
                 Call { cargo: &["--package", "tests", "--lib", "--test", "netns"], libtest: &[] },
                 Call { cargo: &["--package", "dataplane-user", "--test", "netlink"], libtest: &[] },

@@ -13,7 +13,7 @@ use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
 /// The mount of the BPF file system.
-pub(in crate::harness) const BPF_ROOT: &str = "/sys/fs/bpf";
+pub const BPF_ROOT: &str = "/sys/fs/bpf";
 
 /// Names the program under test.
 const BINARY_VARIABLE: &str = "DATAPLANE_BIN";
@@ -69,7 +69,7 @@ pub fn binary() -> Result<PathBuf> {
 ///
 /// The daemon does so, too. But of two daemons that start at the same moment, one would mount over the
 /// other's pins: here it is done under a lock.
-pub(in crate::harness) fn mount_bpf_file_system() -> Result<()> {
+pub fn mount_bpf_file_system() -> Result<()> {
     let directory = File::open(BPF_ROOT).with_context(|| format!("cannot open {BPF_ROOT}"))?;
     directory.lock().with_context(|| format!("cannot lock {BPF_ROOT}"))?;
     if is_bpf_file_system()? {

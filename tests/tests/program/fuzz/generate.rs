@@ -5,15 +5,13 @@ use std::net::Ipv4Addr;
 use dataplane::wanted::Destination;
 use dataplane_common::stats::Hook;
 use ipnet::Ipv4Net;
-use tests::harness::{
-    packet::internet_checksum,
-    program::{Interface, LONGEST_FRAME, Packet},
-};
+use tests::harness::packet::internet_checksum;
 
 use super::random::Random;
 use crate::{
     model::{Model, Route},
     network::Network,
+    programs::{Interface, LONGEST_FRAME, Packet},
 };
 
 /// Makes packets that meet the routes of a node.

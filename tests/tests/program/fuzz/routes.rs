@@ -11,12 +11,12 @@ use dataplane_common::{
     reason::Reason,
 };
 use ipnet::Ipv4Net;
-use tests::harness::program::{Interface, Runner};
 
 use super::random::Random;
 use crate::{
     model::Model,
     network::{Network, set},
+    programs::{Interface, Runner},
 };
 
 /// Routes beyond the node's own.

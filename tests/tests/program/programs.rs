@@ -4,7 +4,9 @@
 //! Two copies of the programs share the tables, as with the daemon: one counts, the other records the steps
 //! of its walk for `dataplane trace`.
 
+#[path = "programs/context.rs"]
 mod context;
+#[path = "programs/runner.rs"]
 mod runner;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
@@ -13,12 +15,12 @@ use anyhow::{Context as _, Result};
 use dataplane::kernel::pins::Pins;
 use dataplane_common::{net::MacAddr, stats::Hook};
 use tempfile::TempDir;
+use tests::harness::{daemon::place, inject::Injector, netns::Namespace};
 
 pub use self::{
     context::Context,
-    runner::{Counted, Counts, LONGEST_FRAME, Ran, Runner, Traced},
+    runner::{Counts, LONGEST_FRAME, Ran, Runner, Traced},
 };
-use super::{daemon::place, inject::Injector, netns::Namespace};
 
 /// Slots of the endpoint table.
 pub const MAX_ENDPOINTS: u32 = 64;

@@ -231,12 +231,7 @@ impl Packet {
     }
 }
 
-impl Traced {
-    /// The interface that a step of that kind named: the last one, if there were two.
-    pub fn interface_of(&self, wanted: StepCode) -> Option<u32> {
-        self.steps.iter().rev().find(|(code, _)| *code == wanted).map(|(_, words)| words[1])
-    }
-}
+impl Traced {}
 
 fn run(
     object: &mut Ebpf,
