@@ -1,0 +1,102 @@
+//! What the daemon sets for the flow table, and what the programs count in it.
+
+use bytemuck::{Pod, Zeroable};
+
+use super::state::State;
+use crate::atomic::Word32;
+
+/// Counters of flows by source: sources that share one share their part of the table.
+pub const SHARES: u32 = 1 << 16;
+
+/// Room for the timeouts of so many states.
+pub const TIMEOUTS: usize = 16;
+
+const _: () = assert!(State::ALL.len() <= TIMEOUTS);
+
+/// What the daemon sets. All zero: nothing is translated.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
+pub struct Settings {
+    /// Secret of the hashes. It does not change while the table lives.
+    pub seed: u64,
+    /// Buckets of the table; 0 where there are no rules. It does not change while the table lives.
+    pub buckets: u32,
+    /// Most flows.
+    pub max_flows: u32,
+    /// Most flows of one source.
+    pub max_flows_per_source: u32,
+    /// Which of the two sets of rules holds: 0 or 1.
+    pub active_rules: u32,
+    /// How long a flow lives without a packet, in ticks, by the number of its state.
+    pub timeouts: [u32; TIMEOUTS],
+}
+
+impl Settings {
+    /// The timeout of a state, in ticks.
+    #[inline(always)]
+    pub const fn timeout(&self, state: State) -> u32 {
+        self.timeouts[state as usize % TIMEOUTS]
+    }
+}
+
+/// What changes with each flow.
+#[repr(C, align(64))]
+#[derive(Debug, Default)]
+pub struct Gauges {
+    /// Flows that live, and those that have expired and were not swept yet.
+    pub flows: Word32,
+    /// The bucket that is swept next.
+    pub cursor: Word32,
+    /// The tick at which a sweep began last.
+    pub swept: Word32,
+    reserved: [u32; 13],
+}
+
+const _: () = assert!(size_of::<Gauges>() == 64);
+
+/// Probes that a new flow can need for its port.
+pub const MAX_PROBES: u32 = 64;
+
+/// Rows of the histogram of probes: row `n` counts flows that needed `2^n` to `2^(n+1) - 1`.
+pub const PROBE_ROWS: usize = 7;
+
+const _: () = assert!(1 << (PROBE_ROWS - 1) == MAX_PROBES);
+
+/// What one CPU counted.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Pod, Zeroable)]
+pub struct NatCounters {
+    /// Flows that began.
+    pub opened: u64,
+    /// Flows that expired.
+    pub expired: u64,
+    /// Closed flows that gave way to new ones.
+    pub displaced_ended: u64,
+    /// Half-open flows that gave way to new ones.
+    pub displaced_half_open: u64,
+    /// Flows that ended because no rule allows them any more.
+    pub revoked: u64,
+    /// Flows by the probes that their port took.
+    pub probes: [u64; PROBE_ROWS],
+}
+
+/// The row of the histogram for so many probes, at least one.
+#[inline(always)]
+pub const fn probe_row(probes: u32) -> usize {
+    let mut row = 0;
+    while row < PROBE_ROWS - 1 && probes >> (row + 1) != 0 {
+        row += 1;
+    }
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_powers_of_two() {
+        let rows: Vec<_> = [1, 2, 3, 4, 31, 32, 63, 64].into_iter().map(probe_row).collect();
+        assert_eq!(rows, [0, 1, 1, 2, 4, 5, 5, 6]);
+    }
+}

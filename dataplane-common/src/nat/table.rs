@@ -1,0 +1,205 @@
+//! The flow table's algorithm, on whatever memory holds it: BPF maps, or a test's arrays.
+
+mod claim;
+mod open;
+mod sweep;
+
+use super::{
+    bucket::{LANES, Refs, Tags},
+    flow::{Flow, Life},
+    settings::{Gauges, SHARES, Settings},
+    state::{Direction, Rank},
+    tuple::{Hash, Tuple},
+};
+use crate::{atomic::Word32, net::Ipv4Be};
+
+pub use open::{Opened, Pool, Refusal};
+pub use sweep::Swept;
+
+/// Where the table lies. `None` only for numbers out of range.
+pub trait Memory {
+    /// A bucket of tags.
+    fn tags(&self, bucket: u32) -> Option<&Tags>;
+    /// A bucket of references.
+    fn refs(&self, bucket: u32) -> Option<&Refs>;
+    /// A record.
+    fn flow(&self, slot: u32) -> Option<&Flow>;
+    /// How many flows sources with that number have, below [`SHARES`].
+    fn share(&self, index: u32) -> Option<&Word32>;
+    /// The gauges.
+    fn gauges(&self) -> Option<&Gauges>;
+}
+
+/// The table at one moment.
+pub struct Table<'a, M> {
+    /// Where it lies.
+    pub memory: &'a M,
+    /// What the daemon has set.
+    pub settings: &'a Settings,
+    /// The time, in ticks.
+    pub now: u32,
+}
+
+/// A living flow that a packet belongs to.
+#[derive(Clone, Copy, Debug)]
+pub struct Hit<'a> {
+    /// The record.
+    pub flow: &'a Flow,
+    /// Its number.
+    pub slot: u32,
+    /// Its life when it was found.
+    pub life: Life,
+}
+
+impl<'a, M: Memory> Table<'a, M> {
+    /// The flow of a packet out.
+    #[inline(always)]
+    pub fn find_out(&self, tuple: &Tuple) -> Option<Hit<'a>> {
+        let hash = tuple.hash(self.settings.seed);
+        let (bucket, tag) = (hash.below(self.settings.buckets), hash.tag16());
+        let tags = self.memory.tags(bucket)?;
+        let mut lane = 0;
+        while lane < LANES {
+            if lane % 4 == 0 && !tags.may_have(lane, tag) {
+                lane += 4;
+                continue;
+            }
+            if tags.get(lane) == tag
+                && let Some(hit) = self.hit(bucket * LANES + lane)
+                && hit.flow.is_out(tuple)
+            {
+                return Some(hit);
+            }
+            lane += 1;
+        }
+        None
+    }
+
+    /// The flow of a reply, whose destination is a translated address.
+    #[inline(always)]
+    pub fn find_in(&self, tuple: &Tuple) -> Option<Hit<'a>> {
+        let hash = tuple.hash(self.settings.seed);
+        let refs = self.memory.refs(hash.below(self.settings.buckets))?;
+        let tag = hash.tag8();
+        let mut place = 0;
+        while place < super::bucket::REFS {
+            let reference = refs.get(place);
+            if reference.has_tag(tag)
+                && let Some(hit) = self.hit(reference.slot())
+                && hit.flow.is_in(tuple)
+            {
+                return Some(hit);
+            }
+            place += 1;
+        }
+        None
+    }
+
+    /// The flow in a slot, if it lives.
+    #[inline(always)]
+    pub fn hit(&self, slot: u32) -> Option<Hit<'a>> {
+        let flow = self.memory.flow(slot)?;
+        let life = Life::from_bits(flow.life.load());
+        life.is_alive(self.now).then_some(Hit { flow, slot, life })
+    }
+
+    /// Lets a packet count for its flow; false where the flow has ended since it was found.
+    #[inline(always)]
+    pub fn renew(&self, hit: &Hit<'_>, direction: Direction, tcp_flags: u8) -> bool {
+        let mut life = hit.life;
+        // Each round that fails, another packet of the flow has succeeded.
+        let mut round = 0;
+        while round < 4 {
+            let progress = life.progress().after(direction, tcp_flags);
+            let new = life.at(progress, self.now + self.settings.timeout(progress.state));
+            if new == life {
+                return life.is_same_flow(Life::from_bits(hit.flow.life.load()));
+            }
+            if hit.flow.life.replace(life.to_bits(), new.to_bits()) {
+                return true;
+            }
+            let current = Life::from_bits(hit.flow.life.load());
+            if !life.is_same_flow(current) || !current.is_alive(self.now) {
+                return false;
+            }
+            life = current;
+            round += 1;
+        }
+        true
+    }
+
+    /// Ends the flow if it is still as it was seen; says whether it ended by this.
+    #[inline(always)]
+    fn end(&self, flow: &Flow, seen: Life) -> bool {
+        let source = flow.original().source;
+        let ended = flow.life.replace(seen.to_bits(), seen.ended().to_bits());
+        if ended {
+            self.leave_share(source);
+        }
+        ended
+    }
+
+    #[inline(always)]
+    fn share(&self, source: Ipv4Be) -> Option<&'a Word32> {
+        self.memory.share(Hash::of_endpoint(0, source, 0, self.settings.seed).below(SHARES))
+    }
+
+    #[inline(always)]
+    fn leave_share(&self, source: Ipv4Be) {
+        if let (Some(share), Some(gauges)) = (self.share(source), self.memory.gauges()) {
+            share.add(u32::MAX); // minus one
+            gauges.flows.add(u32::MAX);
+        }
+    }
+
+    /// Takes a dead record's reference out of its bucket. Where the lock cannot be had it stays, and leads to a
+    /// record that does not match.
+    #[inline(always)]
+    fn unlink(&self, flow: &Flow, slot: u32) {
+        let hash = flow.reply().hash(self.settings.seed);
+        let Some(refs) = self.memory.refs(hash.below(self.settings.buckets)) else { return };
+        if !refs.lock.take() {
+            return;
+        }
+        let mut place = 0;
+        while place < super::bucket::REFS {
+            let reference = refs.get(place);
+            if reference != super::bucket::Ref::NONE && reference.slot() == slot {
+                refs.set(place, super::bucket::Ref::NONE);
+            }
+            place += 1;
+        }
+        refs.lock.release();
+    }
+}
+
+/// In which order the lanes of a bucket are taken for a new flow: the lowest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Order(u64);
+
+impl Order {
+    const FREE: Self = Self(0);
+    const DEAD: Self = Self(1);
+    const EXPIRED: Self = Self(2);
+    const NEVER: Self = Self(u64::MAX);
+
+    #[inline(always)]
+    fn of(life: Life, now: u32) -> Self {
+        let state = life.state();
+        match state.rank() {
+            Rank::Gone => Self::DEAD,
+            _ if life.deadline() <= now => Self::EXPIRED,
+            Rank::Established => Self::NEVER,
+            rank => Self((rank as u64) << 32 | u64::from(life.deadline())),
+        }
+    }
+
+    /// Whether taking the lane ends a flow that counts.
+    #[inline(always)]
+    fn frees_a_flow(self) -> bool {
+        self > Self::DEAD
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,283 @@
+//! The table on arrays: what it promises, alone and among threads.
+
+mod model;
+mod threads;
+
+use std::net::Ipv4Addr;
+
+use super::{
+    super::{
+        bucket::{FLOWS_PER_BUCKET, LANES},
+        flow::ticks,
+        settings::TIMEOUTS,
+        state::{State, flags},
+        tuple::protocol,
+    },
+    *,
+};
+
+/// A table in memory.
+pub(super) struct Arrays {
+    tags: Vec<Tags>,
+    refs: Vec<Refs>,
+    flows: Vec<Flow>,
+    shares: Vec<Word32>,
+    gauges: Gauges,
+    settings: Settings,
+}
+
+impl Memory for Arrays {
+    fn tags(&self, bucket: u32) -> Option<&Tags> {
+        self.tags.get(bucket as usize)
+    }
+
+    fn refs(&self, bucket: u32) -> Option<&Refs> {
+        self.refs.get(bucket as usize)
+    }
+
+    fn flow(&self, slot: u32) -> Option<&Flow> {
+        self.flows.get(slot as usize)
+    }
+
+    fn share(&self, index: u32) -> Option<&Word32> {
+        self.shares.get(index as usize)
+    }
+
+    fn gauges(&self) -> Option<&Gauges> {
+        Some(&self.gauges)
+    }
+}
+
+fn many<T: Default>(count: u32) -> Vec<T> {
+    (0..count).map(|_| T::default()).collect()
+}
+
+impl Arrays {
+    pub(super) fn new(max_flows: u32) -> Self {
+        let buckets = max_flows.div_ceil(FLOWS_PER_BUCKET);
+        let mut timeouts = [0; TIMEOUTS];
+        for state in State::ALL {
+            timeouts[*state as usize] = ticks(state.default_timeout());
+        }
+        Self {
+            tags: many(buckets),
+            refs: many(buckets),
+            flows: many(buckets * LANES),
+            shares: many(SHARES),
+            gauges: Gauges::default(),
+            settings: Settings {
+                seed: 0x1234_5678_9abc_def0,
+                buckets,
+                max_flows,
+                max_flows_per_source: u32::MAX,
+                active_rules: 0,
+                timeouts,
+            },
+        }
+    }
+
+    pub(super) fn at(&self, now: u32) -> Table<'_, Self> {
+        Table { memory: self, settings: &self.settings, now }
+    }
+
+    /// What must hold whenever nobody is at work: each flow is found in both directions, under its own tuple,
+    /// no two have a tuple in common, and the counts are right.
+    pub(super) fn check(&self, now: u32) {
+        use std::collections::{BTreeMap, HashSet};
+        let table = self.at(now);
+        let (mut out, mut back) = (HashSet::new(), HashSet::new());
+        let mut shares: BTreeMap<Ipv4Addr, u32> = BTreeMap::new();
+        let mut counted = 0;
+        for (slot, flow) in self.flows.iter().enumerate() {
+            let life = Life::from_bits(flow.life.load());
+            if life.state() == State::Dead {
+                continue;
+            }
+            counted += 1;
+            *shares.entry(flow.original().source.into()).or_default() += 1;
+            assert!(out.insert(flow.original()), "{:?} twice", flow.original());
+            assert!(back.insert(flow.reply()), "{:?} twice", flow.reply());
+            if life.is_alive(now) {
+                let hit = table.find_out(&flow.original()).expect("found by its packets");
+                assert_eq!(hit.slot as usize, slot);
+                let hit = table.find_in(&flow.reply()).expect("found by its replies");
+                assert_eq!(hit.slot as usize, slot);
+            }
+        }
+        assert_eq!(self.gauges.flows.load(), counted);
+        let share_of = |source: &Ipv4Addr| table.share((*source).into()).unwrap().load();
+        // Sources may have a share in common.
+        assert!(shares.iter().all(|(source, count)| share_of(source) >= *count));
+        assert_eq!(self.shares.iter().map(Word32::load).sum::<u32>(), counted);
+    }
+}
+
+pub(super) fn tuple(protocol: u8, source: (u8, u16), destination: (u8, u16)) -> Tuple {
+    Tuple {
+        protocol,
+        source: Ipv4Addr::new(172, 19, 35, source.0).into(),
+        source_port: source.1,
+        destination: Ipv4Addr::new(192, 0, 2, destination.0).into(),
+        destination_port: destination.1,
+    }
+}
+
+pub(super) const POOL: Pool = Pool { address: Ipv4Be::from_host(0xc633_6401), first: 50_000, count: 1000 };
+
+fn udp(port: u16) -> Tuple {
+    tuple(protocol::UDP, (2, port), (1, 53))
+}
+
+#[test]
+fn a_flow_is_found_in_both_directions_until_it_expires() {
+    let arrays = Arrays::new(64);
+    let opened = arrays.at(10).open(&udp(1000), &POOL, State::UdpUnreplied).unwrap();
+    assert_eq!((opened.probes, opened.displaced), (1, Rank::Gone));
+    let flow = opened.hit.flow;
+    assert_eq!(flow.original(), udp(1000));
+    assert!((50_000..51_000).contains(&flow.translated_port()));
+    assert_eq!(flow.translated_address(), POOL.address);
+    let end = 10 + arrays.settings.timeout(State::UdpUnreplied);
+    for now in [10, end - 1] {
+        assert_eq!(arrays.at(now).find_out(&udp(1000)).unwrap().slot, opened.hit.slot);
+        assert_eq!(arrays.at(now).find_in(&flow.reply()).unwrap().slot, opened.hit.slot);
+    }
+    assert!(arrays.at(end).find_out(&udp(1000)).is_none());
+    assert!(arrays.at(end).find_in(&flow.reply()).is_none());
+    assert!(arrays.at(10).find_out(&udp(1001)).is_none());
+    let mut other = flow.reply();
+    other.source_port = 54;
+    assert!(arrays.at(10).find_in(&other).is_none(), "only the one that was asked may answer");
+    arrays.check(10);
+}
+
+#[test]
+fn a_packet_renews_its_flow_and_a_swept_one_is_gone() {
+    let arrays = Arrays::new(64);
+    let hit = arrays.at(0).open(&udp(1), &POOL, State::UdpUnreplied).unwrap().hit;
+    let [unreplied, replied] =
+        [State::UdpUnreplied, State::UdpReplied].map(|state| arrays.settings.timeout(state));
+    assert!(arrays.at(5).renew(&hit, Direction::In, 0));
+    let hit = arrays.at(unreplied + 1).find_out(&udp(1)).expect("an answer makes it live longer");
+    let sweep = |now| {
+        let all = 0..arrays.settings.buckets;
+        all.map(|bucket| arrays.at(now).sweep(bucket, |_| true).expired).sum::<u32>()
+    };
+    assert_eq!(sweep(4 + replied), 0);
+    assert_eq!(sweep(5 + replied), 1);
+    assert!(!arrays.at(5 + replied).renew(&hit, Direction::Out, 0), "no packet brings it back");
+    arrays.check(5 + replied);
+    assert_eq!(arrays.gauges.flows.load(), 0);
+}
+
+#[test]
+fn a_socket_has_one_port_towards_everybody_while_it_is_free() {
+    let arrays = Arrays::new(1024);
+    let ports: Vec<u16> = (1..=100)
+        .map(|host| {
+            let to = tuple(protocol::UDP, (2, 4000), (host, 53));
+            arrays.at(0).open(&to, &POOL, State::UdpUnreplied).unwrap().hit.flow.translated_port()
+        })
+        .collect();
+    assert!(ports.iter().all(|port| *port == ports[0]));
+}
+
+#[test]
+fn ports_run_out_towards_one_destination_alone() {
+    let arrays = Arrays::new(1024);
+    let pool = Pool { count: 40, ..POOL };
+    let open = |port| arrays.at(0).open(&udp(port), &pool, State::UdpUnreplied);
+    for port in 0..40 {
+        open(port).unwrap_or_else(|refusal| panic!("port {port}: {refusal:?}"));
+    }
+    assert_eq!(open(40).unwrap_err(), Refusal::Ports);
+    arrays.check(0);
+    let elsewhere = tuple(protocol::UDP, (2, 40), (2, 53));
+    arrays.at(0).open(&elsewhere, &pool, State::UdpUnreplied).unwrap();
+    let by_tcp = tuple(protocol::TCP, (2, 40), (1, 53));
+    arrays.at(0).open(&by_tcp, &pool, State::TcpOpening).unwrap();
+    let later = arrays.settings.timeout(State::UdpUnreplied);
+    arrays.at(later).open(&udp(40), &pool, State::UdpUnreplied).expect("expired flows give their ports back");
+    arrays.check(later);
+}
+
+#[test]
+fn a_source_has_its_share_and_no_more() {
+    let mut arrays = Arrays::new(1024);
+    arrays.settings.max_flows_per_source = 10;
+    for port in 0..10 {
+        arrays.at(0).open(&udp(port), &POOL, State::UdpUnreplied).unwrap();
+    }
+    assert_eq!(arrays.at(0).open(&udp(10), &POOL, State::UdpUnreplied).unwrap_err(), Refusal::Share);
+    let neighbour = tuple(protocol::UDP, (3, 10), (1, 53));
+    arrays.at(0).open(&neighbour, &POOL, State::UdpUnreplied).unwrap();
+    arrays.check(0);
+}
+
+/// A table with established flows only, and no place left.
+fn full() -> (Arrays, Vec<Tuple>) {
+    let arrays = Arrays::new(64);
+    let mut established = Vec::new();
+    for port in 0..2000 {
+        let tuple = udp(port);
+        match arrays.at(0).open(&tuple, &POOL, State::UdpUnreplied) {
+            Ok(opened) => {
+                assert!(arrays.at(0).renew(&opened.hit, Direction::In, 0));
+                established.push(tuple);
+            }
+            Err(refusal) => assert_eq!(refusal, Refusal::Full),
+        }
+    }
+    (arrays, established)
+}
+
+#[test]
+fn a_full_table_refuses_and_keeps_what_it_has() {
+    let (arrays, established) = full();
+    assert_eq!(established.len(), 64, "as many as it is meant for");
+    arrays.check(0);
+    for port in 3000..4000 {
+        assert_eq!(arrays.at(0).open(&udp(port), &POOL, State::UdpUnreplied).unwrap_err(), Refusal::Full);
+    }
+    assert!(established.iter().all(|tuple| arrays.at(0).find_out(tuple).is_some()));
+    arrays.check(0);
+}
+
+#[test]
+fn ended_flows_give_way_first_then_half_open_ones() {
+    let arrays = Arrays::new(FLOWS_PER_BUCKET); // one bucket
+    let tcp = |port| tuple(protocol::TCP, (2, port), (1, 80));
+    for port in 0..8 {
+        let hit = arrays.at(u32::from(port)).open(&tcp(port), &POOL, State::TcpOpening).unwrap().hit;
+        if port == 5 {
+            assert!(arrays.at(5).renew(&hit, Direction::In, flags::RST));
+        }
+        if port >= 6 {
+            assert!(arrays.at(6).renew(&hit, Direction::In, flags::SYN | flags::ACK));
+            let hit = arrays.at(6).find_out(&tcp(port)).unwrap();
+            assert!(arrays.at(6).renew(&hit, Direction::Out, flags::ACK));
+        }
+    }
+    let displaced: Vec<_> = (10..16)
+        .map(|port| arrays.at(8).open(&tcp(port), &POOL, State::TcpOpening).map(|opened| opened.displaced))
+        .collect();
+    assert_eq!(displaced[0], Ok(Rank::Ended));
+    assert!(displaced[1..].iter().all(|rank| *rank == Ok(Rank::HalfOpen)), "{displaced:?}");
+    assert!(arrays.at(8).find_out(&tcp(0)).is_none(), "the oldest goes first");
+    assert!((6..8).all(|port| arrays.at(8).find_out(&tcp(port)).is_some()), "established ones stay");
+    arrays.check(8);
+}
+
+#[test]
+fn a_flow_that_no_rule_allows_is_swept() {
+    let arrays = Arrays::new(64);
+    for port in 0..20 {
+        arrays.at(0).open(&udp(port), &POOL, State::UdpUnreplied).unwrap();
+    }
+    let wanted = |flow: &Flow| flow.original().source_port >= 5;
+    let swept: u32 =
+        (0..arrays.settings.buckets).map(|bucket| arrays.at(0).sweep(bucket, wanted).revoked).sum();
+    assert_eq!(swept, 5);
+    arrays.check(0);
+    assert_eq!(arrays.gauges.flows.load(), 15);
+}
