@@ -33,6 +33,13 @@ pub const fn after_ttl_decrement(checksum: u16) -> u16 {
     (sum + (sum >= 0xffff) as u32) as u16
 }
 
+/// The checksum after a 32-bit word (or two 16-bit ones) changed, all in network byte order as loaded
+/// (RFC 1624, equation 3).
+#[inline(always)]
+pub const fn after_change(checksum: u16, old: u32, new: u32) -> u16 {
+    !fold((!checksum) as u64 + (!old) as u64 + new as u64)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -63,6 +70,21 @@ mod tests {
             prop_assert!(header_is_intact(&words(&bytes)));
             bytes[3] ^= 0x10;
             prop_assert!(!header_is_intact(&words(&bytes)));
+        }
+
+        #[test]
+        fn a_change_of_a_word_keeps_the_header_intact(
+            mut bytes in any::<[u8; 20]>(),
+            new in any::<[u8; 4]>(),
+        ) {
+            bytes[0] = 0x45; // as in any header: a sum of nothing but zeros has two checksums
+            bytes[10..12].fill(0);
+            let before = slow_checksum(&bytes);
+            let old = u32::from_ne_bytes([bytes[12], bytes[13], bytes[14], bytes[15]]);
+            bytes[12..16].copy_from_slice(&new);
+            let after = after_change(before.to_be(), old, u32::from_ne_bytes(new));
+            bytes[10..12].copy_from_slice(&after.to_ne_bytes());
+            prop_assert!(header_is_intact(&words(&bytes)));
         }
 
         #[test]

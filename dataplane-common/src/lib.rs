@@ -15,6 +15,7 @@ pub mod nat;
 pub mod net;
 pub mod next_hop;
 pub mod reason;
+pub mod repeat;
 pub mod route;
 pub mod stats;
 pub mod trace;

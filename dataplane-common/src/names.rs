@@ -4,7 +4,7 @@
 ///
 /// It changes with any change that makes an older map unreadable. A daemon that finds another version
 /// rebuilds the maps instead of reading them.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
 
 /// Map of one value: the root of the route table.
 pub const MAP_ROUTE_ROOT: &str = "ROUTE_ROOT";
@@ -19,9 +19,42 @@ pub const MAP_COUNTERS: &str = "COUNTERS";
 /// Map of one [`TraceLog`](crate::trace::TraceLog).
 pub const MAP_TRACE_LOG: &str = "TRACE_LOG";
 
+/// Array of one [`Settings`](crate::nat::settings::Settings).
+pub const MAP_NAT_SETTINGS: &str = "NAT_SETTINGS";
+/// Array of [`Rule`](crate::nat::rule::Rule): a set of them that holds, and room for the next one.
+pub const MAP_NAT_RULES: &str = "NAT_RULES";
+/// Array of [`Tags`](crate::nat::bucket::Tags), by bucket.
+pub const MAP_NAT_TAGS: &str = "NAT_TAGS";
+/// Array of [`Refs`](crate::nat::bucket::Refs), by bucket.
+pub const MAP_NAT_REFS: &str = "NAT_REFS";
+/// Array of [`Flow`](crate::nat::flow::Flow), by slot.
+pub const MAP_NAT_FLOWS: &str = "NAT_FLOWS";
+/// Array of counts of flows, by a hash of the source.
+pub const MAP_NAT_SHARES: &str = "NAT_SHARES";
+/// Array of one [`Gauges`](crate::nat::settings::Gauges).
+pub const MAP_NAT_GAUGES: &str = "NAT_GAUGES";
+/// Least-recently-used hash of datagrams whose first fragment was translated.
+pub const MAP_NAT_FRAGMENTS: &str = "NAT_FRAGMENTS";
+/// Per-CPU array of one [`NatCounters`](crate::nat::settings::NatCounters).
+pub const MAP_NAT_COUNTERS: &str = "NAT_COUNTERS";
+
 /// The maps that outlive the daemon, and so are pinned.
-pub const PINNED_MAPS: &[&str] =
-    &[MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_ENDPOINTS, MAP_NEXT_HOPS, MAP_COUNTERS];
+pub const PINNED_MAPS: &[&str] = &[
+    MAP_ROUTE_ROOT,
+    MAP_ROUTE_SLABS,
+    MAP_ENDPOINTS,
+    MAP_NEXT_HOPS,
+    MAP_COUNTERS,
+    MAP_NAT_SETTINGS,
+    MAP_NAT_RULES,
+    MAP_NAT_TAGS,
+    MAP_NAT_REFS,
+    MAP_NAT_FLOWS,
+    MAP_NAT_SHARES,
+    MAP_NAT_GAUGES,
+    MAP_NAT_FRAGMENTS,
+    MAP_NAT_COUNTERS,
+];
 
 /// Load-time constant: 1 in the traced copies of the programs.
 pub const GLOBAL_TRACE: &str = "TRACE";
@@ -31,6 +64,9 @@ pub const PROGRAM_FROM_CONTAINER: &str = "from_container";
 /// Program at tc ingress of an uplink.
 pub const PROGRAM_FROM_UPLINK: &str = "from_uplink";
 
+/// Program that sweeps some buckets of the flow table; it is run, not attached.
+pub const PROGRAM_NAT_SWEEP: &str = "nat_sweep";
+
 /// Program that does nothing: it holds the place of `from_container` at a veth that is no endpoint yet.
 pub const PROGRAM_WAITING: &str = "waiting";
 
@@ -38,6 +74,9 @@ pub const PROGRAM_WAITING: &str = "waiting";
 ///
 /// 0 to 4 are the kernel's, and the registered ones of `rtnetlink.h` and iproute2's `rt_protos` are left out.
 pub const ROUTE_PROTOCOL: u8 = 171;
+
+/// Buckets that one run of [`PROGRAM_NAT_SWEEP`] sweeps.
+pub const BUCKETS_PER_SWEEP: u32 = 8;
 
 /// Next-hop slots: distinct pairs of router and uplink, not routes.
 pub const MAX_NEXT_HOPS: u32 = 16_384;

@@ -18,8 +18,8 @@ pub struct NextHop {
     pub ifindex: u32,
     /// MTU of the uplink, or of the route where that is smaller, in bytes of IP packet.
     pub mtu: u32,
-    /// Fills the slot to 16 bytes, so that an index is a shift.
-    pub reserved: u32,
+    /// 1 where a rule may say that packets by this next hop are to be translated, else 0.
+    pub translates: u32,
 }
 
 const _: () = assert!(size_of::<NextHop>() == 16);

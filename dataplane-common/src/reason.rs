@@ -91,6 +91,18 @@ reasons! {
     22 Arp Pass "arp" "ARP that is the kernel's to handle: replies, probes, or by an uplink",
     23 NoNextHop Pass "no-next-hop" "the route's next hop is not reachable by an uplink; the kernel decides",
     24 TableFault Pass "table-fault" "a table entry points nowhere: a fault of the data path, please report it",
+    25 NatNoFlow Drop "nat-no-flow" "must be translated, belongs to no translation and cannot begin one (RST, FIN, ICMP error)",
+    26 NatNoPort Drop "nat-no-port" "must be translated, and every port that was tried is taken towards this destination",
+    27 NatTableFull Drop "nat-table-full" "must be translated, and the table has no place that may be taken",
+    28 NatShare Drop "nat-share" "must be translated, and the source has its share of the table already",
+    29 NatUnsupported Drop "nat-unsupported" "must be translated, and is neither TCP, UDP nor ICMP echo, or has IP options",
+    30 NatFragment Drop "nat-fragment" "a fragment that must be translated, and the first one has not been seen",
+    31 NatTooBig Drop "nat-too-big" "translated, larger than the next link takes, and the kernel cannot answer for it",
+    32 NatNoAddress Drop "nat-no-address" "must be translated, and the interface has no address",
+    33 NatKernelRoute Drop "nat-kernel-route" "must be translated, and the kernel's route for it is not one that BPF carries",
+    34 NatTtlExpired Drop "nat-ttl-expired" "a reply to a translated packet whose TTL ends here",
+    35 NatBadError Drop "nat-bad-error" "an ICMP error that must be translated, and quotes its packet wrongly or too shortly",
+    36 NatContended Drop "nat-contended" "must be translated, and other CPUs were at the same entry for too long",
 }
 
 #[cfg(test)]

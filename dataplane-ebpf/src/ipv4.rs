@@ -1,6 +1,6 @@
 //! The IPv4 header: its checks, its TTL, and whether the packet fits a link.
 
-use dataplane_common::{checksum, net::Ipv4Be, reason::Reason, trace::StepCode};
+use dataplane_common::{checksum, nat::tuple::protocol, net::Ipv4Be, reason::Reason, trace::StepCode};
 use network_types::{ip::Ipv4Hdr, tcp::TcpHdr};
 
 use crate::{
@@ -9,11 +9,14 @@ use crate::{
     verdict::Walk,
 };
 
-const OFFSET: usize = 14;
+/// Where the header begins.
+pub const OFFSET: usize = 14;
+
+/// Where the transport header begins, in a packet without options.
+pub const TRANSPORT: usize = OFFSET + HEADER as usize;
+
 const HEADER: u32 = 20;
 const UDP_HEADER: u32 = 8;
-const PROTOCOL_TCP: u8 = 6;
-const PROTOCOL_UDP: u8 = 17;
 
 /// What the walk needs of the header.
 pub struct Ipv4 {
@@ -21,9 +24,54 @@ pub struct Ipv4 {
     pub source: Ipv4Be,
     /// Destination address.
     pub destination: Ipv4Be,
+    /// Protocol number of what it carries.
+    pub protocol: u8,
+    /// What tells the fragments of one datagram from another's; as loaded.
+    pub identification: u16,
     ttl: u8,
-    protocol: u8,
     has_options: bool,
+    /// Flags and fragment offset, host byte order.
+    fragment: u16,
+}
+
+impl Ipv4 {
+    /// What stands in the header, unchecked.
+    #[inline(always)]
+    pub fn of(header: &Ipv4Hdr) -> Self {
+        Self {
+            source: Ipv4Be::from_wire(u32::from_ne_bytes(header.src_addr)),
+            destination: Ipv4Be::from_wire(u32::from_ne_bytes(header.dst_addr)),
+            protocol: header.proto,
+            identification: u16::from_ne_bytes(header.id),
+            ttl: header.ttl,
+            has_options: header.vihl != 0x45,
+            fragment: u16::from_be_bytes(header.frags),
+        }
+    }
+
+    /// Whether the header is longer than 20 bytes.
+    #[inline(always)]
+    pub fn has_options(&self) -> bool {
+        self.has_options
+    }
+
+    /// Whether a router may not fragment the packet.
+    #[inline(always)]
+    pub fn must_not_fragment(&self) -> bool {
+        self.fragment & 0x4000 != 0
+    }
+
+    /// Whether it is the first of several fragments: it has the transport header.
+    #[inline(always)]
+    pub fn is_first_fragment(&self) -> bool {
+        self.fragment & 0x3fff == 0x2000
+    }
+
+    /// Whether it is a fragment without transport header.
+    #[inline(always)]
+    pub fn is_later_fragment(&self) -> bool {
+        self.fragment & 0x1fff != 0
+    }
 }
 
 /// The header as the five words that its checksum is made of.
@@ -39,13 +87,7 @@ unsafe impl Header for HeaderWords {}
 pub fn read(packet: &Packet) -> Walk<Ipv4> {
     let header = packet.header::<Ipv4Hdr>(OFFSET)?;
     let version_and_length = header.vihl;
-    let ipv4 = Ipv4 {
-        source: Ipv4Be::from_wire(u32::from_ne_bytes(header.src_addr)),
-        destination: Ipv4Be::from_wire(u32::from_ne_bytes(header.dst_addr)),
-        ttl: header.ttl,
-        protocol: header.proto,
-        has_options: version_and_length != 0x45,
-    };
+    let ipv4 = Ipv4::of(header);
     observe::step(
         StepCode::Ipv4,
         [
@@ -104,13 +146,13 @@ pub fn check_size(packet: &Packet, ipv4: &Ipv4, mtu: u32) -> Walk<()> {
 #[inline(always)]
 fn transport_header(packet: &Packet, ipv4: &Ipv4) -> Walk<u32> {
     match ipv4.protocol {
-        PROTOCOL_TCP => {
-            let Ok(tcp) = packet.header::<TcpHdr>(OFFSET + HEADER as usize) else {
+        protocol::TCP => {
+            let Ok(tcp) = packet.header::<TcpHdr>(TRANSPORT) else {
                 return Err(Reason::TooBig);
             };
             Ok(u32::from(tcp.doff()) * 4)
         }
-        PROTOCOL_UDP => Ok(UDP_HEADER),
+        protocol::UDP => Ok(UDP_HEADER),
         _ => Err(Reason::TooBig),
     }
 }
@@ -122,6 +164,30 @@ pub fn decrement_ttl(packet: &Packet) -> Walk<()> {
     header.ttl -= 1;
     header.check = checksum::after_ttl_decrement(u16::from_ne_bytes(header.check)).to_ne_bytes();
     Ok(())
+}
+
+/// Which address of a header.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// Where the packet comes from.
+    Source,
+    /// Where it goes to.
+    Destination,
+}
+
+/// Sets an address of the header at `offset`, and its checksum accordingly; gives the address before.
+#[inline(always)]
+pub fn set_address(packet: &Packet, offset: usize, side: Side, address: Ipv4Be) -> Walk<Ipv4Be> {
+    let header = packet.header::<Ipv4Hdr>(offset)?;
+    let field = match side {
+        Side::Source => &mut header.src_addr,
+        Side::Destination => &mut header.dst_addr,
+    };
+    let old = u32::from_ne_bytes(*field);
+    *field = address.to_wire().to_ne_bytes();
+    let sum = checksum::after_change(u16::from_ne_bytes(header.check), old, address.to_wire());
+    header.check = sum.to_ne_bytes();
+    Ok(Ipv4Be::from_wire(old))
 }
 
 /// Whether no packet on the wire may have this source: this network, loopback, a group, a broadcast

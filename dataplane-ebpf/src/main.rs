@@ -9,6 +9,7 @@ mod endpoint;
 mod ethernet;
 mod hook;
 mod ipv4;
+mod nat;
 mod next_hop;
 mod observe;
 mod packet;
@@ -40,6 +41,13 @@ pub fn from_uplink(ctx: TcContext) -> i32 {
 /// program in place, a new container is served from the moment when its route appears.
 #[classifier]
 pub fn waiting(_ctx: TcContext) -> i32 {
+    verdict::pass()
+}
+
+/// Sweeps some buckets of the flow table. The daemon runs it by `BPF_PROG_TEST_RUN`, on no packet.
+#[classifier]
+pub fn nat_sweep(_ctx: TcContext) -> i32 {
+    nat::sweep();
     verdict::pass()
 }
 

@@ -37,6 +37,12 @@ pub fn count(hook: Hook, reason: Reason, bytes: u32) {
     counter.bytes += u64::from(bytes);
 }
 
+/// Whether this copy of the program only tells what it would do: it must then leave every table as it is.
+#[inline(always)]
+pub fn is_trace() -> bool {
+    TRACE.load() != 0
+}
+
 /// Records a step of a traced walk.
 #[inline(always)]
 pub fn step(code: StepCode, words: [u32; 3]) {

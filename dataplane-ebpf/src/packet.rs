@@ -1,6 +1,10 @@
 //! A packet at a hook: the only module that touches packet memory and the hook's context.
 
-use aya_ebpf::{bindings::__sk_buff, helpers::bpf_skb_pull_data, programs::TcContext};
+use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::{bpf_l4_csum_replace, bpf_skb_pull_data},
+    programs::TcContext,
+};
 use dataplane_common::reason::Reason;
 
 use crate::verdict::Walk;
@@ -27,6 +31,8 @@ unsafe impl Header for network_types::arp::ArpHdr {}
 unsafe impl Header for network_types::ip::Ipv4Hdr {}
 // SAFETY: as above.
 unsafe impl Header for network_types::tcp::TcpHdr {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Header for [u8; N] {}
 
 /// A packet at a tc hook.
 pub struct Packet {
@@ -79,7 +85,13 @@ impl Packet {
     /// Brings the headers into linear memory, where drivers left them in fragments.
     #[inline(always)]
     pub fn pull_headers(&self) {
-        let wanted = self.len().min(HEADERS);
+        self.pull(HEADERS);
+    }
+
+    /// Brings so many bytes into linear memory, or all there are if those are fewer.
+    #[inline(always)]
+    pub fn pull(&self, bytes: u32) {
+        let wanted = self.len().min(bytes);
         if self.data() + wanted as usize > self.data_end() {
             // A failure shows at the next access, which finds the bytes missing.
             // SAFETY: the context is valid, and no pointer into the packet is held.
@@ -100,6 +112,16 @@ impl Packet {
         }
         // SAFETY: the bytes are inside the packet, any value of them is valid, and they are aligned.
         Ok(unsafe { &mut *(start as *mut T) })
+    }
+
+    /// Sets a transport checksum right after a change from `from` to `to`, as `flags` say
+    /// (bpf-helpers(7), `bpf_l4_csum_replace`). One that the sender left to the device stays that.
+    #[inline(always)]
+    pub fn replace_checksum(&self, offset: usize, from: u32, to: u32, flags: u32) -> Walk<()> {
+        // SAFETY: the context is valid, and no pointer into the packet is held.
+        let result =
+            unsafe { bpf_l4_csum_replace(self.skb, offset as u32, from.into(), to.into(), flags.into()) };
+        if result == 0 { Ok(()) } else { Err(Reason::Malformed) }
     }
 
     #[inline(always)]

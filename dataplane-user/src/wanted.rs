@@ -134,7 +134,7 @@ fn destination(wanted: Wanted) -> Destination {
 
 fn next_hop(gateway: Option<Ipv4Addr>, ifindex: u32, mtu: u32) -> NextHop {
     let gateway = gateway.map_or(Ipv4Be::UNSPECIFIED, Ipv4Be::from);
-    NextHop { gateway, ifindex, mtu, reserved: 0 }
+    NextHop { gateway, ifindex, mtu, translates: 0 }
 }
 
 /// The containers that the kernel's routes tell of: address, and the veth's index.

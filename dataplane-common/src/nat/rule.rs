@@ -2,9 +2,9 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::net::Ipv4Be;
+use crate::{net::Ipv4Be, repeat::Repeat};
 
-/// Most rules: each `[[masquerade]]` counts once for each uplink that it covers.
+/// Most rules of a set: each `[[masquerade]]` counts once for each uplink that it covers.
 pub const MAX_RULES: usize = 32;
 
 /// Most networks that one rule leaves out.
@@ -55,70 +55,85 @@ pub struct Rule {
     pub exclude: [Network; MAX_EXCLUDES],
 }
 
-/// All rules, in the order in which they are asked.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Rules {
-    /// How many there are.
-    pub count: u32,
-    /// The rules.
-    pub rules: [Rule; MAX_RULES],
-}
-
 impl Rule {
     #[inline(always)]
-    fn covers(&self, source: Ipv4Be, destination: Ipv4Be) -> bool {
+    fn covers(&self, repeat: &impl Repeat, source: Ipv4Be, destination: Ipv4Be) -> bool {
         if !self.source.contains(source) {
             return false;
         }
-        for (index, network) in self.exclude.iter().enumerate() {
-            if index >= self.excludes as usize {
-                break;
-            }
-            if network.contains(destination) {
-                return false;
-            }
-        }
-        true
+        let mut covers = true;
+        repeat.repeat(self.excludes, |index| {
+            covers = !self.exclude.get(index as usize).is_some_and(|network| network.contains(destination));
+            covers
+        });
+        covers
     }
 }
 
-impl Rules {
-    /// The first rule for packets from `source` to `destination` that leave by `ifindex`; by any interface that
-    /// has a rule if that is 0.
-    #[inline(always)]
-    pub fn find(&self, source: Ipv4Be, destination: Ipv4Be, ifindex: u32) -> Option<&Rule> {
-        for (index, rule) in self.rules.iter().enumerate() {
-            if index >= self.count as usize {
-                break;
-            }
-            if (ifindex == 0 || rule.ifindex == ifindex) && rule.covers(source, destination) {
-                return Some(rule);
-            }
-        }
-        None
-    }
-
-    /// Whether a flow that was translated so would be translated so again.
-    #[inline(always)]
-    pub fn still_allow(&self, source: Ipv4Be, translated: Ipv4Be) -> bool {
-        for (index, rule) in self.rules.iter().enumerate() {
-            if index >= self.count as usize {
-                break;
-            }
-            if rule.address == translated && rule.source.contains(source) {
-                return true;
-            }
-        }
-        false
-    }
+/// The rules that hold, wherever they are.
+pub trait Rules: Repeat {
+    /// How many there are.
+    fn count(&self) -> u32;
+    /// The rule with that number.
+    fn rule(&self, index: u32) -> Option<&Rule>;
 }
+
+/// The number of the first rule for packets from `source` to `destination` that leave by `ifindex`; by any interface that has a
+/// rule if that is 0.
+#[inline(always)]
+pub fn find(rules: &impl Rules, source: Ipv4Be, destination: Ipv4Be, ifindex: u32) -> Option<u32> {
+    let mut found = NONE;
+    rules.repeat(rules.count(), |index| {
+        if let Some(rule) = rules.rule(index)
+            && (ifindex == 0 || rule.ifindex == ifindex)
+            && rule.covers(rules, source, destination)
+        {
+            found = index;
+        }
+        found == NONE
+    });
+    if found == NONE { None } else { Some(found) }
+}
+
+/// Whether a flow that was translated so would be translated so again.
+#[inline(always)]
+pub fn still_allow(rules: &impl Rules, source: Ipv4Be, translated: Ipv4Be) -> bool {
+    let mut allowed = false;
+    rules.repeat(rules.count(), |index| {
+        allowed =
+            rules.rule(index).is_some_and(|rule| rule.address == translated && rule.source.contains(source));
+        !allowed
+    });
+    allowed
+}
+
+/// Instead of a rule's number.
+const NONE: u32 = u32::MAX;
 
 #[cfg(test)]
 mod tests {
     use core::net::Ipv4Addr;
 
     use super::*;
+    use crate::repeat::Plainly;
+
+    struct Two<'a>(&'a [Rule]);
+
+    impl Repeat for Two<'_> {
+        fn repeat(&self, count: u32, body: impl FnMut(u32) -> bool) {
+            Plainly.repeat(count, body);
+        }
+    }
+
+    impl Rules for Two<'_> {
+        fn count(&self) -> u32 {
+            2
+        }
+
+        fn rule(&self, index: u32) -> Option<&Rule> {
+            self.0.get(index as usize)
+        }
+    }
 
     fn address(a: u8, b: u8, c: u8, d: u8) -> Ipv4Be {
         Ipv4Addr::new(a, b, c, d).into()
@@ -144,21 +159,20 @@ mod tests {
     #[test]
     fn the_first_rule_that_fits_is_found() {
         let pool = Network::new(address(172, 19, 0, 0), 16);
-        let mut rules = Box::new(Rules::zeroed());
-        rules.rules[0] = rule(pool, 3, &[pool, Network::new(address(10, 0, 0, 0), 8)]);
-        rules.rules[1] = rule(pool, 4, &[]);
-        rules.rules[2] = rule(pool, 3, &[pool]);
-        rules.count = 2;
-        let index = |destination, ifindex| {
-            let found = rules.find(address(172, 19, 1, 1), destination, ifindex)?;
-            rules.rules.iter().position(|rule| core::ptr::eq(rule, found))
-        };
+        let rules = [
+            rule(pool, 3, &[pool, Network::new(address(10, 0, 0, 0), 8)]),
+            rule(pool, 4, &[]),
+            rule(pool, 3, &[pool]),
+        ];
+        let two = Two(&rules);
+        let from = |source, destination, ifindex| find(&two, source, destination, ifindex);
+        let index = |destination, ifindex| from(address(172, 19, 1, 1), destination, ifindex);
         assert_eq!(index(address(192, 0, 2, 9), 3), Some(0));
         assert_eq!(index(address(192, 0, 2, 9), 4), Some(1));
         assert_eq!(index(address(192, 0, 2, 9), 5), None);
         assert_eq!(index(address(10, 1, 1, 1), 3), None, "rule 2 is beyond the count");
         assert_eq!(index(address(172, 19, 9, 9), 4), Some(1));
         assert_eq!(index(address(10, 1, 1, 1), 0), Some(1));
-        assert!(rules.find(address(172, 20, 1, 1), address(192, 0, 2, 9), 3).is_none());
+        assert_eq!(from(address(172, 20, 1, 1), address(192, 0, 2, 9), 3), None);
     }
 }

@@ -8,8 +8,8 @@ use crate::atomic::Word32;
 /// Counters of flows by source: sources that share one share their part of the table.
 pub const SHARES: u32 = 1 << 16;
 
-/// Room for the timeouts of so many states.
-pub const TIMEOUTS: usize = 16;
+/// Room for the timeouts of so many states: any number of a byte, which needs no check.
+pub const TIMEOUTS: usize = 256;
 
 const _: () = assert!(State::ALL.len() <= TIMEOUTS);
 
@@ -25,8 +25,12 @@ pub struct Settings {
     pub max_flows: u32,
     /// Most flows of one source.
     pub max_flows_per_source: u32,
-    /// Which of the two sets of rules holds: 0 or 1.
-    pub active_rules: u32,
+    /// Where the rules that hold begin, in the map of them: there is room for two sets.
+    pub first_rule: u32,
+    /// How many rules hold.
+    pub rules: u32,
+    /// Fills the structure.
+    pub reserved: u32,
     /// How long a flow lives without a packet, in ticks, by the number of its state.
     pub timeouts: [u32; TIMEOUTS],
 }
@@ -35,7 +39,7 @@ impl Settings {
     /// The timeout of a state, in ticks.
     #[inline(always)]
     pub const fn timeout(&self, state: State) -> u32 {
-        self.timeouts[state as usize % TIMEOUTS]
+        self.timeouts[state as usize]
     }
 }
 

@@ -5,19 +5,19 @@ mod open;
 mod sweep;
 
 use super::{
-    bucket::{LANES, Refs, Tags},
+    bucket::{LANES, LOCK_TRIES, Lock, REFS, Ref, Refs, Tags},
     flow::{Flow, Life},
     settings::{Gauges, SHARES, Settings},
     state::{Direction, Rank},
     tuple::{Hash, Tuple},
 };
-use crate::{atomic::Word32, net::Ipv4Be};
+use crate::{atomic::Word32, net::Ipv4Be, repeat::Repeat};
 
-pub use open::{Opened, Pool, Refusal};
+pub use open::{Outcome, Pool, Refusal};
 pub use sweep::Swept;
 
 /// Where the table lies. `None` only for numbers out of range.
-pub trait Memory {
+pub trait Memory: Repeat {
     /// A bucket of tags.
     fn tags(&self, bucket: u32) -> Option<&Tags>;
     /// A bucket of references.
@@ -28,6 +28,19 @@ pub trait Memory {
     fn share(&self, index: u32) -> Option<&Word32>;
     /// The gauges.
     fn gauges(&self) -> Option<&Gauges>;
+}
+
+impl Lock {
+    /// Takes the lock; false where another CPU kept it too long.
+    #[inline(always)]
+    fn take(&self, memory: &impl Repeat) -> bool {
+        let mut taken = false;
+        memory.repeat(LOCK_TRIES, |_| {
+            taken = self.try_take();
+            !taken
+        });
+        taken
+    }
 }
 
 /// The table at one moment.
@@ -82,7 +95,7 @@ impl<'a, M: Memory> Table<'a, M> {
         let refs = self.memory.refs(hash.below(self.settings.buckets))?;
         let tag = hash.tag8();
         let mut place = 0;
-        while place < super::bucket::REFS {
+        while place < REFS {
             let reference = refs.get(place);
             if reference.has_tag(tag)
                 && let Some(hit) = self.hit(reference.slot())
@@ -106,26 +119,28 @@ impl<'a, M: Memory> Table<'a, M> {
     /// Lets a packet count for its flow; false where the flow has ended since it was found.
     #[inline(always)]
     pub fn renew(&self, hit: &Hit<'_>, direction: Direction, tcp_flags: u8) -> bool {
-        let mut life = hit.life;
-        // Each round that fails, another packet of the flow has succeeded.
-        let mut round = 0;
-        while round < 4 {
-            let progress = life.progress().after(direction, tcp_flags);
-            let new = life.at(progress, self.now + self.settings.timeout(progress.state));
-            if new == life {
-                return life.is_same_flow(Life::from_bits(hit.flow.life.load()));
-            }
-            if hit.flow.life.replace(life.to_bits(), new.to_bits()) {
-                return true;
-            }
-            let current = Life::from_bits(hit.flow.life.load());
-            if !life.is_same_flow(current) || !current.is_alive(self.now) {
-                return false;
-            }
-            life = current;
-            round += 1;
+        let new = self.after(hit.life, direction, tcp_flags);
+        if new == hit.life {
+            return hit.life.is_same_flow(Life::from_bits(hit.flow.life.load()));
         }
-        true
+        if hit.flow.life.replace(hit.life.to_bits(), new.to_bits()) {
+            return true;
+        }
+        // Another packet of the flow came first, or the flow has ended. Each round that fails, another succeeds.
+        let mut alive = true;
+        self.memory.repeat(4, |_| {
+            let life = Life::from_bits(hit.flow.life.load());
+            alive = hit.life.is_same_flow(life) && life.is_alive(self.now);
+            let new = self.after(life, direction, tcp_flags);
+            alive && !hit.flow.life.replace(life.to_bits(), new.to_bits())
+        });
+        alive
+    }
+
+    #[inline(always)]
+    fn after(&self, life: Life, direction: Direction, tcp_flags: u8) -> Life {
+        let progress = life.progress().after(direction, tcp_flags);
+        life.at(progress, self.now + self.settings.timeout(progress.state))
     }
 
     /// Ends the flow if it is still as it was seen; says whether it ended by this.
@@ -158,17 +173,16 @@ impl<'a, M: Memory> Table<'a, M> {
     fn unlink(&self, flow: &Flow, slot: u32) {
         let hash = flow.reply().hash(self.settings.seed);
         let Some(refs) = self.memory.refs(hash.below(self.settings.buckets)) else { return };
-        if !refs.lock.take() {
+        if !refs.lock.take(self.memory) {
             return;
         }
-        let mut place = 0;
-        while place < super::bucket::REFS {
+        self.memory.repeat(REFS, |place| {
             let reference = refs.get(place);
-            if reference != super::bucket::Ref::NONE && reference.slot() == slot {
-                refs.set(place, super::bucket::Ref::NONE);
+            if reference != Ref::NONE && reference.slot() == slot {
+                refs.set(place, Ref::NONE);
             }
-            place += 1;
-        }
+            true
+        });
         refs.lock.release();
     }
 }

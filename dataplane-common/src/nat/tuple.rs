@@ -14,6 +14,9 @@ pub mod protocol {
 
 /// Addresses and ports of a packet. An ICMP echo has its identifier as the port of the one who asks, and 0 as
 /// the other's (RFC 5508, section 3.1).
+///
+/// Aligned so that a program may access two fields on its stack at once.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Tuple {
     /// IP protocol number, one of [`protocol`].

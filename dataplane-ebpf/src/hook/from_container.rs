@@ -5,8 +5,8 @@ use dataplane_common::{reason::Reason, route::Target, trace::StepCode};
 use crate::{
     arp, endpoint,
     ethernet::{self, Payload},
-    hook::{deliver, forward},
-    ipv4, next_hop, observe,
+    hook::{deliver, forward, leave_to_kernel, translate_and_forward},
+    ipv4, nat, next_hop, observe,
     packet::Packet,
     route,
     verdict::{Action, Walk},
@@ -26,9 +26,17 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
     observe::step(StepCode::RouteLookup, [ipv4.destination.to_host(), entry.to_bits(), 0]);
     match entry.target() {
         Some(Target::Endpoint(index)) => deliver(packet, &ipv4, endpoint::get(index)?),
-        Some(Target::NextHop(index)) => forward(packet, &ipv4, next_hop::get(index)?),
+        Some(Target::NextHop(index)) => {
+            let next_hop = next_hop::get(index)?;
+            if next_hop.translates != 0
+                && let Some(outgoing) = nat::find_outgoing(packet, &ipv4, next_hop.ifindex)?
+            {
+                return translate_and_forward(packet, &ipv4, next_hop, &outgoing);
+            }
+            forward(packet, &ipv4, next_hop)
+        }
         Some(Target::Block) => Err(Reason::NoEndpoint),
-        Some(Target::Kernel(reason)) => Err(reason),
+        Some(Target::Kernel(reason)) => Err(leave_to_kernel(&ipv4, reason)),
         None => Err(if entry.is_none() { Reason::NoRoute } else { Reason::TableFault }),
     }
 }

@@ -1,12 +1,13 @@
 //! A packet that came in by an uplink.
 
-use dataplane_common::{reason::Reason, route::Target, trace::StepCode};
+use dataplane_common::{next_hop::NextHop, reason::Reason, route::Target, trace::StepCode};
 
 use crate::{
     endpoint,
     ethernet::{self, Payload},
-    hook::deliver,
-    ipv4, observe,
+    hook::{deliver, deliver_checked, forward_checked, leave_to_kernel, translate_and_forward},
+    ipv4::{self, Ipv4},
+    nat, next_hop, observe,
     packet::Packet,
     route,
     verdict::{Action, Walk},
@@ -31,10 +32,62 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
             deliver(packet, &ipv4, endpoint::get(index)?)
         }
         Some(Target::Block) => Err(Reason::NoEndpoint),
-        Some(Target::Kernel(reason @ (Reason::ToHost | Reason::Multicast | Reason::Broadcast))) => {
-            Err(reason)
-        }
-        Some(Target::NextHop(_) | Target::Kernel(_)) => Err(Reason::NotLocal),
+        Some(Target::Kernel(Reason::ToHost)) => match nat::find_reply(packet, &ipv4) {
+            Some(reply) => answer(packet, &ipv4, &reply),
+            None => Err(Reason::ToHost),
+        },
+        Some(Target::Kernel(reason @ (Reason::Multicast | Reason::Broadcast))) => Err(reason),
+        Some(Target::NextHop(index)) => through(packet, &ipv4, next_hop::get(index)?),
+        Some(Target::Kernel(reason)) => Err(match leave_to_kernel(&ipv4, reason) {
+            Reason::NatKernelRoute => Reason::NatKernelRoute,
+            _ => Reason::NotLocal,
+        }),
         None => Err(if entry.is_none() { Reason::NotLocal } else { Reason::TableFault }),
+    }
+}
+
+/// A packet of another node that leaves by another uplink: carried if it is to be translated, as on a gateway.
+#[inline(always)]
+fn through(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
+    if next_hop.translates == 0 || next_hop.ifindex == packet.ifindex() {
+        return Err(Reason::NotLocal);
+    }
+    let Some(outgoing) = nat::find_outgoing(packet, ipv4, next_hop.ifindex)? else {
+        return Err(Reason::NotLocal);
+    };
+    // A translation lends the node's address: only to who is reached by the uplink that the packet came by
+    // (RFC 3704, strict reverse path).
+    let back = route::lookup(ipv4.source)?;
+    observe::step(StepCode::SourceLookup, [ipv4.source.to_host(), back.to_bits(), 0]);
+    match back.target() {
+        Some(Target::NextHop(index)) if next_hop::get(index)?.ifindex == packet.ifindex() => {}
+        _ => return Err(Reason::SpoofedSource),
+    }
+    translate_and_forward(packet, ipv4, next_hop, &outgoing)
+}
+
+/// A reply to a translated packet. The kernel would take it for the node's own, so nothing is left to it.
+#[inline(always)]
+fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
+    match ipv4::check_forwardable(packet, ipv4) {
+        Err(Reason::TtlExpired) => return Err(Reason::NatTtlExpired),
+        checked => checked?,
+    }
+    let entry = route::lookup(reply.destination)?;
+    observe::step(StepCode::RouteLookup, [reply.destination.to_host(), entry.to_bits(), 0]);
+    match entry.target() {
+        Some(Target::Endpoint(index)) => {
+            let endpoint = endpoint::get(index)?;
+            ipv4::check_size(packet, ipv4, endpoint.mtu).map_err(|_| Reason::NatTooBig)?;
+            reply.apply(packet, ipv4)?;
+            deliver_checked(packet, endpoint)
+        }
+        Some(Target::NextHop(index)) => {
+            let next_hop = next_hop::get(index)?;
+            ipv4::check_size(packet, ipv4, next_hop.mtu).map_err(|_| Reason::NatTooBig)?;
+            reply.apply(packet, ipv4)?;
+            forward_checked(packet, reply.destination, next_hop)
+        }
+        _ => Err(Reason::NoEndpoint),
     }
 }

@@ -6,8 +6,8 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
 use dataplane_common::{
     names::{
-        GLOBAL_TRACE, MAP_ENDPOINTS, PINNED_MAPS, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK,
-        PROGRAM_WAITING,
+        GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_REFS, MAP_NAT_TAGS, PINNED_MAPS,
+        PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_SWEEP, PROGRAM_WAITING,
     },
     stats::Hook,
 };
@@ -30,11 +30,14 @@ pub enum Program {
     Walk(Hook),
     /// What holds the place of a walk that is not wanted yet.
     Waiting,
+    /// What sweeps the flow table; it is run and never attached.
+    Sweep,
 }
 
 impl Program {
     /// Every program.
-    pub const ALL: &[Self] = &[Self::Walk(Hook::FromContainer), Self::Walk(Hook::FromUplink), Self::Waiting];
+    pub const ALL: &[Self] =
+        &[Self::Walk(Hook::FromContainer), Self::Walk(Hook::FromUplink), Self::Waiting, Self::Sweep];
 
     /// Its name in the object and in the kernel.
     pub const fn name(self) -> &'static str {
@@ -42,6 +45,7 @@ impl Program {
             Self::Walk(Hook::FromContainer) => PROGRAM_FROM_CONTAINER,
             Self::Walk(Hook::FromUplink) => PROGRAM_FROM_UPLINK,
             Self::Waiting => PROGRAM_WAITING,
+            Self::Sweep => PROGRAM_NAT_SWEEP,
         }
     }
 }

@@ -60,7 +60,7 @@ impl Container {
 impl Hop {
     pub(crate) fn destination(&self) -> Destination {
         let gateway = self.gateway.map_or(Ipv4Be::UNSPECIFIED, Ipv4Be::from);
-        Destination::NextHop(NextHop { gateway, ifindex: self.uplink.ifindex, mtu: self.mtu, reserved: 0 })
+        Destination::NextHop(NextHop { gateway, ifindex: self.uplink.ifindex, mtu: self.mtu, translates: 0 })
     }
 }
 

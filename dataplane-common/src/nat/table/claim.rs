@@ -13,95 +13,101 @@ use super::{
 /// Probes at random; those that follow go on from the last one, port by port, and so miss none of a small range.
 const RANDOM_PROBES: u32 = 16;
 
-/// What a bucket of references says about a tuple.
-enum Place {
-    /// A flow has it.
-    Taken,
-    /// None has it, and there is a place for a reference.
-    Free(u32),
-    /// None has it, and the bucket has no place.
-    Full,
+/// Instead of a place in a bucket of references: a flow has the tuple.
+const TAKEN: u32 = u32::MAX;
+
+/// Instead of a place: no flow has the tuple, and the bucket has no place.
+const FULL: u32 = REFS;
+
+/// What became of a claim.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+pub(super) struct Claimed {
+    /// The last port that was tried, from the first of the pool on.
+    offset: u32,
+    /// Probes that it took.
+    pub(super) probes: u32,
+    /// A [`Refusal`], or 0.
+    pub(super) refusal: u8,
 }
 
-impl<'a, M: Memory> Table<'a, M> {
-    /// Finds a port for the flow and lets it live; gives the probes that it took.
+/// A flow in want of a port. Together, so that a loop over ports needs one reference to all of it.
+pub(super) struct Request<'a> {
+    /// The record, written but for port and life.
+    pub(super) flow: &'a Flow,
+    /// Its number.
+    pub(super) slot: u32,
+    /// The flow's tuple.
+    pub(super) tuple: &'a Tuple,
+    /// Where ports come from.
+    pub(super) pool: &'a Pool,
+    /// The life to come.
+    pub(super) life: Life,
+}
+
+impl<M: Memory> Table<'_, M> {
+    /// Finds a port for the flow and lets it live.
     ///
     /// The first port depends on the source's address and port alone, so that a container's socket has the
     /// same port towards everybody as long as that one is free (RFC 4787, REQ-1, as far as it goes).
     #[inline(always)]
-    pub(super) fn claim(
-        &self,
-        flow: &Flow,
-        slot: u32,
-        tuple: &Tuple,
-        pool: &Pool,
-        life: Life,
-    ) -> Result<u32, Refusal> {
-        let seed = self.settings.seed;
-        let count = u32::from(pool.count);
-        let mut offset =
-            Hash::of_endpoint(tuple.protocol, tuple.source, tuple.source_port, seed).below(count);
-        let mut probe = 1;
-        while probe <= MAX_PROBES {
-            let port = (u32::from(pool.first) + offset) as u16;
-            if self.claim_port(flow, slot, tuple, pool, port, life)? {
-                return Ok(probe);
-            }
-            offset = if probe < RANDOM_PROBES {
-                let salt = u64::from(probe) << 32;
-                Hash::of_endpoint(tuple.protocol, tuple.source, tuple.source_port, seed ^ salt).below(count)
-            } else if offset + 1 < count {
-                offset + 1
+    pub(super) fn claim(&self, request: &Request<'_>) -> Claimed {
+        let mut claimed = Claimed { offset: 0, probes: 0, refusal: Refusal::Ports as u8 };
+        self.memory.repeat(MAX_PROBES, |probe| {
+            let count = u32::from(request.pool.count);
+            claimed.offset = if probe < RANDOM_PROBES {
+                let seed = self.settings.seed ^ u64::from(probe) << 32;
+                let tuple = request.tuple;
+                Hash::of_endpoint(tuple.protocol, tuple.source, tuple.source_port, seed).below(count)
+            } else if claimed.offset + 1 < count {
+                claimed.offset + 1
             } else {
                 0
             };
-            probe += 1;
-        }
-        Err(Refusal::Ports)
+            claimed.probes = probe + 1;
+            claimed.refusal =
+                self.claim_port(request, (u32::from(request.pool.first) + claimed.offset) as u16);
+            claimed.refusal == Refusal::Ports as u8
+        });
+        claimed
     }
 
+    /// 0 where the port is the flow's now, else a [`Refusal`]; [`Refusal::Ports`] where it is another's.
     #[inline(always)]
-    fn claim_port(
-        &self,
-        flow: &Flow,
-        slot: u32,
-        tuple: &Tuple,
-        pool: &Pool,
-        port: u16,
-        life: Life,
-    ) -> Result<bool, Refusal> {
-        let mut reply = tuple.reversed();
-        (reply.destination, reply.destination_port) = (pool.address, port);
+    fn claim_port(&self, request: &Request<'_>, port: u16) -> u8 {
+        let mut reply = request.tuple.reversed();
+        (reply.destination, reply.destination_port) = (request.pool.address, port);
         let hash = reply.hash(self.settings.seed);
         let bucket = hash.below(self.settings.buckets);
-        let refs = self.memory.refs(bucket).ok_or(Refusal::Fault)?;
-        if !refs.lock.take() {
-            return Err(Refusal::Contended);
+        let Some(refs) = self.memory.refs(bucket) else { return Refusal::Fault as u8 };
+        if !refs.lock.take(self.memory) {
+            return Refusal::Contended as u8;
         }
-        let place = match self.look(refs, &reply, hash.tag8()) {
-            Place::Full => self.look_for_stale(refs, bucket),
-            place => place,
-        };
-        let claimed = if let Place::Free(place) = place {
-            flow.write_port(tuple, port);
-            flow.life.swap(life.to_bits());
-            refs.set(place, Ref::new(hash.tag8(), slot));
-            true
-        } else {
-            false
-        };
+        let mut place = self.look(refs, &reply, hash.tag8());
+        if place == FULL {
+            place = self.look_for_stale(refs, bucket);
+        }
+        let mut refusal = Refusal::Ports as u8;
+        if place < REFS {
+            request.flow.write_port(request.tuple, port);
+            request.flow.life.swap(request.life.to_bits());
+            refs.set(place, Ref::new(hash.tag8(), request.slot));
+            refusal = 0;
+        }
         refs.lock.release();
-        Ok(claimed)
+        refusal
     }
 
+    /// A place for a reference, [`TAKEN`] or [`FULL`].
     #[inline(always)]
-    fn look(&self, refs: &Refs, reply: &Tuple, tag: u8) -> Place {
-        let mut free = REFS;
-        let mut place = 0;
-        while place < REFS {
+    fn look(&self, refs: &Refs, reply: &Tuple, tag: u8) -> u32 {
+        let mut free = FULL;
+        self.memory.repeat(REFS, |place| {
             let reference = refs.get(place);
             if reference == Ref::NONE {
-                free = place;
+                if free == FULL {
+                    free = place;
+                }
             } else if reference.has_tag(tag)
                 && let Some(flow) = self.memory.flow(reference.slot())
                 && flow.is_in(reply)
@@ -110,29 +116,31 @@ impl<'a, M: Memory> Table<'a, M> {
                 let is_there = life.to_bits() != life.ended().to_bits();
                 // Expired: it must not come back by a packet that found it in time.
                 if is_there && (life.is_alive(self.now) || !self.end(flow, life)) {
-                    return Place::Taken;
+                    free = TAKEN;
+                    return false;
                 }
                 free = place;
             }
-            place += 1;
-        }
-        if free < REFS { Place::Free(free) } else { Place::Full }
+            true
+        });
+        free
     }
 
     /// A place whose reference leads to no flow of this bucket any more.
     #[inline(always)]
-    fn look_for_stale(&self, refs: &Refs, bucket: u32) -> Place {
-        let mut place = 0;
-        while place < REFS {
+    fn look_for_stale(&self, refs: &Refs, bucket: u32) -> u32 {
+        let mut stale = FULL;
+        self.memory.repeat(REFS, |place| {
             if let Some(flow) = self.memory.flow(refs.get(place).slot()) {
                 let life = Life::from_bits(flow.life.load());
                 let hash = flow.reply().hash(self.settings.seed);
                 if life.to_bits() == life.ended().to_bits() || hash.below(self.settings.buckets) != bucket {
-                    return Place::Free(place);
+                    stale = place;
+                    return false;
                 }
             }
-            place += 1;
-        }
-        Place::Full
+            true
+        });
+        stale
     }
 }

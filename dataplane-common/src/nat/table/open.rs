@@ -2,16 +2,18 @@
 
 use super::{
     super::{
-        bucket::{LANES, Tags},
+        bucket::{LANES, MAX_SLOTS, Tags},
         flow::Life,
         state::{Rank, State},
         tuple::Tuple,
     },
-    Hit, Memory, Order, Table,
+    Memory, Order, Table,
+    claim::Request,
 };
 use crate::net::Ipv4Be;
 
 /// Where translated ports come from.
+#[repr(C, align(8))]
 #[derive(Clone, Copy, Debug)]
 pub struct Pool {
     /// The address.
@@ -23,78 +25,171 @@ pub struct Pool {
 }
 
 /// Why there is no new flow.
+#[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
     /// The source has its share of the table.
-    Share,
+    Share = 1,
     /// No place that may be taken.
-    Full,
+    Full = 2,
     /// Every probed port is taken towards this destination.
-    Ports,
+    Ports = 3,
     /// Another CPU held a lock too long.
-    Contended,
+    Contended = 4,
     /// A table is smaller than the settings say: a fault.
-    Fault,
+    Fault = 5,
 }
 
-/// A flow that is there now.
-#[derive(Clone, Copy, Debug)]
-pub struct Opened<'a> {
-    /// The flow.
-    pub hit: Hit<'a>,
-    /// Probes that its port took; 0 where another packet had opened it a moment before.
-    pub probes: u32,
-    /// What was in its place: [`Rank::Gone`] for nothing that counts.
-    pub displaced: Rank,
-}
+/// What became of the wish for a flow.
+///
+/// One word rather than an enum with fields: of such an enum the compiler leaves unused parts undefined, and the
+/// verifier refuses a program that moves them about.
+///
+/// ```text
+///  63       40 39      16 15     8 7      0
+/// +-----------+----------+--------+--------+
+/// | 0 | rank  |   slot   | probes | refusal|
+/// +-----------+----------+--------+--------+
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Outcome(u64);
 
-impl<'a, M: Memory> Table<'a, M> {
-    /// Opens a flow for a packet out that has none.
-    ///
-    /// # Errors
-    ///
-    /// Why there is none; nothing has changed then, but that expired flows may have ended.
+impl Outcome {
     #[inline(always)]
-    pub fn open(&self, tuple: &Tuple, pool: &Pool, state: State) -> Result<Opened<'a>, Refusal> {
-        let share = self.share(tuple.source).ok_or(Refusal::Fault)?;
-        let gauges = self.memory.gauges().ok_or(Refusal::Fault)?;
+    const fn opened(slot: u32, probes: u32, displaced: Rank) -> Self {
+        Self((displaced as u64) << 40 | (slot as u64) << 16 | (probes as u64) << 8)
+    }
+
+    #[inline(always)]
+    pub(super) const fn refused(refusal: Refusal) -> Self {
+        Self(refusal as u64)
+    }
+
+    /// Why there is no flow; `None` where there is one.
+    #[inline(always)]
+    pub const fn refusal(self) -> Option<Refusal> {
+        match self.0 as u8 {
+            0 => None,
+            1 => Some(Refusal::Share),
+            2 => Some(Refusal::Full),
+            3 => Some(Refusal::Ports),
+            4 => Some(Refusal::Contended),
+            _ => Some(Refusal::Fault),
+        }
+    }
+
+    /// The flow's slot.
+    #[inline(always)]
+    pub const fn slot(self) -> u32 {
+        (self.0 >> 16) as u32 & (MAX_SLOTS - 1)
+    }
+
+    /// Probes that the port took; 0 where another packet had opened the flow a moment before.
+    #[inline(always)]
+    pub const fn probes(self) -> u32 {
+        (self.0 >> 8) as u8 as u32
+    }
+
+    /// What gave way to the flow: [`Rank::Gone`] where nothing that counts did.
+    #[inline(always)]
+    pub const fn displaced(self) -> Rank {
+        match (self.0 >> 40) as u8 {
+            1 => Rank::Ended,
+            2 => Rank::HalfOpen,
+            _ => Rank::Gone,
+        }
+    }
+
+    #[inline(always)]
+    const fn is_new(self) -> bool {
+        self.0 as u8 == 0 && self.probes() != 0
+    }
+}
+
+impl core::fmt::Debug for Outcome {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self.refusal() {
+            Some(refusal) => write!(f, "refused: {refusal:?}"),
+            None => {
+                write!(f, "slot {}, {} probes, displaced {:?}", self.slot(), self.probes(), self.displaced())
+            }
+        }
+    }
+}
+
+impl<M: Memory> Table<'_, M> {
+    /// Opens a flow for a packet out that has none. Where it is refused nothing has changed, but that expired
+    /// flows may have ended.
+    #[inline(always)]
+    pub fn open(&self, tuple: &Tuple, pool: &Pool, state: State) -> Outcome {
+        let (Some(share), Some(gauges)) = (self.share(tuple.source), self.memory.gauges()) else {
+            return Outcome::refused(Refusal::Fault);
+        };
         // Counted first, so that two CPUs cannot both take the last one.
         let of_source = share.add(1);
         let of_all = gauges.flows.add(1);
-        let result = if of_source >= self.settings.max_flows_per_source {
-            Err(Refusal::Share)
+        let outcome = if of_source >= self.settings.max_flows_per_source {
+            Outcome::refused(Refusal::Share)
         } else {
             self.open_counted(tuple, pool, state, of_all >= self.settings.max_flows)
         };
-        // Refused, or already there.
-        if !matches!(result, Ok(Opened { probes: 1.., .. })) {
-            self.leave_share(tuple.source);
+        if !outcome.is_new() {
+            share.add(u32::MAX); // minus one
+            gauges.flows.add(u32::MAX);
         }
-        result
+        outcome
     }
 
     #[inline(always)]
-    fn open_counted(
-        &self,
-        tuple: &Tuple,
-        pool: &Pool,
-        state: State,
-        full: bool,
-    ) -> Result<Opened<'a>, Refusal> {
+    fn open_counted(&self, tuple: &Tuple, pool: &Pool, state: State, full: bool) -> Outcome {
         let hash = tuple.hash(self.settings.seed);
         let bucket = hash.below(self.settings.buckets);
-        let tags = self.memory.tags(bucket).ok_or(Refusal::Fault)?;
-        if !tags.lock.take() {
-            return Err(Refusal::Contended);
+        let Some(tags) = self.memory.tags(bucket) else { return Outcome::refused(Refusal::Fault) };
+        if !tags.lock.take(self.memory) {
+            return Outcome::refused(Refusal::Contended);
         }
-        let result = self.open_locked(tuple, pool, state, tags, bucket, hash.tag16(), full);
+        let choice = self.choose(tuple, tags, bucket, hash.tag16(), full);
+        let outcome = match choice.existing {
+            true => Outcome::opened(bucket * LANES + choice.lane, 0, Rank::Gone),
+            false => self.place(tuple, pool, state, tags, bucket, hash.tag16(), choice),
+        };
         tags.lock.release();
-        result
+        outcome
     }
 
-    #[expect(clippy::too_many_arguments, reason = "the body of open_counted, apart for the lock's sake")]
+    /// The lane for a new flow. The caller holds the lock.
     #[inline(always)]
-    fn open_locked(
+    fn choose(&self, tuple: &Tuple, tags: &Tags, bucket: u32, tag: u16, full: bool) -> Choice {
+        let mut best = Choice { order: Order::NEVER, lane: 0, existing: false };
+        self.memory.repeat(LANES, |lane| {
+            let lanes_tag = tags.get(lane);
+            let mut order = Order::FREE;
+            if lanes_tag != 0
+                && let Some(flow) = self.memory.flow(bucket * LANES + lane)
+            {
+                order = Order::of(Life::from_bits(flow.life.load()), self.now);
+                if lanes_tag == tag && order.frees_a_flow() && flow.is_out(tuple) {
+                    // One that has expired must end: a packet that found it in time could let it live on, beside
+                    // the new one.
+                    best = Choice { order, lane, existing: order != Order::EXPIRED };
+                    return false;
+                }
+            }
+            if order < best.order && !(full && !order.frees_a_flow()) {
+                (best.order, best.lane) = (order, lane);
+            }
+            true
+        });
+        best
+    }
+
+    /// Puts the flow into the chosen lane. The caller holds the lock.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the second half of `open_counted`, apart for the lock's sake"
+    )]
+    #[inline(always)]
+    fn place(
         &self,
         tuple: &Tuple,
         pool: &Pool,
@@ -102,53 +197,21 @@ impl<'a, M: Memory> Table<'a, M> {
         tags: &Tags,
         bucket: u32,
         tag: u16,
-        full: bool,
-    ) -> Result<Opened<'a>, Refusal> {
-        let mut lane = 0;
-        let mut best = Order::NEVER;
-        let mut chosen = 0;
-        while lane < LANES {
-            let lanes_tag = tags.get(lane);
-            let order = if lanes_tag == 0 {
-                Order::FREE
-            } else {
-                let slot = bucket * LANES + lane;
-                let flow = self.memory.flow(slot).ok_or(Refusal::Fault)?;
-                let life = Life::from_bits(flow.life.load());
-                let order = Order::of(life, self.now);
-                if lanes_tag == tag && order.frees_a_flow() && flow.is_out(tuple) {
-                    if order != Order::EXPIRED {
-                        return Ok(Opened {
-                            hit: Hit { flow, slot, life },
-                            probes: 0,
-                            displaced: Rank::Gone,
-                        });
-                    }
-                    // It must end: a packet that found it in time could let it live on, beside the new one.
-                    (best, chosen) = (order, lane);
-                    break;
-                }
-                order
-            };
-            if order < best && !(full && !order.frees_a_flow()) {
-                (best, chosen) = (order, lane);
-            }
-            lane += 1;
+        Choice { order, lane, .. }: Choice,
+    ) -> Outcome {
+        if order == Order::NEVER {
+            return Outcome::refused(Refusal::Full);
         }
-        if best == Order::NEVER {
-            return Err(Refusal::Full);
-        }
-
-        let slot = bucket * LANES + chosen;
-        let flow = self.memory.flow(slot).ok_or(Refusal::Fault)?;
+        let slot = bucket * LANES + lane;
+        let Some(flow) = self.memory.flow(slot) else { return Outcome::refused(Refusal::Fault) };
         let mut displaced = Rank::Gone;
-        if best != Order::FREE {
+        if order != Order::FREE {
             let life = Life::from_bits(flow.life.load());
-            if best.frees_a_flow() {
-                if Order::of(life, self.now) != best || !self.end(flow, life) {
-                    return Err(Refusal::Contended); // a packet came for it in this moment
+            if order.frees_a_flow() {
+                if Order::of(life, self.now) != order || !self.end(flow, life) {
+                    return Outcome::refused(Refusal::Contended); // a packet came for it in this moment
                 }
-                if best != Order::EXPIRED {
+                if order != Order::EXPIRED {
                     displaced = life.state().rank();
                 }
             }
@@ -157,15 +220,22 @@ impl<'a, M: Memory> Table<'a, M> {
         flow.write(tuple, pool.address, self.now);
         let deadline = self.now + self.settings.timeout(state);
         let life = Life::from_bits(flow.life.load()).next(state, deadline);
-        match self.claim(flow, slot, tuple, pool, life) {
-            Ok(probes) => {
-                tags.set(chosen, tag);
-                Ok(Opened { hit: Hit { flow, slot, life }, probes, displaced })
-            }
-            Err(refusal) => {
-                tags.set(chosen, 0);
-                Err(refusal)
-            }
+        let claimed = self.claim(&Request { flow, slot, tuple, pool, life });
+        tags.set(lane, if claimed.refusal == 0 { tag } else { 0 });
+        if claimed.refusal == 0 {
+            Outcome::opened(slot, claimed.probes, displaced)
+        } else {
+            Outcome(u64::from(claimed.refusal))
         }
     }
+}
+
+/// Where a flow goes.
+#[repr(C, align(8))]
+#[derive(Clone, Copy)]
+struct Choice {
+    order: Order,
+    lane: u32,
+    /// It is there already.
+    existing: bool,
 }

@@ -12,9 +12,9 @@ use super::{
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Swept {
     /// Flows that had expired.
-    pub expired: u32,
+    pub expired: u64,
     /// Flows that nobody wants any more.
-    pub revoked: u32,
+    pub revoked: u64,
 }
 
 impl<'a, M: Memory> Table<'a, M> {
@@ -24,22 +24,20 @@ impl<'a, M: Memory> Table<'a, M> {
         let mut swept = Swept::default();
         let Some(tags) = self.memory.tags(bucket) else { return swept };
         // Most buckets have nothing to sweep: they are looked through without the lock.
-        if !self.has_rubbish(tags, bucket, &wanted) || !tags.lock.take() {
+        if !self.has_rubbish(tags, bucket, &wanted) || !tags.lock.take(self.memory) {
             return swept;
         }
-        let mut lane = 0;
-        while lane < LANES {
+        self.memory.repeat(LANES, |lane| {
             let slot = bucket * LANES + lane;
             if tags.get(lane) != 0
                 && let Some(flow) = self.memory.flow(slot)
             {
                 let life = Life::from_bits(flow.life.load());
                 let order = Order::of(life, self.now);
-                let expired = order == Order::EXPIRED;
                 let is_rubbish = order <= Order::EXPIRED || !wanted(flow);
                 // A packet that comes for the flow in this moment keeps it.
                 if is_rubbish && (order == Order::DEAD || self.end(flow, life)) {
-                    if expired {
+                    if order == Order::EXPIRED {
                         swept.expired += 1;
                     } else if order != Order::DEAD {
                         swept.revoked += 1;
@@ -48,24 +46,23 @@ impl<'a, M: Memory> Table<'a, M> {
                     tags.set(lane, 0);
                 }
             }
-            lane += 1;
-        }
+            true
+        });
         tags.lock.release();
         swept
     }
 
     #[inline(always)]
     fn has_rubbish(&self, tags: &Tags, bucket: u32, wanted: &impl Fn(&Flow) -> bool) -> bool {
-        let mut lane = 0;
-        while lane < LANES {
+        let mut found = false;
+        self.memory.repeat(LANES, |lane| {
             if tags.get(lane) != 0
                 && let Some(flow) = self.memory.flow(bucket * LANES + lane)
-                && (!Life::from_bits(flow.life.load()).is_alive(self.now) || !wanted(flow))
             {
-                return true;
+                found = !Life::from_bits(flow.life.load()).is_alive(self.now) || !wanted(flow);
             }
-            lane += 1;
-        }
-        false
+            !found
+        });
+        found
     }
 }

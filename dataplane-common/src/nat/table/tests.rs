@@ -15,6 +15,7 @@ use super::{
     },
     *,
 };
+use crate::repeat::Plainly;
 
 /// A table in memory.
 pub(super) struct Arrays {
@@ -48,6 +49,12 @@ impl Memory for Arrays {
     }
 }
 
+impl Repeat for Arrays {
+    fn repeat(&self, count: u32, body: impl FnMut(u32) -> bool) {
+        Plainly.repeat(count, body);
+    }
+}
+
 fn many<T: Default>(count: u32) -> Vec<T> {
     (0..count).map(|_| T::default()).collect()
 }
@@ -70,10 +77,19 @@ impl Arrays {
                 buckets,
                 max_flows,
                 max_flows_per_source: u32::MAX,
-                active_rules: 0,
+                first_rule: 0,
+                rules: 0,
+                reserved: 0,
                 timeouts,
             },
         }
+    }
+
+    /// Opens a flow that must not be refused.
+    fn open(&self, now: u32, tuple: &Tuple, state: State) -> Hit<'_> {
+        let outcome = self.at(now).open(tuple, &POOL, state);
+        assert_eq!(outcome.refusal(), None, "{outcome:?}");
+        self.at(now).hit(outcome.slot()).expect("an open flow")
     }
 
     pub(super) fn at(&self, now: u32) -> Table<'_, Self> {
@@ -131,16 +147,16 @@ fn udp(port: u16) -> Tuple {
 #[test]
 fn a_flow_is_found_in_both_directions_until_it_expires() {
     let arrays = Arrays::new(64);
-    let opened = arrays.at(10).open(&udp(1000), &POOL, State::UdpUnreplied).unwrap();
-    assert_eq!((opened.probes, opened.displaced), (1, Rank::Gone));
-    let flow = opened.hit.flow;
+    let opened = arrays.at(10).open(&udp(1000), &POOL, State::UdpUnreplied);
+    assert_eq!((opened.refusal(), opened.probes(), opened.displaced()), (None, 1, Rank::Gone));
+    let flow = arrays.at(10).hit(opened.slot()).unwrap().flow;
     assert_eq!(flow.original(), udp(1000));
     assert!((50_000..51_000).contains(&flow.translated_port()));
     assert_eq!(flow.translated_address(), POOL.address);
     let end = 10 + arrays.settings.timeout(State::UdpUnreplied);
     for now in [10, end - 1] {
-        assert_eq!(arrays.at(now).find_out(&udp(1000)).unwrap().slot, opened.hit.slot);
-        assert_eq!(arrays.at(now).find_in(&flow.reply()).unwrap().slot, opened.hit.slot);
+        assert_eq!(arrays.at(now).find_out(&udp(1000)).unwrap().slot, opened.slot());
+        assert_eq!(arrays.at(now).find_in(&flow.reply()).unwrap().slot, opened.slot());
     }
     assert!(arrays.at(end).find_out(&udp(1000)).is_none());
     assert!(arrays.at(end).find_in(&flow.reply()).is_none());
@@ -154,14 +170,14 @@ fn a_flow_is_found_in_both_directions_until_it_expires() {
 #[test]
 fn a_packet_renews_its_flow_and_a_swept_one_is_gone() {
     let arrays = Arrays::new(64);
-    let hit = arrays.at(0).open(&udp(1), &POOL, State::UdpUnreplied).unwrap().hit;
+    let hit = arrays.open(0, &udp(1), State::UdpUnreplied);
     let [unreplied, replied] =
         [State::UdpUnreplied, State::UdpReplied].map(|state| arrays.settings.timeout(state));
     assert!(arrays.at(5).renew(&hit, Direction::In, 0));
     let hit = arrays.at(unreplied + 1).find_out(&udp(1)).expect("an answer makes it live longer");
     let sweep = |now| {
         let all = 0..arrays.settings.buckets;
-        all.map(|bucket| arrays.at(now).sweep(bucket, |_| true).expired).sum::<u32>()
+        all.map(|bucket| arrays.at(now).sweep(bucket, |_| true).expired).sum::<u64>()
     };
     assert_eq!(sweep(4 + replied), 0);
     assert_eq!(sweep(5 + replied), 1);
@@ -176,7 +192,7 @@ fn a_socket_has_one_port_towards_everybody_while_it_is_free() {
     let ports: Vec<u16> = (1..=100)
         .map(|host| {
             let to = tuple(protocol::UDP, (2, 4000), (host, 53));
-            arrays.at(0).open(&to, &POOL, State::UdpUnreplied).unwrap().hit.flow.translated_port()
+            arrays.open(0, &to, State::UdpUnreplied).flow.translated_port()
         })
         .collect();
     assert!(ports.iter().all(|port| *port == ports[0]));
@@ -186,18 +202,18 @@ fn a_socket_has_one_port_towards_everybody_while_it_is_free() {
 fn ports_run_out_towards_one_destination_alone() {
     let arrays = Arrays::new(1024);
     let pool = Pool { count: 40, ..POOL };
-    let open = |port| arrays.at(0).open(&udp(port), &pool, State::UdpUnreplied);
+    let open = |now, tuple: Tuple| arrays.at(now).open(&tuple, &pool, State::UdpUnreplied).refusal();
     for port in 0..40 {
-        open(port).unwrap_or_else(|refusal| panic!("port {port}: {refusal:?}"));
+        assert_eq!(open(0, udp(port)), None, "port {port}");
     }
-    assert_eq!(open(40).unwrap_err(), Refusal::Ports);
+    assert_eq!(open(0, udp(40)), Some(Refusal::Ports));
     arrays.check(0);
     let elsewhere = tuple(protocol::UDP, (2, 40), (2, 53));
-    arrays.at(0).open(&elsewhere, &pool, State::UdpUnreplied).unwrap();
-    let by_tcp = tuple(protocol::TCP, (2, 40), (1, 53));
-    arrays.at(0).open(&by_tcp, &pool, State::TcpOpening).unwrap();
+    assert_eq!(open(0, elsewhere), None);
+    let by_icmp = tuple(protocol::ICMP, (2, 40), (1, 0));
+    assert_eq!(open(0, by_icmp), None);
     let later = arrays.settings.timeout(State::UdpUnreplied);
-    arrays.at(later).open(&udp(40), &pool, State::UdpUnreplied).expect("expired flows give their ports back");
+    assert_eq!(open(later, udp(40)), None, "expired flows give their ports back");
     arrays.check(later);
 }
 
@@ -206,11 +222,11 @@ fn a_source_has_its_share_and_no_more() {
     let mut arrays = Arrays::new(1024);
     arrays.settings.max_flows_per_source = 10;
     for port in 0..10 {
-        arrays.at(0).open(&udp(port), &POOL, State::UdpUnreplied).unwrap();
+        arrays.open(0, &udp(port), State::UdpUnreplied);
     }
-    assert_eq!(arrays.at(0).open(&udp(10), &POOL, State::UdpUnreplied).unwrap_err(), Refusal::Share);
+    assert_eq!(arrays.at(0).open(&udp(10), &POOL, State::UdpUnreplied).refusal(), Some(Refusal::Share));
     let neighbour = tuple(protocol::UDP, (3, 10), (1, 53));
-    arrays.at(0).open(&neighbour, &POOL, State::UdpUnreplied).unwrap();
+    arrays.open(0, &neighbour, State::UdpUnreplied);
     arrays.check(0);
 }
 
@@ -220,13 +236,14 @@ fn full() -> (Arrays, Vec<Tuple>) {
     let mut established = Vec::new();
     for port in 0..2000 {
         let tuple = udp(port);
-        match arrays.at(0).open(&tuple, &POOL, State::UdpUnreplied) {
-            Ok(opened) => {
-                assert!(arrays.at(0).renew(&opened.hit, Direction::In, 0));
-                established.push(tuple);
-            }
-            Err(refusal) => assert_eq!(refusal, Refusal::Full),
+        let outcome = arrays.at(0).open(&tuple, &POOL, State::UdpUnreplied);
+        if let Some(refusal) = outcome.refusal() {
+            assert_eq!(refusal, Refusal::Full);
+            continue;
         }
+        let hit = arrays.at(0).hit(outcome.slot()).unwrap();
+        assert!(arrays.at(0).renew(&hit, Direction::In, 0));
+        established.push(tuple);
     }
     (arrays, established)
 }
@@ -237,7 +254,7 @@ fn a_full_table_refuses_and_keeps_what_it_has() {
     assert_eq!(established.len(), 64, "as many as it is meant for");
     arrays.check(0);
     for port in 3000..4000 {
-        assert_eq!(arrays.at(0).open(&udp(port), &POOL, State::UdpUnreplied).unwrap_err(), Refusal::Full);
+        assert_eq!(arrays.at(0).open(&udp(port), &POOL, State::UdpUnreplied).refusal(), Some(Refusal::Full));
     }
     assert!(established.iter().all(|tuple| arrays.at(0).find_out(tuple).is_some()));
     arrays.check(0);
@@ -248,7 +265,7 @@ fn ended_flows_give_way_first_then_half_open_ones() {
     let arrays = Arrays::new(FLOWS_PER_BUCKET); // one bucket
     let tcp = |port| tuple(protocol::TCP, (2, port), (1, 80));
     for port in 0..8 {
-        let hit = arrays.at(u32::from(port)).open(&tcp(port), &POOL, State::TcpOpening).unwrap().hit;
+        let hit = arrays.open(u32::from(port), &tcp(port), State::TcpOpening);
         if port == 5 {
             assert!(arrays.at(5).renew(&hit, Direction::In, flags::RST));
         }
@@ -258,11 +275,10 @@ fn ended_flows_give_way_first_then_half_open_ones() {
             assert!(arrays.at(6).renew(&hit, Direction::Out, flags::ACK));
         }
     }
-    let displaced: Vec<_> = (10..16)
-        .map(|port| arrays.at(8).open(&tcp(port), &POOL, State::TcpOpening).map(|opened| opened.displaced))
-        .collect();
-    assert_eq!(displaced[0], Ok(Rank::Ended));
-    assert!(displaced[1..].iter().all(|rank| *rank == Ok(Rank::HalfOpen)), "{displaced:?}");
+    let displaced: Vec<_> =
+        (10..16).map(|port| arrays.at(8).open(&tcp(port), &POOL, State::TcpOpening).displaced()).collect();
+    assert_eq!(displaced[0], Rank::Ended);
+    assert!(displaced[1..].iter().all(|rank| *rank == Rank::HalfOpen), "{displaced:?}");
     assert!(arrays.at(8).find_out(&tcp(0)).is_none(), "the oldest goes first");
     assert!((6..8).all(|port| arrays.at(8).find_out(&tcp(port)).is_some()), "established ones stay");
     arrays.check(8);
@@ -272,10 +288,10 @@ fn ended_flows_give_way_first_then_half_open_ones() {
 fn a_flow_that_no_rule_allows_is_swept() {
     let arrays = Arrays::new(64);
     for port in 0..20 {
-        arrays.at(0).open(&udp(port), &POOL, State::UdpUnreplied).unwrap();
+        arrays.open(0, &udp(port), State::UdpUnreplied);
     }
     let wanted = |flow: &Flow| flow.original().source_port >= 5;
-    let swept: u32 =
+    let swept: u64 =
         (0..arrays.settings.buckets).map(|bucket| arrays.at(0).sweep(bucket, wanted).revoked).sum();
     assert_eq!(swept, 5);
     arrays.check(0);

@@ -123,7 +123,7 @@ impl Churn {
             gateway,
             ifindex,
             mtu: self.random.pick(&[576, 1400, 1500, 1500]),
-            reserved: 0,
+            translates: 0,
         })
     }
 }

@@ -80,19 +80,17 @@ proptest! {
                                 && other.destination == tuple.destination
                                 && flow.port == port
                         });
-                        match table.open(&tuple, &pool, state) {
-                            Ok(opened) => {
-                                let port = opened.hit.flow.translated_port();
-                                prop_assert!(!taken(port), "port {} is another flow's", port);
-                                prop_assert!((pool.first..pool.first + ports).contains(&port));
-                                let progress = state::Progress { state, marks: 0 };
-                                let deadline = now + arrays.settings.timeout(state);
-                                known.insert(tuple, Known { port, progress, deadline });
-                            }
-                            Err(refusal) => {
-                                prop_assert_eq!(refusal, Refusal::Ports);
-                                prop_assert!((pool.first..pool.first + ports).all(taken), "there was a port");
-                            }
+                        let outcome = table.open(&tuple, &pool, state);
+                        if let Some(refusal) = outcome.refusal() {
+                            prop_assert_eq!(refusal, Refusal::Ports);
+                            prop_assert!((pool.first..pool.first + ports).all(taken), "there was a port");
+                        } else {
+                            let port = table.hit(outcome.slot()).unwrap().flow.translated_port();
+                            prop_assert!(!taken(port), "port {} is another flow's", port);
+                            prop_assert!((pool.first..pool.first + ports).contains(&port));
+                            let progress = state::Progress { state, marks: 0 };
+                            let deadline = now + arrays.settings.timeout(state);
+                            known.insert(tuple, Known { port, progress, deadline });
                         }
                     }
                 }

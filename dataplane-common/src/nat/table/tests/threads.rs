@@ -27,15 +27,16 @@ fn a_port_is_claimed_by_one() {
         let arrays = Arrays::new(256);
         // Fewer ports than flows: the threads meet at all of them.
         let pool = Pool { count: 32, ..POOL };
-        let claimed: Vec<u32> = thread::scope(|scope| {
+        let claimed: Vec<u16> = thread::scope(|scope| {
             let workers: Vec<_> = (0..THREADS)
                 .map(|worker| {
                     let arrays = &arrays;
                     scope.spawn(move || {
                         let tuples = (0..16).map(|index| udp(round * 100 + worker * 16 + index));
                         tuples
-                            .filter_map(|tuple| arrays.at(1).open(&tuple, &pool, State::UdpUnreplied).ok())
-                            .map(|opened| u32::from(opened.hit.flow.translated_port()))
+                            .map(|tuple| arrays.at(1).open(&tuple, &pool, State::UdpUnreplied))
+                            .filter(|outcome| outcome.refusal().is_none())
+                            .map(|outcome| arrays.at(1).hit(outcome.slot()).unwrap().flow.translated_port())
                             .collect::<Vec<_>>()
                     })
                 })
@@ -57,10 +58,13 @@ fn the_same_packet_on_every_cpu_opens_one_flow() {
         let opened = AtomicU32::new(0);
         thread::scope(|scope| {
             for _ in 0..THREADS {
-                scope.spawn(|| match arrays.at(1).open(&udp(round), &POOL, State::UdpUnreplied) {
-                    Ok(new) if new.probes > 0 => drop(opened.fetch_add(1, Ordering::Relaxed)),
-                    Ok(_) | Err(Refusal::Contended) => {}
-                    Err(refusal) => panic!("{refusal:?}"),
+                scope.spawn(|| {
+                    let outcome = arrays.at(1).open(&udp(round), &POOL, State::UdpUnreplied);
+                    match outcome.refusal() {
+                        None if outcome.probes() > 0 => drop(opened.fetch_add(1, Ordering::Relaxed)),
+                        None | Some(Refusal::Contended) => {}
+                        Some(refusal) => panic!("{refusal:?}"),
+                    }
                 });
             }
         });
@@ -101,10 +105,11 @@ fn packet(table: &Table<'_, Arrays>, random: &mut Random) {
     let pool = Pool { count: 64, ..POOL };
     let hit = match table.find_out(&tuple) {
         Some(hit) => hit,
-        None => match table.open(&tuple, &pool, State::UdpUnreplied) {
-            Ok(opened) => opened.hit,
-            Err(_) => return,
-        },
+        None => {
+            let outcome = table.open(&tuple, &pool, State::UdpUnreplied);
+            let Some(hit) = table.hit(outcome.slot()).filter(|_| outcome.refusal().is_none()) else { return };
+            hit
+        }
     };
     let reply = hit.flow.reply();
     if !table.renew(&hit, Direction::Out, 0) {

@@ -1,0 +1,199 @@
+//! Translation of addresses and ports. The table's algorithm is `dataplane_common::nat`.
+
+mod error;
+mod fragment;
+mod inward;
+mod outward;
+mod rewrite;
+mod sweep;
+mod transport;
+
+use core::hint;
+
+use aya_ebpf::{
+    btf_maps::{Array, PerCpuArray},
+    cty::c_void,
+    helpers::{bpf_ktime_get_coarse_ns, bpf_loop},
+    macros::btf_map,
+};
+use dataplane_common::{
+    atomic::Word32,
+    nat::{
+        bucket::{Refs, Tags},
+        flow::{Flow, TICK_SHIFT},
+        rule::{self, MAX_RULES, Rule, Rules},
+        settings::{Gauges, NatCounters, SHARES, Settings},
+        table::{Hit, Memory, Table},
+    },
+    net::Ipv4Be,
+    repeat::Repeat,
+    trace::StepCode,
+};
+
+use crate::observe;
+
+pub use inward::{Reply, find as find_reply};
+pub use outward::{Outgoing, find as find_outgoing};
+pub use sweep::sweep;
+
+/// `BPF_F_MMAPABLE`: values lie at a page's start, so that those of 64 bytes are cache lines.
+const MMAPABLE: usize = 1 << 10;
+
+#[btf_map]
+static NAT_SETTINGS: Array<Settings, 1> = Array::new();
+
+#[btf_map]
+static NAT_RULES: Array<Rule, { 2 * MAX_RULES }> = Array::new();
+
+// The daemon sets the sizes of these three when it loads the object: `max-flows`.
+#[btf_map]
+static NAT_TAGS: Array<Tags, 1, MMAPABLE> = Array::new();
+
+#[btf_map]
+static NAT_REFS: Array<Refs, 1, MMAPABLE> = Array::new();
+
+#[btf_map]
+static NAT_FLOWS: Array<Flow, 16, MMAPABLE> = Array::new();
+
+#[btf_map]
+static NAT_SHARES: Array<Word32, { SHARES as usize }> = Array::new();
+
+#[btf_map]
+static NAT_GAUGES: Array<Gauges, 1, MMAPABLE> = Array::new();
+
+#[btf_map]
+static NAT_COUNTERS: PerCpuArray<NatCounters, 1> = PerCpuArray::new();
+
+/// The table's memory: the maps.
+pub struct Maps;
+
+impl Memory for Maps {
+    #[inline(always)]
+    fn tags(&self, bucket: u32) -> Option<&Tags> {
+        NAT_TAGS.get(bucket)
+    }
+
+    #[inline(always)]
+    fn refs(&self, bucket: u32) -> Option<&Refs> {
+        NAT_REFS.get(bucket)
+    }
+
+    #[inline(always)]
+    fn flow(&self, slot: u32) -> Option<&Flow> {
+        NAT_FLOWS.get(slot)
+    }
+
+    #[inline(always)]
+    fn share(&self, index: u32) -> Option<&Word32> {
+        NAT_SHARES.get(index)
+    }
+
+    #[inline(always)]
+    fn gauges(&self) -> Option<&Gauges> {
+        NAT_GAUGES.get(0)
+    }
+}
+
+impl Repeat for Maps {
+    #[inline(always)]
+    fn repeat(&self, count: u32, body: impl FnMut(u32) -> bool) {
+        repeat(count, body);
+    }
+}
+
+/// The rules that hold.
+struct Active<'a>(&'a Settings);
+
+impl Repeat for Active<'_> {
+    #[inline(always)]
+    fn repeat(&self, count: u32, body: impl FnMut(u32) -> bool) {
+        repeat(count, body);
+    }
+}
+
+impl Rules for Active<'_> {
+    #[inline(always)]
+    fn count(&self) -> u32 {
+        self.0.rules
+    }
+
+    #[inline(always)]
+    fn rule(&self, index: u32) -> Option<&Rule> {
+        NAT_RULES.get(self.0.first_rule + index)
+    }
+}
+
+/// Calls `body` with 0, 1 and so on, below `count`, as long as it says so: `bpf_loop` (Linux 5.17).
+#[inline(always)]
+fn repeat<F: FnMut(u32) -> bool>(count: u32, mut body: F) {
+    unsafe extern "C" fn call<F: FnMut(u32) -> bool>(index: u32, body: *mut c_void) -> i64 {
+        // SAFETY: what `repeat` handed over, which nobody else uses meanwhile.
+        let body = unsafe { &mut *body.cast::<F>() };
+        // The verifier wants to see that it is 0 or 1, which the compiler takes for known.
+        hint::black_box(i64::from(!body(index))) & 1
+    }
+    // SAFETY: the callback takes what it is given here, and `body` lives during the call.
+    unsafe { bpf_loop(count, call::<F> as *mut c_void, (&raw mut body).cast(), 0) };
+}
+
+/// The table as of now; `None` where nothing is translated.
+#[inline(always)]
+fn table() -> Option<Table<'static, Maps>> {
+    let settings = NAT_SETTINGS.get(0)?;
+    if settings.buckets == 0 {
+        return None;
+    }
+    // SAFETY: a helper without arguments.
+    let now = unsafe { bpf_ktime_get_coarse_ns() };
+    Some(Table { memory: &Maps, settings, now: (now >> TICK_SHIFT) as u32 })
+}
+
+/// The rule for packets from `source` to `destination` that leave by `ifindex`, or by any uplink if that is 0.
+#[inline(always)]
+fn rule(
+    settings: &'static Settings,
+    source: Ipv4Be,
+    destination: Ipv4Be,
+    ifindex: u32,
+) -> Option<&'static Rule> {
+    let index = rule::find(&Active(settings), source, destination, ifindex)?;
+    let rule = NAT_RULES.get(settings.first_rule + index)?;
+    observe::step(
+        StepCode::NatRule,
+        [rule.address.to_host(), u32::from(rule.first_port), u32::from(rule.ports)],
+    );
+    Some(rule)
+}
+
+/// Whether a rule lets the flow go on.
+#[inline(always)]
+fn is_allowed(settings: &Settings, flow: &Flow) -> bool {
+    rule::still_allow(&Active(settings), flow.original().source, flow.translated_address())
+}
+
+/// Whether a rule says that such a packet must be translated if it leaves the node, by whichever uplink.
+#[inline(always)]
+pub fn must_translate(source: Ipv4Be, destination: Ipv4Be) -> bool {
+    table().is_some_and(|table| rule(table.settings, source, destination, 0).is_some())
+}
+
+#[inline(always)]
+fn tell(hit: &Hit<'_>) {
+    observe::step(
+        StepCode::NatFlow,
+        [
+            hit.slot,
+            hit.flow.translated_address().to_host(),
+            u32::from(hit.flow.translated_port()) << 16 | hit.life.state() as u32,
+        ],
+    );
+}
+
+#[inline(always)]
+fn count(add: impl FnOnce(&mut NatCounters)) {
+    if let Some(counters) = NAT_COUNTERS.get_ptr_mut(0) {
+        // SAFETY: the value is this CPU's own. A program that interrupts this one at another hook may lose a
+        // count, no more.
+        add(unsafe { &mut *counters });
+    }
+}
