@@ -38,6 +38,9 @@ pub const MAP_NAT_FRAGMENTS: &str = "NAT_FRAGMENTS";
 /// Per-CPU array of one [`NatCounters`](crate::nat::settings::NatCounters).
 pub const MAP_NAT_COUNTERS: &str = "NAT_COUNTERS";
 
+/// Array of the programs that go on with packets of no known flow, by hook.
+pub const MAP_NAT_PROGRAMS: &str = "NAT_PROGRAMS";
+
 /// The maps that outlive the daemon, and so are pinned.
 pub const PINNED_MAPS: &[&str] = &[
     MAP_ROUTE_ROOT,
@@ -54,6 +57,7 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_NAT_GAUGES,
     MAP_NAT_FRAGMENTS,
     MAP_NAT_COUNTERS,
+    MAP_NAT_PROGRAMS,
 ];
 
 /// Load-time constant: 1 in the traced copies of the programs.
@@ -63,6 +67,11 @@ pub const GLOBAL_TRACE: &str = "TRACE";
 pub const PROGRAM_FROM_CONTAINER: &str = "from_container";
 /// Program at tc ingress of an uplink.
 pub const PROGRAM_FROM_UPLINK: &str = "from_uplink";
+
+/// Program that goes on with packets of containers that belong to no known flow.
+pub const PROGRAM_TRANSLATE_FROM_CONTAINER: &str = "translate_from_container";
+/// The same for packets by an uplink.
+pub const PROGRAM_TRANSLATE_FROM_UPLINK: &str = "translate_from_uplink";
 
 /// Program that sweeps some buckets of the flow table; it is run, not attached.
 pub const PROGRAM_NAT_SWEEP: &str = "nat_sweep";

@@ -103,6 +103,7 @@ reasons! {
     34 NatTtlExpired Drop "nat-ttl-expired" "a reply to a translated packet whose TTL ends here",
     35 NatBadError Drop "nat-bad-error" "an ICMP error that must be translated, and quotes its packet wrongly or too shortly",
     36 NatContended Drop "nat-contended" "must be translated, and other CPUs were at the same entry for too long",
+    37 NatNoProgram Drop "nat-no-program" "must be translated, and the program for it is not there: a fault, please report it",
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use network_types::arp::ArpHdr;
 use crate::{
     endpoint, ethernet, observe,
     packet::Packet,
-    verdict::{Action, Walk},
+    verdict::{Action, Exit, Walk},
 };
 
 const OFFSET: usize = 14;
@@ -48,5 +48,6 @@ pub fn answer(packet: &Packet) -> Walk<Action> {
     arp.tha = requester;
     arp.tpa = sender.to_wire().to_ne_bytes();
     ethernet::set_addresses(packet, dataplane_common::net::MacAddr::new(requester), endpoint.gateway_mac)?;
-    Ok(Action::AnswerArp { ifindex: packet.ifindex() })
+    packet.exit.set(Exit { ifindex: packet.ifindex(), neighbour: Ipv4Be::UNSPECIFIED });
+    Ok(Action::AnswerArp)
 }

@@ -23,7 +23,7 @@ pub fn get(index: u32) -> Walk<&'static Endpoint> {
 /// must be behind the interface at which the packet came in.
 #[inline(always)]
 pub fn of_source(address: Ipv4Be, ifindex: u32) -> Walk<&'static Endpoint> {
-    let entry = route::lookup(address)?;
+    let entry = route::lookup(address);
     observe::step(StepCode::SourceLookup, [address.to_host(), entry.to_bits(), 0]);
     let index = entry.as_endpoint().ok_or(Reason::SpoofedSource)?;
     let endpoint = get(index)?;

@@ -2,15 +2,16 @@
 
 pub mod from_container;
 pub mod from_uplink;
+pub mod translate;
 
-use dataplane_common::{endpoint::Endpoint, net::Ipv4Be, next_hop::NextHop, reason::Reason};
+use dataplane_common::{endpoint::Endpoint, net::Ipv4Be, next_hop::NextHop, reason::Reason, stats::Hook};
 
 use crate::{
     ethernet,
     ipv4::{self, Ipv4},
     nat, next_hop,
     packet::Packet,
-    verdict::{Action, Walk},
+    verdict::{Action, Exit, Walk},
 };
 
 /// Into a container of this node.
@@ -25,7 +26,8 @@ fn deliver(packet: &Packet, ipv4: &Ipv4, endpoint: &Endpoint) -> Walk<Action> {
 fn deliver_checked(packet: &Packet, endpoint: &Endpoint) -> Walk<Action> {
     ipv4::decrement_ttl(packet)?;
     ethernet::set_addresses(packet, endpoint.mac, endpoint.gateway_mac)?;
-    Ok(Action::Deliver { ifindex: endpoint.ifindex })
+    packet.exit.set(Exit { ifindex: endpoint.ifindex, neighbour: Ipv4Be::UNSPECIFIED });
+    Ok(Action::Deliver)
 }
 
 /// Out by an uplink. The kernel writes the Ethernet header.
@@ -40,25 +42,30 @@ fn forward(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
 fn forward_checked(packet: &Packet, destination: Ipv4Be, next_hop: &NextHop) -> Walk<Action> {
     ipv4::decrement_ttl(packet)?;
     let neighbour = next_hop::neighbour(next_hop, destination);
-    Ok(Action::Forward { ifindex: next_hop.ifindex, neighbour })
+    packet.exit.set(Exit { ifindex: next_hop.ifindex, neighbour });
+    Ok(Action::Forward)
 }
 
-/// Out by an uplink, translated. Everything that can keep the packet back is asked before a flow begins.
+/// Out by an uplink, as a packet of a known flow; all others go on in the program that can do more.
 #[inline(always)]
-fn translate_and_forward(
-    packet: &Packet,
-    ipv4: &Ipv4,
-    next_hop: &NextHop,
-    outgoing: &nat::Outgoing,
-) -> Walk<Action> {
+fn translate_and_forward(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hook) -> Walk<Action> {
+    let Some(known) = nat::find_known(packet, ipv4) else {
+        packet.go_on_in(hook as u32);
+        return Err(Reason::NatNoProgram);
+    };
     // A packet whose TTL ends here is never forwarded by the kernel, and its answer needs the original.
     ipv4::check_forwardable(packet, ipv4)?;
-    if let Err(reason) = ipv4::check_size(packet, ipv4, next_hop.mtu) {
-        // Without "don't fragment" the kernel would send it on in pieces, untranslated.
-        return Err(if ipv4.must_not_fragment() { reason } else { Reason::NatTooBig });
-    }
-    outgoing.apply(packet, ipv4)?;
+    check_size(packet, ipv4, next_hop, true)?;
+    known.apply(packet, ipv4)?;
     forward_checked(packet, ipv4.destination, next_hop)
+}
+
+/// Whether the packet fits the next hop's link. One that is to be translated is left to the kernel only if that
+/// answers with an error: without "don't fragment" it would send it on in pieces, untranslated.
+#[inline(always)]
+fn check_size(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop, is_translated: bool) -> Walk<()> {
+    ipv4::check_size(packet, ipv4, next_hop.mtu)
+        .map_err(|reason| if is_translated && !ipv4.must_not_fragment() { Reason::NatTooBig } else { reason })
 }
 
 /// Refuses to leave to the kernel what it would forward untranslated against a rule.

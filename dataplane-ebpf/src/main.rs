@@ -44,6 +44,20 @@ pub fn waiting(_ctx: TcContext) -> i32 {
     verdict::pass()
 }
 
+/// Goes on with a packet that a container sent and that belongs to no known flow.
+#[classifier]
+pub fn translate_from_container(ctx: TcContext) -> i32 {
+    let packet = Packet::new(&ctx);
+    verdict::finish(Hook::FromContainer, &packet, hook::translate::walk(&packet, Hook::FromContainer))
+}
+
+/// Goes on with a packet that came in by an uplink, is to leave by another and belongs to no known flow.
+#[classifier]
+pub fn translate_from_uplink(ctx: TcContext) -> i32 {
+    let packet = Packet::new(&ctx);
+    verdict::finish(Hook::FromUplink, &packet, hook::translate::walk(&packet, Hook::FromUplink))
+}
+
 /// Sweeps some buckets of the flow table. The daemon runs it by `BPF_PROG_TEST_RUN`, on no packet.
 #[classifier]
 pub fn nat_sweep(_ctx: TcContext) -> i32 {

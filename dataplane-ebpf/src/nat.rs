@@ -11,7 +11,7 @@ mod transport;
 use core::hint;
 
 use aya_ebpf::{
-    btf_maps::{Array, PerCpuArray},
+    btf_maps::{Array, PerCpuArray, ProgramArray},
     cty::c_void,
     helpers::{bpf_ktime_get_coarse_ns, bpf_loop},
     macros::btf_map,
@@ -27,13 +27,14 @@ use dataplane_common::{
     },
     net::Ipv4Be,
     repeat::Repeat,
+    stats::HOOK_SLOTS,
     trace::StepCode,
 };
 
 use crate::observe;
 
 pub use inward::{Reply, find as find_reply};
-pub use outward::{Outgoing, find as find_outgoing};
+pub use outward::{find_known, is_wanted, translate};
 pub use sweep::sweep;
 
 /// `BPF_F_MMAPABLE`: values lie at a page's start, so that those of 64 bytes are cache lines.
@@ -63,6 +64,11 @@ static NAT_GAUGES: Array<Gauges, 1, MMAPABLE> = Array::new();
 
 #[btf_map]
 static NAT_COUNTERS: PerCpuArray<NatCounters, 1> = PerCpuArray::new();
+
+/// The programs that go on with packets that belong to no known flow, by hook: most packets belong to one, and
+/// need not carry the others' code and stack along.
+#[btf_map]
+pub static NAT_PROGRAMS: ProgramArray<{ HOOK_SLOTS as usize }> = ProgramArray::new();
 
 /// The table's memory: the maps.
 pub struct Maps;

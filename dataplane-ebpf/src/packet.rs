@@ -1,13 +1,18 @@
 //! A packet at a hook: the only module that touches packet memory and the hook's context.
 
+use core::cell::Cell;
+
 use aya_ebpf::{
     bindings::__sk_buff,
     helpers::{bpf_l4_csum_replace, bpf_skb_pull_data},
     programs::TcContext,
 };
-use dataplane_common::reason::Reason;
+use dataplane_common::{net::Ipv4Be, reason::Reason};
 
-use crate::verdict::Walk;
+use crate::{
+    nat::NAT_PROGRAMS,
+    verdict::{Exit, Walk},
+};
 
 /// The most that a walk reads: Ethernet, IPv4 and TCP headers without options. ARP packets are shorter.
 const HEADERS: u32 = 54;
@@ -37,13 +42,15 @@ unsafe impl<const N: usize> Header for [u8; N] {}
 /// A packet at a tc hook.
 pub struct Packet {
     skb: *mut __sk_buff,
+    /// Where it leaves by, once that is certain.
+    pub exit: Cell<Exit>,
 }
 
 impl Packet {
     /// The packet of this run of the program.
     #[inline(always)]
     pub fn new(ctx: &TcContext) -> Self {
-        Self { skb: ctx.skb.skb }
+        Self { skb: ctx.skb.skb, exit: Cell::new(Exit { ifindex: 0, neighbour: Ipv4Be::UNSPECIFIED }) }
     }
 
     /// Length of the frame in bytes, Ethernet header included; for an aggregate, that of the whole.
@@ -112,6 +119,13 @@ impl Packet {
         }
         // SAFETY: the bytes are inside the packet, any value of them is valid, and they are aligned.
         Ok(unsafe { &mut *(start as *mut T) })
+    }
+
+    /// Goes on in another program, from the beginning of the packet; comes back only where there is none.
+    #[inline(always)]
+    pub fn go_on_in(&self, program: u32) {
+        // SAFETY: the context is valid, and the packet is as it came.
+        let _ = unsafe { NAT_PROGRAMS.tail_call(&TcContext::new(self.skb), program) };
     }
 
     /// Sets a transport checksum right after a change from `from` to `to`, as `flags` say

@@ -6,12 +6,9 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     net::Ipv4Be,
-    reason::Reason,
     route::Entry,
     trie::{self, MAX_SLABS, Root, Slab, Words},
 };
-
-use crate::verdict::Walk;
 
 /// `BPF_F_MMAPABLE`: the daemon writes the words with plain stores.
 const MMAPABLE: usize = 1 << 10;
@@ -36,8 +33,11 @@ impl Words for Maps {
     }
 }
 
+/// What a lookup gives where an entry points to a slab that is not there: it leads to no target.
+const FAULT: Entry = Entry::chunk(0);
+
 /// The entry of the longest prefix that holds the address; [`Entry::NONE`] where there is none.
 #[inline(always)]
-pub fn lookup(address: Ipv4Be) -> Walk<Entry> {
-    trie::lookup(&Maps, address.to_host()).ok_or(Reason::TableFault)
+pub fn lookup(address: Ipv4Be) -> Entry {
+    trie::lookup(&Maps, address.to_host()).unwrap_or(FAULT)
 }

@@ -17,47 +17,49 @@ use crate::{observe, packet::Packet};
 /// A step's outcome: something to go on with, or the reason why the walk ends here.
 pub type Walk<T> = Result<T, Reason>;
 
-/// What BPF does with a packet that it carries itself.
+/// What BPF does with a packet that it carries itself; where to is in [`Packet::exit`].
+///
+/// Without fields: of an enum that has some, the compiler leaves the unused ones undefined, and the verifier
+/// refuses a program that moves undefined values about.
 pub enum Action {
     /// Into the container behind this veth, without passing the veth's queue.
-    Deliver {
-        /// Host side of the veth.
-        ifindex: u32,
-    },
-    /// To a neighbour by an uplink.
-    Forward {
-        /// The uplink.
-        ifindex: u32,
-        /// Whom to send it to; the kernel knows or finds the MAC.
-        neighbour: Ipv4Be,
-    },
+    Deliver,
+    /// To a neighbour by an uplink; the kernel knows or finds the MAC.
+    Forward,
     /// Back to the container that asked.
-    AnswerArp {
-        /// Host side of the veth.
-        ifindex: u32,
-    },
+    AnswerArp,
+}
+
+/// Where a packet leaves by.
+#[derive(Clone, Copy)]
+pub struct Exit {
+    /// The uplink, or the host side of a veth.
+    pub ifindex: u32,
+    /// By an uplink: whom to send it to.
+    pub neighbour: Ipv4Be,
 }
 
 /// Ends a walk at a tc hook.
 #[inline(always)]
 pub fn finish(hook: Hook, packet: &Packet, walk: Walk<Action>) -> i32 {
     let reason = match &walk {
-        Ok(Action::Deliver { .. }) => Reason::Delivered,
-        Ok(Action::Forward { .. }) => Reason::Forwarded,
-        Ok(Action::AnswerArp { .. }) => Reason::ArpAnswered,
+        Ok(Action::Deliver) => Reason::Delivered,
+        Ok(Action::Forward) => Reason::Forwarded,
+        Ok(Action::AnswerArp) => Reason::ArpAnswered,
         Err(reason) => *reason,
     };
     observe::count(hook, reason, packet.len());
+    let Exit { ifindex, neighbour } = packet.exit.get();
     match walk {
-        Ok(Action::Deliver { ifindex }) => {
+        Ok(Action::Deliver) => {
             // SAFETY: a helper that takes integers.
             unsafe { bpf_redirect_peer(ifindex, 0) as i32 }
         }
-        Ok(Action::AnswerArp { ifindex }) => {
+        Ok(Action::AnswerArp) => {
             // SAFETY: a helper that takes integers.
             unsafe { bpf_redirect(ifindex, 0) as i32 }
         }
-        Ok(Action::Forward { ifindex, neighbour }) => {
+        Ok(Action::Forward) => {
             // SAFETY: integers, for which zero is valid.
             let mut to: bpf_redir_neigh = unsafe { mem::zeroed() };
             to.nh_family = AF_INET;

@@ -16,7 +16,7 @@ pub const BUCKET_BYTES: usize =
     size_of::<Tags>() + size_of::<Refs>() + LANES as usize * size_of::<super::flow::Flow>();
 
 /// How often a lock is tried: the holder runs on another CPU and needs no longer than a few microseconds.
-pub const LOCK_TRIES: u32 = 256;
+const LOCK_TRIES: u32 = 128;
 
 /// A lock that only BPF programs take. They cannot be ended with it, and softirqs do not interrupt each other.
 #[repr(transparent)]
@@ -24,10 +24,17 @@ pub const LOCK_TRIES: u32 = 256;
 pub struct Lock(Word32);
 
 impl Lock {
-    /// Takes the lock if it is free.
+    /// Takes the lock; false where another CPU kept it too long.
     #[inline(always)]
-    pub fn try_take(&self) -> bool {
-        self.0.replace(0, 1)
+    pub fn take(&self) -> bool {
+        let mut tries = 0;
+        while tries < LOCK_TRIES {
+            if self.0.replace(0, 1) {
+                return true;
+            }
+            tries += 1;
+        }
+        false
     }
 
     /// Gives the lock back.
@@ -171,9 +178,9 @@ mod tests {
     #[test]
     fn a_lock_is_held_by_one() {
         let lock = Lock::default();
-        assert!(lock.try_take());
-        assert!(!lock.try_take());
+        assert!(lock.take());
+        assert!(!lock.take());
         lock.release();
-        assert!(lock.try_take());
+        assert!(lock.take());
     }
 }

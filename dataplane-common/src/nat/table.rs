@@ -5,7 +5,7 @@ mod open;
 mod sweep;
 
 use super::{
-    bucket::{LANES, LOCK_TRIES, Lock, REFS, Ref, Refs, Tags},
+    bucket::{LANES, REFS, Ref, Refs, Tags},
     flow::{Flow, Life},
     settings::{Gauges, SHARES, Settings},
     state::{Direction, Rank},
@@ -28,19 +28,6 @@ pub trait Memory: Repeat {
     fn share(&self, index: u32) -> Option<&Word32>;
     /// The gauges.
     fn gauges(&self) -> Option<&Gauges>;
-}
-
-impl Lock {
-    /// Takes the lock; false where another CPU kept it too long.
-    #[inline(always)]
-    fn take(&self, memory: &impl Repeat) -> bool {
-        let mut taken = false;
-        memory.repeat(LOCK_TRIES, |_| {
-            taken = self.try_take();
-            !taken
-        });
-        taken
-    }
 }
 
 /// The table at one moment.
@@ -173,7 +160,7 @@ impl<'a, M: Memory> Table<'a, M> {
     fn unlink(&self, flow: &Flow, slot: u32) {
         let hash = flow.reply().hash(self.settings.seed);
         let Some(refs) = self.memory.refs(hash.below(self.settings.buckets)) else { return };
-        if !refs.lock.take(self.memory) {
+        if !refs.lock.take() {
             return;
         }
         self.memory.repeat(REFS, |place| {

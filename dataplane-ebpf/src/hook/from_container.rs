@@ -1,12 +1,12 @@
 //! A packet that a container sent.
 
-use dataplane_common::{reason::Reason, route::Target, trace::StepCode};
+use dataplane_common::{reason::Reason, route::Target, stats::Hook, trace::StepCode};
 
 use crate::{
     arp, endpoint,
     ethernet::{self, Payload},
     hook::{deliver, forward, leave_to_kernel, translate_and_forward},
-    ipv4, nat, next_hop, observe,
+    ipv4, next_hop, observe,
     packet::Packet,
     route,
     verdict::{Action, Walk},
@@ -22,16 +22,14 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
     let ipv4 = ipv4::read(packet)?;
     endpoint::of_source(ipv4.source, packet.ifindex())?;
 
-    let entry = route::lookup(ipv4.destination)?;
+    let entry = route::lookup(ipv4.destination);
     observe::step(StepCode::RouteLookup, [ipv4.destination.to_host(), entry.to_bits(), 0]);
     match entry.target() {
         Some(Target::Endpoint(index)) => deliver(packet, &ipv4, endpoint::get(index)?),
         Some(Target::NextHop(index)) => {
             let next_hop = next_hop::get(index)?;
-            if next_hop.translates != 0
-                && let Some(outgoing) = nat::find_outgoing(packet, &ipv4, next_hop.ifindex)?
-            {
-                return translate_and_forward(packet, &ipv4, next_hop, &outgoing);
+            if next_hop.translates != 0 {
+                return translate_and_forward(packet, &ipv4, next_hop, Hook::FromContainer);
             }
             forward(packet, &ipv4, next_hop)
         }

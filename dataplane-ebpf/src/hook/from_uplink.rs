@@ -1,6 +1,6 @@
 //! A packet that came in by an uplink.
 
-use dataplane_common::{next_hop::NextHop, reason::Reason, route::Target, trace::StepCode};
+use dataplane_common::{next_hop::NextHop, reason::Reason, route::Target, stats::Hook, trace::StepCode};
 
 use crate::{
     endpoint,
@@ -22,7 +22,7 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
     }
     let ipv4 = ipv4::read(packet)?;
 
-    let entry = route::lookup(ipv4.destination)?;
+    let entry = route::lookup(ipv4.destination);
     observe::step(StepCode::RouteLookup, [ipv4.destination.to_host(), entry.to_bits(), 0]);
     match entry.target() {
         Some(Target::Endpoint(index)) => {
@@ -52,18 +52,21 @@ fn through(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
     if next_hop.translates == 0 || next_hop.ifindex == packet.ifindex() {
         return Err(Reason::NotLocal);
     }
-    let Some(outgoing) = nat::find_outgoing(packet, ipv4, next_hop.ifindex)? else {
-        return Err(Reason::NotLocal);
-    };
     // A translation lends the node's address: only to who is reached by the uplink that the packet came by
     // (RFC 3704, strict reverse path).
-    let back = route::lookup(ipv4.source)?;
+    let back = route::lookup(ipv4.source);
     observe::step(StepCode::SourceLookup, [ipv4.source.to_host(), back.to_bits(), 0]);
     match back.target() {
         Some(Target::NextHop(index)) if next_hop::get(index)?.ifindex == packet.ifindex() => {}
-        _ => return Err(Reason::SpoofedSource),
+        _ => return Err(refuse_source(ipv4)),
     }
-    translate_and_forward(packet, ipv4, next_hop, &outgoing)
+    translate_and_forward(packet, ipv4, next_hop, Hook::FromUplink)
+}
+
+/// What comes by a wrong uplink is not translated; where a rule wants that, it is not left to the kernel either.
+#[inline(always)]
+fn refuse_source(ipv4: &Ipv4) -> Reason {
+    if nat::must_translate(ipv4.source, ipv4.destination) { Reason::SpoofedSource } else { Reason::NotLocal }
 }
 
 /// A reply to a translated packet. The kernel would take it for the node's own, so nothing is left to it.
@@ -73,7 +76,7 @@ fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
         Err(Reason::TtlExpired) => return Err(Reason::NatTtlExpired),
         checked => checked?,
     }
-    let entry = route::lookup(reply.destination)?;
+    let entry = route::lookup(reply.destination);
     observe::step(StepCode::RouteLookup, [reply.destination.to_host(), entry.to_bits(), 0]);
     match entry.target() {
         Some(Target::Endpoint(index)) => {

@@ -4,7 +4,7 @@ use dataplane_common::{
     nat::{
         rule::Rule,
         settings::probe_row,
-        state::{self, Direction, Rank},
+        state::{self, Direction, Rank, State},
         table::{Hit, Pool, Refusal, Table},
         tuple::Tuple,
     },
@@ -26,143 +26,149 @@ use crate::{
     verdict::Walk,
 };
 
-/// How a packet is going to be translated.
-pub struct Outgoing {
+/// A packet of a flow that is there.
+pub struct Known {
     table: Table<'static, Maps>,
-    kind: Kind,
+    hit: Hit<'static>,
+    tcp_flags: u8,
 }
 
-enum Kind {
-    /// It belongs to a flow; with its TCP flags.
-    Known(Hit<'static>, u8),
-    /// It begins a flow by this rule.
-    New(Tuple, u8, &'static Rule),
-    /// It is an ICMP error about a packet of this flow.
-    Error(Hit<'static>),
-}
-
-/// Whether and how a packet that leaves by `ifindex` is translated. Nothing has changed yet.
+/// The flow of a packet, where that is plain to see: no fragment, no options, no error.
 #[inline(always)]
-pub fn find(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<Option<Outgoing>> {
-    let Some(table) = table() else { return Ok(None) };
-    let rule = |table: &Table<'static, Maps>| rule(table.settings, ipv4.source, ipv4.destination, ifindex);
-    let refuse = |table: &Table<'static, Maps>, reason| {
-        if rule(table).is_some() { Err(reason) } else { Ok(None) }
+pub fn find_known(packet: &Packet, ipv4: &Ipv4) -> Option<Known> {
+    let table = table()?;
+    if ipv4.has_options() || ipv4.is_later_fragment() || ipv4.is_first_fragment() {
+        return None;
+    }
+    let Ok(Transport::Flow(tuple, tcp_flags)) = transport::read(packet, ipv4, Direction::Out) else {
+        return None;
     };
-    if ipv4.has_options() {
-        return refuse(&table, Reason::NatUnsupported);
-    }
-    if ipv4.is_later_fragment() {
-        let Some(hit) = fragment::find(&table, ipv4) else { return refuse(&table, Reason::NatFragment) };
-        tell(&hit);
-        return Ok(Some(Outgoing { table, kind: Kind::Known(hit, 0) }));
-    }
-    match transport::read(packet, ipv4, Direction::Out) {
-        Ok(Transport::Flow(tuple, flags)) => {
-            if let Some(hit) = table.find_out(&tuple) {
-                tell(&hit);
-                return Ok(Some(Outgoing { table, kind: Kind::Known(hit, flags) }));
-            }
-            observe::step(
-                StepCode::NatMiss,
-                [tuple.source.to_host(), tuple.source_port.into(), tuple.protocol.into()],
-            );
-            Ok(rule(&table).map(|rule| Outgoing { table, kind: Kind::New(tuple, flags, rule) }))
-        }
-        Ok(Transport::Error) => {
-            if rule(&table).is_none() {
-                return Ok(None);
-            }
-            let hit = error::find_out(packet, &table)?;
-            Ok(Some(Outgoing { table, kind: Kind::Error(hit) }))
-        }
-        Ok(Transport::Other) => refuse(&table, Reason::NatUnsupported),
-        Err(reason) => refuse(&table, reason),
-    }
+    let hit = table.find_out(&tuple)?;
+    tell(&hit);
+    Some(Known { table, hit, tcp_flags })
 }
 
-impl Outgoing {
-    /// Translates the packet; a new flow begins here.
+impl Known {
+    /// Translates the packet.
     #[inline(always)]
     pub fn apply(&self, packet: &Packet, ipv4: &Ipv4) -> Walk<()> {
-        let (hit, flags, is_new) = match &self.kind {
-            Kind::Error(hit) => return self.apply_to_error(packet, hit),
-            Kind::Known(hit, flags) => (*hit, *flags, false),
-            Kind::New(tuple, flags, rule) => {
-                if rule.address == Ipv4Be::UNSPECIFIED {
-                    return Err(Reason::NatNoAddress);
-                }
-                let first = state::first(tuple.protocol, *flags).ok_or(Reason::NatNoFlow)?;
-                if observe::is_trace() {
-                    return Ok(());
-                }
-                (self.open(tuple, rule, first)?, *flags, true)
-            }
-        };
         // Read before the flow is known to live: it is then as it was.
-        let original = hit.flow.original();
         let change = Change {
             side: Side::Source,
-            address: hit.flow.translated_address(),
-            old_port: original.source_port,
-            port: hit.flow.translated_port(),
+            address: self.hit.flow.translated_address(),
+            old_port: self.hit.flow.original().source_port,
+            port: self.hit.flow.translated_port(),
         };
         if !observe::is_trace() {
-            if !is_new && !ipv4.is_later_fragment() && !self.table.renew(&hit, Direction::Out, flags) {
+            if !ipv4.is_later_fragment() && !self.table.renew(&self.hit, Direction::Out, self.tcp_flags) {
                 return Err(Reason::NatContended);
             }
-            hit.flow.count(Direction::Out, packet.len());
-            if ipv4.is_first_fragment() {
-                fragment::remember(&self.table, ipv4, &hit);
-            }
+            self.hit.flow.count(Direction::Out, packet.len());
         }
         rewrite::apply(packet, ipv4, &change)
     }
+}
 
-    #[inline(always)]
-    fn open(&self, tuple: &Tuple, rule: &Rule, first: state::State) -> Walk<Hit<'static>> {
-        let pool = Pool { address: rule.address, first: rule.first_port, count: rule.ports };
-        let outcome = self.table.open(tuple, &pool, first);
-        sweep::if_neglected(&self.table);
-        match outcome.refusal() {
-            None => {}
-            Some(Refusal::Share) => return Err(Reason::NatShare),
-            Some(Refusal::Full) => return Err(Reason::NatTableFull),
-            Some(Refusal::Ports) => return Err(Reason::NatNoPort),
-            Some(Refusal::Contended) => return Err(Reason::NatContended),
-            Some(Refusal::Fault) => return Err(Reason::TableFault),
-        }
-        if outcome.probes() != 0 {
-            count(|counters| {
-                counters.opened += 1;
-                counters.probes[probe_row(outcome.probes())] += 1;
-                match outcome.displaced() {
-                    Rank::Ended => counters.displaced_ended += 1,
-                    Rank::HalfOpen => counters.displaced_half_open += 1,
-                    Rank::Gone | Rank::Established => {}
-                }
-            });
-        }
-        // It ends at once only where another CPU takes its place.
-        self.table.hit(outcome.slot()).ok_or(Reason::NatContended)
+/// Whether a packet that leaves by `ifindex` is to be translated. Nothing changes by the question.
+#[inline(always)]
+pub fn is_wanted(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<bool> {
+    let Some(table) = table() else { return Ok(false) };
+    let wanted = rule(table.settings, ipv4.source, ipv4.destination, ifindex).is_some();
+    let refuse = |reason| if wanted { Err(reason) } else { Ok(false) };
+    if ipv4.has_options() {
+        return refuse(Reason::NatUnsupported);
     }
+    if ipv4.is_later_fragment() {
+        return if fragment::find(&table, ipv4).is_some() { Ok(true) } else { refuse(Reason::NatFragment) };
+    }
+    match transport::read(packet, ipv4, Direction::Out) {
+        // A flow goes on as it began, whatever the rules say now: the sweep ends it if they do not allow it.
+        Ok(Transport::Flow(tuple, _)) => Ok(wanted || table.find_out(&tuple).is_some()),
+        Ok(Transport::Error) => Ok(wanted),
+        Ok(Transport::Other) => refuse(Reason::NatUnsupported),
+        Err(reason) => refuse(reason),
+    }
+}
 
-    /// An ICMP error: what it quotes came to the container with its own address. It says nothing about whether
-    /// the flow goes on (RFC 5508, section 4).
-    #[inline(always)]
-    fn apply_to_error(&self, packet: &Packet, hit: &Hit<'static>) -> Walk<()> {
-        let original = hit.flow.original();
-        let (address, port) = (hit.flow.translated_address(), hit.flow.translated_port());
-        error::rewrite(
-            packet,
-            &error::Change {
-                side: Side::Destination,
-                protocol: original.protocol,
-                address,
-                old_port: original.source_port,
-                port,
-            },
-        )?;
-        rewrite::apply_to_header(packet, Side::Source, address)
+/// Translates a packet of which [`is_wanted`] said so; a new flow begins here.
+#[inline(always)]
+pub fn translate(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<()> {
+    let table = table().ok_or(Reason::NatContended)?;
+    if ipv4.is_later_fragment() {
+        let hit = fragment::find(&table, ipv4).ok_or(Reason::NatFragment)?;
+        tell(&hit);
+        return Known { table, hit, tcp_flags: 0 }.apply(packet, ipv4);
     }
+    let Transport::Flow(tuple, tcp_flags) = transport::read(packet, ipv4, Direction::Out)? else {
+        return translate_error(packet, &table);
+    };
+    if table.find_out(&tuple).is_none() {
+        observe::step(
+            StepCode::NatMiss,
+            [tuple.source.to_host(), tuple.source_port.into(), tuple.protocol.into()],
+        );
+        let rule = rule(table.settings, ipv4.source, ipv4.destination, ifindex).ok_or(Reason::NatNoFlow)?;
+        if rule.address == Ipv4Be::UNSPECIFIED {
+            return Err(Reason::NatNoAddress);
+        }
+        let first = state::first(tuple.protocol, tcp_flags).ok_or(Reason::NatNoFlow)?;
+        if observe::is_trace() {
+            return Ok(());
+        }
+        open(&table, &tuple, rule, first)?;
+    }
+    // It ends at once only where another CPU takes its place.
+    let hit = table.find_out(&tuple).ok_or(Reason::NatContended)?;
+    tell(&hit);
+    if ipv4.is_first_fragment() && !observe::is_trace() {
+        fragment::remember(&table, ipv4, &hit);
+    }
+    Known { table, hit, tcp_flags }.apply(packet, ipv4)
+}
+
+#[inline(always)]
+fn open(table: &Table<'static, Maps>, tuple: &Tuple, rule: &Rule, first: State) -> Walk<()> {
+    let pool = Pool { address: rule.address, first: rule.first_port, count: rule.ports };
+    let outcome = table.open(tuple, &pool, first);
+    sweep::if_neglected(table);
+    match outcome.refusal() {
+        None => {}
+        Some(Refusal::Share) => return Err(Reason::NatShare),
+        Some(Refusal::Full) => return Err(Reason::NatTableFull),
+        Some(Refusal::Ports) => return Err(Reason::NatNoPort),
+        Some(Refusal::Contended) => return Err(Reason::NatContended),
+        Some(Refusal::Fault) => return Err(Reason::TableFault),
+    }
+    if outcome.probes() != 0 {
+        count(|counters| {
+            counters.opened += 1;
+            counters.probes[probe_row(outcome.probes())] += 1;
+            match outcome.displaced() {
+                Rank::Ended => counters.displaced_ended += 1,
+                Rank::HalfOpen => counters.displaced_half_open += 1,
+                Rank::Gone | Rank::Established => {}
+            }
+        });
+    }
+    Ok(())
+}
+
+/// An ICMP error: what it quotes came to the container with its own address. It says nothing about whether the
+/// flow goes on (RFC 5508, section 4).
+#[inline(always)]
+fn translate_error(packet: &Packet, table: &Table<'static, Maps>) -> Walk<()> {
+    let hit = error::find_out(packet, table)?;
+    let original = hit.flow.original();
+    let (address, port) = (hit.flow.translated_address(), hit.flow.translated_port());
+    error::rewrite(
+        packet,
+        &error::Change {
+            side: Side::Destination,
+            protocol: original.protocol,
+            address,
+            old_port: original.source_port,
+            port,
+        },
+    )?;
+    rewrite::apply_to_header(packet, Side::Source, address)
 }

@@ -7,7 +7,8 @@ use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
 use dataplane_common::{
     names::{
         GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_REFS, MAP_NAT_TAGS, PINNED_MAPS,
-        PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_SWEEP, PROGRAM_WAITING,
+        PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_SWEEP, PROGRAM_TRANSLATE_FROM_CONTAINER,
+        PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING,
     },
     stats::Hook,
 };
@@ -30,14 +31,22 @@ pub enum Program {
     Walk(Hook),
     /// What holds the place of a walk that is not wanted yet.
     Waiting,
+    /// What goes on with a hook's packets of no known flow.
+    Translate(Hook),
     /// What sweeps the flow table; it is run and never attached.
     Sweep,
 }
 
 impl Program {
     /// Every program.
-    pub const ALL: &[Self] =
-        &[Self::Walk(Hook::FromContainer), Self::Walk(Hook::FromUplink), Self::Waiting, Self::Sweep];
+    pub const ALL: &[Self] = &[
+        Self::Walk(Hook::FromContainer),
+        Self::Walk(Hook::FromUplink),
+        Self::Waiting,
+        Self::Translate(Hook::FromContainer),
+        Self::Translate(Hook::FromUplink),
+        Self::Sweep,
+    ];
 
     /// Its name in the object and in the kernel.
     pub const fn name(self) -> &'static str {
@@ -45,6 +54,8 @@ impl Program {
             Self::Walk(Hook::FromContainer) => PROGRAM_FROM_CONTAINER,
             Self::Walk(Hook::FromUplink) => PROGRAM_FROM_UPLINK,
             Self::Waiting => PROGRAM_WAITING,
+            Self::Translate(Hook::FromContainer) => PROGRAM_TRANSLATE_FROM_CONTAINER,
+            Self::Translate(Hook::FromUplink) => PROGRAM_TRANSLATE_FROM_UPLINK,
             Self::Sweep => PROGRAM_NAT_SWEEP,
         }
     }

@@ -80,7 +80,7 @@ impl<M: Memory> Table<'_, M> {
         let hash = reply.hash(self.settings.seed);
         let bucket = hash.below(self.settings.buckets);
         let Some(refs) = self.memory.refs(bucket) else { return Refusal::Fault as u8 };
-        if !refs.lock.take(self.memory) {
+        if !refs.lock.take() {
             return Refusal::Contended as u8;
         }
         let mut place = self.look(refs, &reply, hash.tag8());

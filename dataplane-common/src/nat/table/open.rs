@@ -145,7 +145,7 @@ impl<M: Memory> Table<'_, M> {
         let hash = tuple.hash(self.settings.seed);
         let bucket = hash.below(self.settings.buckets);
         let Some(tags) = self.memory.tags(bucket) else { return Outcome::refused(Refusal::Fault) };
-        if !tags.lock.take(self.memory) {
+        if !tags.lock.take() {
             return Outcome::refused(Refusal::Contended);
         }
         let choice = self.choose(tuple, tags, bucket, hash.tag16(), full);

@@ -1,0 +1,34 @@
+//! A packet that leaves by an uplink, may have to be translated, and belongs to no flow that its hook's program
+//! knew: a new flow, a fragment, an ICMP error, or something that is not translated at all.
+
+use dataplane_common::{reason::Reason, route::Target, stats::Hook};
+
+use crate::{
+    ethernet,
+    hook::{check_size, forward_checked},
+    ipv4, nat, next_hop,
+    packet::Packet,
+    route,
+    verdict::{Action, Walk},
+};
+
+/// The rest of the packet's walk: its source was checked at the hook.
+#[inline(always)]
+pub fn walk(packet: &Packet, hook: Hook) -> Walk<Action> {
+    ethernet::classify(packet)?;
+    let ipv4 = ipv4::read(packet)?;
+    let Some(Target::NextHop(index)) = route::lookup(ipv4.destination).target() else {
+        return Err(Reason::NatContended); // the route has changed in this moment
+    };
+    let next_hop = next_hop::get(index)?;
+    let wanted = nat::is_wanted(packet, &ipv4, next_hop.ifindex)?;
+    if !wanted && hook == Hook::FromUplink {
+        return Err(Reason::NotLocal);
+    }
+    ipv4::check_forwardable(packet, &ipv4)?;
+    check_size(packet, &ipv4, next_hop, wanted)?;
+    if wanted {
+        nat::translate(packet, &ipv4, next_hop.ifindex)?;
+    }
+    forward_checked(packet, ipv4.destination, next_hop)
+}
