@@ -2,6 +2,8 @@
 
 pub mod attach;
 pub mod counters;
+mod mapping;
+pub mod nat;
 pub mod netlink;
 pub mod object;
 pub mod pins;

@@ -3,10 +3,11 @@
 use std::path::Path;
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::{Ebpf, EbpfLoader, programs::SchedClassifier};
+use aya::{Ebpf, EbpfLoader, maps::ProgramArray, programs::SchedClassifier};
 use dataplane_common::{
+    nat::bucket::LANES,
     names::{
-        GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_REFS, MAP_NAT_TAGS, PINNED_MAPS,
+        GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_PROGRAMS, MAP_NAT_REFS, MAP_NAT_TAGS, PINNED_MAPS,
         PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_SWEEP, PROGRAM_TRANSLATE_FROM_CONTAINER,
         PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING,
     },
@@ -61,23 +62,62 @@ impl Program {
     }
 }
 
+/// Sizes of the maps that the configuration decides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sizes {
+    /// Slots of the endpoint table.
+    pub endpoints: u32,
+    /// Buckets of the flow table, at least one.
+    pub buckets: u32,
+}
+
+impl Sizes {
+    /// Every map whose size is decided here, with it.
+    pub fn maps(&self) -> [(&'static str, u32); 4] {
+        [
+            (MAP_ENDPOINTS, self.endpoints),
+            (MAP_NAT_TAGS, self.buckets),
+            (MAP_NAT_REFS, self.buckets),
+            (MAP_NAT_FLOWS, self.buckets * LANES),
+        ]
+    }
+}
+
 /// Creates the maps that are not pinned yet in `maps`, opens those that are, and loads every program.
 ///
 /// # Errors
 ///
 /// Where the kernel refuses a map or a program; a program's error carries the verifier's log.
-pub fn load(maps: &Path, max_endpoints: u32, purpose: Purpose) -> Result<Ebpf> {
+pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
     let trace = u8::from(purpose == Purpose::Trace);
     let mut loader = EbpfLoader::new();
-    loader.override_global(GLOBAL_TRACE, &trace, true).map_max_entries(MAP_ENDPOINTS, max_endpoints);
+    loader.override_global(GLOBAL_TRACE, &trace, true);
+    for (name, size) in sizes.maps() {
+        loader.map_max_entries(name, size);
+    }
     for name in PINNED_MAPS {
-        loader.map_pin_path(name, maps.join(name));
+        // A traced packet goes on in the traced copies, not in those that the attached ones go on in.
+        if purpose == Purpose::Attach || *name != MAP_NAT_PROGRAMS {
+            loader.map_pin_path(name, maps.join(name));
+        }
     }
     let mut object = loader.load(OBJECT).context(
         "cannot create the BPF maps (needs CAP_BPF and CAP_NET_ADMIN, or root; kernel 6.1 or newer with BTF)",
     )?;
     load_programs(&mut object)?;
+    link_programs(&mut object)?;
     Ok(object)
+}
+
+/// Puts the programs that others go on in where those look for them.
+fn link_programs(object: &mut Ebpf) -> Result<()> {
+    for &hook in Hook::ALL {
+        let program = classifier(object, Program::Translate(hook))?.fd()?.try_clone()?;
+        let programs = object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
+        let mut programs: ProgramArray<_> = programs.try_into()?;
+        programs.set(hook as u32, &program, 0).context("cannot link the programs")?;
+    }
+    Ok(())
 }
 
 /// A program of the loaded object.

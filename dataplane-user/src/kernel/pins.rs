@@ -19,8 +19,10 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::MapInfo;
-use dataplane_common::names::{LAYOUT_VERSION, MAP_ENDPOINTS, PINNED_MAPS};
+use dataplane_common::names::{LAYOUT_VERSION, PINNED_MAPS};
 use tracing::{info, warn};
+
+use super::object::Sizes;
 
 /// `BPF_FS_MAGIC` of the kernel's `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -76,26 +78,28 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes pinned maps that this run cannot use: of another size than configured, or an incomplete set.
+    /// Removes pinned maps that this run cannot use: of other sizes than configured, or an incomplete set.
     ///
     /// Programs that are attached keep the old maps and go on forwarding with them until they are replaced.
     ///
     /// # Errors
     ///
     /// Where a pin cannot be read or removed.
-    pub fn discard_unusable_maps(&self, max_endpoints: u32) -> Result<()> {
+    pub fn discard_unusable_maps(&self, sizes: Sizes) -> Result<()> {
         let present = PINNED_MAPS.iter().filter(|name| self.maps().join(name).exists()).count();
         if present == 0 {
             return Ok(());
         }
-        let size = MapInfo::from_pin(self.maps().join(MAP_ENDPOINTS)).map(|map| map.max_entries());
-        if present == PINNED_MAPS.len() && matches!(size, Ok(size) if size == max_endpoints) {
+        let fits = |(name, wanted): (&str, u32)| {
+            MapInfo::from_pin(self.maps().join(name)).is_ok_and(|map| map.max_entries() == wanted)
+        };
+        if present == PINNED_MAPS.len() && sizes.maps().into_iter().all(fits) {
             return Ok(());
         }
         warn!(
             pinned = present,
             wanted = PINNED_MAPS.len(),
-            max_endpoints,
+            ?sizes,
             "the pinned maps are of another size or incomplete: they are rebuilt"
         );
         self.discard_maps()

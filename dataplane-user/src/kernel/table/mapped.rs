@@ -2,9 +2,9 @@
 
 mod batch;
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::AtomicU32;
-use std::{fmt, io, ptr, slice};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, ArrayOfMaps, IterableMap, Map, MapData, MapError};
@@ -12,9 +12,7 @@ use dataplane_common::names::{MAP_ROUTE_ROOT, MAP_ROUTE_SLABS};
 use dataplane_common::trie::{MAX_SLABS, ROOT_WORDS, Root, SLAB_WORDS, Slab};
 
 use super::memory::Memory;
-
-/// `BPF_F_MMAPABLE` of `linux/bpf.h`: the map's values can be mapped into a process (Linux 5.5).
-const BPF_F_MMAPABLE: u32 = 1 << 10;
+use crate::kernel::mapping::{BPF_F_MMAPABLE, Mapping};
 
 /// A table grows by one slab and one more for each so many that it has.
 ///
@@ -27,8 +25,8 @@ const GROWTH_DIVISOR: u32 = 16;
 /// The root is an array of one value of 256 KiB, the slabs are such arrays behind an array of maps. All have
 /// the flag `BPF_F_MMAPABLE`. Slabs are added and never taken away while the maps live.
 pub struct Mapped {
-    root: Mapping,
-    slabs: Vec<Mapping>,
+    root: Mapping<AtomicU32>,
+    slabs: Vec<Mapping<AtomicU32>>,
     outer: ArrayOfMaps<MapData, Array<MapData, Slab>>,
     /// The same map: [`ArrayOfMaps`] keeps its descriptor to itself.
     outer_fd: OwnedFd,
@@ -54,7 +52,7 @@ impl Mapped {
     pub fn new(root: Map, slabs: Map) -> Result<Self> {
         let root = Array::<MapData, Root>::try_from(root)
             .with_context(|| format!("map {MAP_ROUTE_ROOT} is not the root of a route table"))?;
-        let root = Mapping::new(&root, ROOT_WORDS).with_context(|| format!("map {MAP_ROUTE_ROOT}"))?;
+        let root = Mapping::new(IterableMap::<u32, Root>::map(&root), 1, ROOT_WORDS).with_context(|| format!("map {MAP_ROUTE_ROOT}"))?;
         let outer_fd = match &slabs {
             Map::ArrayOfMaps(data) => data.fd().as_fd().try_clone_to_owned()?,
             _ => bail!("map {MAP_ROUTE_SLABS} is not an array of maps"),
@@ -91,7 +89,7 @@ impl Mapped {
     }
 
     fn take_in(&mut self, slab: Array<MapData, Slab>) -> Result<()> {
-        let mapping = Mapping::new(&slab, SLAB_WORDS)
+        let mapping = Mapping::new(IterableMap::<u32, Slab>::map(&slab), 1, SLAB_WORDS)
             .with_context(|| format!("map {MAP_ROUTE_SLABS}[{}]", self.slabs.len()))?;
         self.slabs.push(mapping);
         // The mapping keeps a slab alive without its file descriptor; one of them is enough.
@@ -102,11 +100,11 @@ impl Mapped {
 
 impl Memory for Mapped {
     fn root(&self) -> &[AtomicU32] {
-        self.root.words()
+        self.root.values()
     }
 
     fn slab(&self, slab: u32) -> Option<&[AtomicU32]> {
-        self.slabs.get(slab as usize).map(Mapping::words)
+        self.slabs.get(slab as usize).map(Mapping::values)
     }
 
     fn slabs(&self) -> u32 {
@@ -138,59 +136,4 @@ impl Memory for Mapped {
         let Some(first) = &self.first else { return Ok(()) };
         self.outer.set(0, first, 0).with_context(|| format!("cannot update map {MAP_ROUTE_SLABS}"))
     }
-}
-
-/// The one value of an array, mapped into this process.
-struct Mapping {
-    start: ptr::NonNull<AtomicU32>,
-    words: usize,
-}
-
-impl Mapping {
-    fn new<V: aya::Pod>(map: &Array<MapData, V>, words: usize) -> Result<Self> {
-        let data = IterableMap::<u32, V>::map(map);
-        let (info, bytes) = (data.info()?, words * size_of::<AtomicU32>());
-        ensure!(
-            info.max_entries() == 1
-                && info.value_size() as usize == bytes
-                && info.map_flags() & BPF_F_MMAPABLE != 0,
-            "it has {} values of {} bytes and flags {:#x}; one of {bytes} bytes with BPF_F_MMAPABLE is needed",
-            info.max_entries(),
-            info.value_size(),
-            info.map_flags()
-        );
-        map_shared(data.fd().as_fd(), bytes)
-            .map(|start| Self { start, words })
-            .context("cannot map it into memory (Linux 5.5 or later is needed)")
-    }
-
-    fn words(&self) -> &[AtomicU32] {
-        // SAFETY: the mapping has that many words, is aligned to a page, holds initialised memory and lives
-        // as long as `self`. Programs and other processes write the words too, which atomics allow.
-        unsafe { slice::from_raw_parts(self.start.as_ptr(), self.words) }
-    }
-}
-
-// SAFETY: the mapping belongs to the process and not to a thread, and its words are atomics.
-unsafe impl Send for Mapping {}
-// SAFETY: as above; nothing but atomics is reached through a shared reference.
-unsafe impl Sync for Mapping {}
-
-impl Drop for Mapping {
-    fn drop(&mut self) {
-        // SAFETY: `start` and the length are those of a mapping that `map_shared` made, and every reference
-        // into it borrows `self`.
-        let result = unsafe { libc::munmap(self.start.as_ptr().cast(), self.words * size_of::<AtomicU32>()) };
-        debug_assert_eq!(result, 0, "munmap: {}", io::Error::last_os_error());
-    }
-}
-
-fn map_shared(map: BorrowedFd<'_>, bytes: usize) -> io::Result<ptr::NonNull<AtomicU32>> {
-    let access = libc::PROT_READ | libc::PROT_WRITE;
-    // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
-    let start = unsafe { libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, map.as_raw_fd(), 0) };
-    if start == libc::MAP_FAILED {
-        return Err(io::Error::last_os_error());
-    }
-    ptr::NonNull::new(start.cast()).ok_or_else(|| io::Error::other("mapped at address zero"))
 }
