@@ -63,6 +63,14 @@ pub fn status(status: &answers::Status) -> String {
     for table in &status.tables {
         tables.add_row([table.table.clone(), table.used.to_string(), table.max.to_string()]);
     }
+    if let Some(import) = &status.import {
+        text.push_str(&format!("\nkernel table {}: {} routes taken over", import.table, import.carried));
+        for left in &import.left {
+            let (cause, routes, first) = (&left.cause, left.routes, left.first);
+            text.push_str(&format!(", {routes} left to the kernel ({cause}: {first}, …)"));
+        }
+        text.push('\n');
+    }
     let packets = status.packets;
     text.push_str(&format!(
         "\n{}\nroute table: {} KiB\npackets: {} by BPF, {} passed to the kernel, {} dropped\n",

@@ -1,6 +1,6 @@
 //! A packet that came in by an uplink.
 
-use dataplane_common::{reason::Reason, route::Target, trace::StepCode};
+use dataplane_common::{endpoint::Endpoint, net::Ipv4Be, reason::Reason, route::Target, trace::StepCode};
 
 use crate::{
     endpoint,
@@ -28,7 +28,11 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
             if ipv4::is_reserved_source(ipv4.source) {
                 return Err(Reason::Reserved);
             }
-            deliver(packet, &ipv4, endpoint::get(index)?)
+            let endpoint = endpoint::get(index)?;
+            if endpoint.flags & Endpoint::KERNEL_EGRESS != 0 {
+                check_way_back(ipv4.source)?;
+            }
+            deliver(packet, &ipv4, endpoint)
         }
         Some(Target::Block) => Err(Reason::NoEndpoint),
         Some(Target::Kernel(reason @ (Reason::ToHost | Reason::Multicast | Reason::Broadcast))) => {
@@ -36,5 +40,16 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
         }
         Some(Target::NextHop(_) | Target::Kernel(_)) => Err(Reason::NotLocal),
         None => Err(if entry.is_none() { Reason::NotLocal } else { Reason::TableFault }),
+    }
+}
+
+/// Whether BPF carries the answers to a packet from there, too.
+#[inline(always)]
+fn check_way_back(source: Ipv4Be) -> Walk<()> {
+    let entry = route::lookup(source)?;
+    observe::step(StepCode::SourceLookup, [source.to_host(), entry.to_bits(), 0]);
+    match entry.target() {
+        Some(Target::Endpoint(_) | Target::NextHop(_) | Target::Block) => Ok(()),
+        Some(Target::Kernel(_)) | None => Err(Reason::KernelRoute),
     }
 }

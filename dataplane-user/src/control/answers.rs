@@ -30,6 +30,8 @@ pub struct Status {
     pub route_table_bytes: u64,
     /// Routing peers.
     pub peers: Vec<serde_json::Value>,
+    /// What is taken over from the kernel's table; none where nothing is.
+    pub import: Option<Import>,
     /// Packets that BPF carried, passed to the kernel and dropped since the counters were made.
     pub packets: PacketShare,
 }
@@ -60,6 +62,28 @@ pub struct TableStatus {
     pub used: u64,
     /// Entries that fit.
     pub max: u64,
+}
+
+/// Routes of other daemons in the kernel, taken over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Import {
+    /// Number of the kernel's table.
+    pub table: u32,
+    /// Routes that the data path carries, blocks among them.
+    pub carried: u64,
+    /// Routes that are left to the kernel, by cause.
+    pub left: Vec<ImportLeft>,
+}
+
+/// Routes that are left to the kernel for one cause.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImportLeft {
+    /// `multipath`, `encapsulation`, `tos`, `not-by-uplink` or `kind` (`unreachable`, `prohibit`, …).
+    pub cause: String,
+    /// How many.
+    pub routes: u64,
+    /// The first of them.
+    pub first: Ipv4Net,
 }
 
 /// Where packets went.

@@ -15,7 +15,7 @@ use crate::{
     kernel::{attach, object::Program},
     rib::Source,
     trace::{self, Entrance, Namer, Probe},
-    wanted::Destination,
+    wanted::{Destination, Offer},
 };
 
 impl Daemon {
@@ -25,8 +25,10 @@ impl Daemon {
             Request::Status => to_value(self.status()?)?,
             Request::EndpointList => to_value(self.endpoint_list())?,
             Request::RouteList => {
-                let routes =
-                    self.rib.iter().map(|(prefix, source, wanted)| self.route(prefix, source, wanted));
+                let routes = self
+                    .rib
+                    .iter()
+                    .map(|(prefix, source, offer)| self.route(prefix, source, self.destination(offer)));
                 to_value(routes.collect::<Vec<_>>())?
             }
             Request::RouteGet { address } => to_value(self.route_get(address))?,
@@ -79,8 +81,21 @@ impl Daemon {
             ],
             route_table_bytes: usage.bytes as u64,
             peers: Vec::new(),
+            import: self.import(),
             packets,
         })
+    }
+
+    /// Counted when it is asked for: nothing else needs the number.
+    fn import(&self) -> Option<answers::Import> {
+        let table = self.policy.import.as_ref()?.table;
+        let account = self.mirror.import_account(&self.policy);
+        let left = account.left.into_iter().map(|(cause, (routes, first))| answers::ImportLeft {
+            cause: cause.name().to_owned(),
+            routes: routes as u64,
+            first,
+        });
+        Some(answers::Import { table, carried: account.carried as u64, left: left.collect() })
     }
 
     fn interface(&self, ifindex: u32) -> String {
@@ -88,8 +103,8 @@ impl Daemon {
     }
 
     fn endpoint_list(&self) -> Vec<answers::Endpoint> {
-        let endpoints = self.rib.iter().filter_map(|(_, source, destination)| match destination {
-            Destination::Endpoint(endpoint) => Some((source, endpoint)),
+        let endpoints = self.rib.iter().filter_map(|(_, source, offer)| match offer {
+            Offer::To(Destination::Endpoint(endpoint)) => Some((source, endpoint)),
             _ => None,
         });
         endpoints
@@ -104,7 +119,7 @@ impl Daemon {
             .collect()
     }
 
-    fn route(&self, prefix: Ipv4Net, source: Source, destination: &Destination) -> answers::Route {
+    fn route(&self, prefix: Ipv4Net, source: Source, destination: Destination) -> answers::Route {
         let (kind, via, ifindex, reason): (_, _, _, Option<Reason>) = match destination {
             Destination::Endpoint(endpoint) => ("endpoint", None, Some(endpoint.ifindex), None),
             Destination::NextHop(next_hop) => {
@@ -112,7 +127,7 @@ impl Daemon {
                 ("next-hop", gateway, Some(next_hop.ifindex), None)
             }
             Destination::Block => ("block", None, None, None),
-            Destination::Kernel(reason) => ("kernel", None, None, Some(*reason)),
+            Destination::Kernel(reason) => ("kernel", None, None, Some(reason)),
         };
         answers::Route {
             prefix,
@@ -129,11 +144,11 @@ impl Daemon {
         let found = self.datapath.lookup(address);
         let route = found.map(|(prefix, destination)| {
             let source = self.rib.best(prefix).map_or(Source::Kernel, |(source, _)| source);
-            self.route(prefix, source, &destination)
+            self.route(prefix, source, destination)
         });
         let offers = found.map(|(prefix, _)| {
             let others = self.rib.offers(prefix).skip(1);
-            others.map(|(source, destination)| self.route(prefix, source, destination)).collect()
+            others.map(|(source, offer)| self.route(prefix, source, self.destination(offer))).collect()
         });
         answers::RouteGet { address, route, other_offers: offers.unwrap_or_default() }
     }
