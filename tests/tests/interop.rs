@@ -2,6 +2,7 @@
 
 mod interop {
     mod bird;
+    mod import;
 
     /// Ends the test, reported as skipped, where this process may not make network namespaces.
     macro_rules! require_root {
