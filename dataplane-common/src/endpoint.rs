@@ -21,8 +21,16 @@ pub struct Endpoint {
     pub mac: MacAddr,
     /// MAC of the host's side: what ARP requests are answered with.
     pub gateway_mac: MacAddr,
+    /// [`Self::KERNEL_EGRESS`], or 0.
+    pub flags: u32,
     /// Fills the slot to 32 bytes, so that an index is a shift.
-    pub reserved: [u32; 2],
+    pub reserved: u32,
+}
+
+impl Endpoint {
+    /// Where no route of BPF's leads, the kernel carries this container's packets, with its connection tracking
+    /// and translation. So it must see the packets that come from there as well: they are left to it.
+    pub const KERNEL_EGRESS: u32 = 1;
 }
 
 const _: () = assert!(size_of::<Endpoint>() == 32);

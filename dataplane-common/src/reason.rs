@@ -82,7 +82,7 @@ reasons! {
     13 TtlExpired Pass "ttl-expired" "the TTL ends here; the kernel answers with ICMP time exceeded",
     14 TooBig Pass "too-big" "larger than the next link takes; the kernel fragments it or answers frag-needed",
     15 NoRoute Pass "no-route" "no route in the data path's table; the kernel decides",
-    16 KernelRoute Pass "kernel-route" "the kernel has a route of its own for this destination that BPF does not carry",
+    16 KernelRoute Pass "kernel-route" "the kernel has a route of its own, for this destination or for the answers, that BPF does not carry",
     17 NotLocal Pass "not-local" "came in by an uplink and is not for a container of this node",
     18 Vlan Pass "vlan" "the frame carries a VLAN tag; it is for the VLAN's own device",
     19 Ipv6 Pass "ipv6" "IPv6, which this data path does not carry yet",

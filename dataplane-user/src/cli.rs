@@ -37,11 +37,7 @@ pub enum Command {
     ///
     /// SIGTERM leaves programs and tables in place and forwarding; `dataplane detach` takes them away.
     /// SIGHUP reads the file again.
-    Run {
-        /// Configuration file
-        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
-        config: PathBuf,
-    },
+    Run(Setup),
     /// Check a configuration file: every error with its line, column and mend
     Check {
         /// Configuration file
@@ -58,16 +54,34 @@ pub enum Command {
     Route(RouteCommand),
     /// Packets dropped or passed to the kernel, by hook and reason
     Drops,
+    /// The BGP peers, and the routes that they announce
+    #[command(subcommand)]
+    Bgp(BgpCommand),
     /// Run the loaded program on a packet and tell each step
     Trace(TraceArgs),
     /// Make the daemon read its configuration file again; an invalid one changes nothing (exit status 2)
     Reload,
     /// Remove every hook, pin and route of this node's dataplane, daemon or no daemon
-    Detach {
-        /// Configuration file
-        #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
-        config: PathBuf,
-    },
+    Detach(Setup),
+}
+
+/// What a node is to do, and where its daemon's things are.
+#[derive(Debug, Args)]
+pub struct Setup {
+    /// Configuration file
+    #[arg(long, value_name = "FILE", default_value = config::DEFAULT_FILE)]
+    pub config: PathBuf,
+    /// Read no file: carry what BIRD, FRR, Calico or flannel route by the kernel, and write nothing there
+    ///
+    /// Uplinks are the interfaces of the default routes, containers the routes `ADDRESS dev caliX scope link`,
+    /// blocks of this node the blackhole routes, other nodes' blocks the routes by a router on an uplink.
+    /// Whatever else containers send stays with the kernel and its rules.
+    #[arg(long, conflicts_with = "config")]
+    pub from_kernel: bool,
+    /// Directory of the pinned maps and links, in place of the one in the file [default:
+    /// /sys/fs/bpf/dataplane]
+    #[arg(long, value_name = "DIR")]
+    pub bpf_dir: Option<PathBuf>,
 }
 
 /// Commands about endpoints.
@@ -86,6 +100,19 @@ pub enum RouteCommand {
     Get {
         /// The address
         address: Ipv4Addr,
+    },
+}
+
+/// Commands about BGP.
+#[derive(Debug, Subcommand)]
+pub enum BgpCommand {
+    /// Each session: state, uptime, prefixes, and why it last fell
+    Peers,
+    /// What was learned, from whom, and what is announced
+    Routes {
+        /// Only what is refused, with the reason
+        #[arg(long)]
+        refused: bool,
     },
 }
 

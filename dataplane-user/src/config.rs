@@ -31,14 +31,14 @@ use ipnet::Ipv4Net;
 use toml::de::DeTable;
 
 pub use self::bgp::{Bgp, BgpPeer};
-pub use self::datapath::{Datapath, MAX_ENDPOINTS, MAX_FLOWS, MAX_ROUTES, TcAttach, UplinkHook};
+pub use self::datapath::{Datapath, Egress, MAX_ENDPOINTS, MAX_FLOWS, MAX_ROUTES, TcAttach, UplinkHook};
 pub use self::diagnostic::{Diagnostic, Failure};
 pub use self::file::load;
 pub use self::kernel::{KernelImport, RouteProtocol};
 pub use self::log::{Log, LogFormat, LogLevel};
 pub use self::masquerade::Masquerade;
 pub use self::network::{Endpoint, Route};
-pub use self::node::Node;
+pub use self::node::{Node, Places};
 use self::report::Report;
 pub use self::system::{RunningSystem, System};
 
@@ -88,6 +88,19 @@ impl Config {
     }
 }
 
+impl Config {
+    /// What `--from-kernel` stands for: everything is taken from the kernel, nothing is written to its tables,
+    /// and what goes to no container stays with it, since its rules may translate that.
+    pub fn from_kernel() -> Self {
+        let default = Self::default_node();
+        Self {
+            datapath: Datapath { egress: Egress::Kernel, kernel_routes: false, ..default.datapath },
+            kernel: KernelImport::of_routing_daemons(),
+            ..default
+        }
+    }
+}
+
 /// A file without errors.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Loaded {
@@ -121,7 +134,7 @@ struct Draft {
     network: network::Draft,
     masquerade: Vec<masquerade::Draft>,
     bgp: Option<bgp::Draft>,
-    kernel: kernel::Draft,
+    kernel: KernelImport,
     log: Log,
 }
 
@@ -150,7 +163,7 @@ impl Draft {
             routes: self.network.routes(),
             masquerade: self.masquerade.iter().filter_map(|rule| rule.build(&pools)).collect(),
             bgp: self.bgp.and_then(|bgp| bgp.build(&pools)),
-            kernel: self.kernel.kernel,
+            kernel: self.kernel,
             log: self.log,
             pools,
         }

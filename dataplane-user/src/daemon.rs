@@ -1,11 +1,14 @@
 //! `dataplane run`: keeps the data path in step with the configuration and with the kernel.
 
 mod answer;
+mod bgp;
 mod lock;
+mod offers;
 mod reconcile;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -20,19 +23,22 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{self, Config},
+    config::{self, Config, Places},
     control::{Answer, BadFile, Request, server},
     datapath::Datapath,
     kernel::{
         attach::{Mode, Place},
-        netlink::{Event, Events, Netlink},
+        netlink::{Event, Events, Netlink, OwnTarget},
         object::{self, Program, Purpose},
         pins::Pins,
     },
     rib::Rib,
     slow_path::SlowPath,
-    source::kernel::Mirror,
-    wanted::{Destination, PeerMacs},
+    source::{
+        bgp::{Settings, Speaker, Surroundings},
+        kernel::{Mirror, Policy},
+    },
+    wanted::{Destination, Offer, PeerMacs},
 };
 
 pub use lock::Lock;
@@ -44,12 +50,26 @@ const GATHER: Duration = Duration::from_micros(500);
 /// How long a reconciliation that failed waits for its next try.
 const RETRY: Duration = Duration::from_secs(2);
 
+/// What a reconciliation must look at.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Stale {
+    /// The prefixes that the mirror names as touched; nothing else depends on their routes.
+    #[default]
+    Prefixes,
+    /// Those, and whatever depends on links, addresses and the configuration.
+    Picture,
+    /// Everything, each route of the kernel's among it.
+    Everything,
+}
+
+/// Kernel routes that are written between two looks at what else there is to do: some milliseconds' worth.
+const CHUNK: usize = 256;
+
 /// The daemon's state.
 pub struct Daemon {
     config: Config,
     config_file: Option<PathBuf>,
-    /// `--state-dir`, which goes before the file's, also when that is read again.
-    state_dir_option: Option<PathBuf>,
+    places_given: Places,
     pins: Pins,
     mode: Mode,
     object: Ebpf,
@@ -57,10 +77,23 @@ pub struct Daemon {
     netlink: Netlink,
     mirror: Mirror,
     macs: PeerMacs,
-    rib: Rib<Destination>,
+    rib: Rib<Offer>,
+    /// Where packets for each router go that an offer names.
+    routers: BTreeMap<Ipv4Addr, Destination>,
+    /// Which of the kernel's routes are carried, as of the last full reconciliation.
+    policy: Policy,
+    /// What the next reconciliation must look at.
+    stale: Stale,
     slow_path: SlowPath,
+    /// The kernel routes that the configuration asks for.
+    own_routes: BTreeMap<Ipv4Net, OwnTarget>,
     /// Prefixes that the tables may not hold as wanted: at first, what an earlier run left there.
     dirty: BTreeSet<Ipv4Net>,
+    /// What an earlier run left for routers and may have learned from peers: kept until these had their say.
+    held: BTreeSet<Ipv4Net>,
+    speaker: Option<Speaker>,
+    /// What the speaker was told of the node.
+    surroundings: Option<Surroundings>,
     places: BTreeMap<Place, Program>,
     complaints: Vec<String>,
     rules_are_default: bool,
@@ -68,17 +101,13 @@ pub struct Daemon {
     _lock: Lock,
 }
 
-/// Runs until a signal or a `detach` request ends it. `state_dir_option` is the state directory that was given
-/// in place of the file's, if one was: `config` has it already.
+/// Runs until a signal or a `detach` request ends it. `config` has the directories of `places` already; without
+/// a file there is nothing to read again.
 ///
 /// # Errors
 ///
 /// Where the node cannot be taken into service; what an earlier run attached is then as it was.
-pub async fn run(
-    config: Config,
-    config_file: Option<PathBuf>,
-    state_dir_option: Option<PathBuf>,
-) -> Result<()> {
+pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -> Result<()> {
     let lock = Lock::take(&config.node.state_dir)?;
     let fresh = !Pins::new(&config.node.bpf_dir).exist();
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
@@ -90,9 +119,10 @@ pub async fn run(
         }
         started => started?,
     };
-    daemon.state_dir_option = state_dir_option;
+    daemon.places_given = places;
     let mut requests = server::listen(&daemon.config.node.state_dir)?;
     daemon.check_rules().await?;
+    daemon.start_bgp()?;
     if let Err(error) = daemon.take_over().await {
         if fresh {
             reconcile::remove_data_path(&daemon.pins, &daemon.mirror)?;
@@ -113,6 +143,8 @@ pub async fn run(
                 }
             }
             () = tokio::time::sleep(RETRY), if failed => failed = daemon.try_reconcile().await,
+            () = std::future::ready(()), if daemon.slow_path.is_pending() => daemon.work_slow_path(CHUNK).await,
+            news = bgp::next(&mut daemon.speaker) => failed |= daemon.heed(news?),
             Some((request, answer)) = requests.recv() => {
                 if daemon.serve(request, answer).await {
                     return Ok(());
@@ -128,6 +160,12 @@ pub async fn run(
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    if daemon.config.bgp.as_ref().is_some_and(|bgp| bgp.graceful_restart_seconds == 0) {
+        // The peers are not to wait for the next run.
+        if let Some(speaker) = daemon.speaker.take() {
+            speaker.shut_down().await;
+        }
+    }
     info!(
         "stopping; programs and tables stay in place and keep forwarding (`dataplane detach` removes them)"
     );
@@ -146,21 +184,32 @@ impl Daemon {
         pins.create()?;
         let (object, datapath) = open(&pins, &config)?;
         let mirror = read_kernel(&netlink).await?;
-        let slow_path = SlowPath::adopt(&mirror);
+        let (held, dirty) = datapath.prefixes().into_iter().partition(|prefix| {
+            config.bgp.is_some() && matches!(datapath.get(*prefix), Some(Destination::NextHop(_)))
+        });
+        let mut slow_path = SlowPath::adopt(&mirror);
+        slow_path.postpone(&held);
         Ok(Self {
             mode: Mode::choose(config.datapath.tc_attach),
             config,
             config_file,
-            state_dir_option: None,
+            places_given: Places::default(),
             pins,
             object,
             netlink,
             mirror,
             macs: PeerMacs::new(),
-            dirty: datapath.prefixes().into_iter().collect(),
+            dirty,
+            held,
             datapath,
             rib: Rib::default(),
+            routers: BTreeMap::new(),
+            policy: Policy::default(),
+            stale: Stale::default(),
             slow_path,
+            own_routes: BTreeMap::new(),
+            speaker: None,
+            surroundings: None,
             places: BTreeMap::new(),
             complaints: Vec::new(),
             rules_are_default: true,
@@ -190,9 +239,10 @@ impl Daemon {
     }
 
     async fn try_reconcile(&mut self) -> bool {
-        match self.reconcile().await {
+        match self.catch_up().await {
             Ok(()) => false,
             Err(error) => {
+                self.stale = Stale::Everything;
                 error!("cannot bring the data path in step, trying again: {error:#}");
                 true
             }
@@ -204,10 +254,8 @@ impl Daemon {
         let ends = matches!(request, Request::Detach);
         let result = match request {
             Request::Reload => self.reload().await.and_then(|warnings| Ok(serde_json::to_value(warnings)?)),
-            Request::Detach => {
-                remove_everything(&self.pins, &self.netlink).await.map(|()| serde_json::Value::Null)
-            }
-            other => self.answer(other),
+            Request::Detach => self.detach().await.map(|()| serde_json::Value::Null),
+            other => self.answer(other).await,
         };
         let failed = result.is_err();
         // A client that went away gets no answer.
@@ -224,6 +272,11 @@ impl Daemon {
         ends && !failed
     }
 
+    async fn detach(&mut self) -> Result<()> {
+        self.end_bgp().await?;
+        remove_everything(&self.pins, &self.netlink).await
+    }
+
     /// Reads the file again. What cannot change in a running daemon is refused, and nothing changes then.
     async fn reload(&mut self) -> Result<Vec<String>> {
         let Some(file) = self.config_file.clone() else {
@@ -232,11 +285,16 @@ impl Daemon {
         let mut loaded = config::load(&file).map_err(|failure| {
             BadFile(format!("{failure}\nnothing was changed; the daemon goes on as before"))
         })?;
-        if let Some(state_dir) = &self.state_dir_option {
-            loaded.config.node.state_dir.clone_from(state_dir);
-        }
+        self.places_given.apply(&mut loaded.config);
         refuse_fixed(&self.config, &loaded.config, &file)?;
+        let speaker = loaded.config.bgp.as_ref().map(Settings::new).transpose();
+        let speaker = speaker.with_context(|| format!("{}: nothing was changed", file.display()))?;
+        self.withdraw_blocks(&loaded.config).await;
         self.config = loaded.config;
+        if speaker.is_none() {
+            self.end_bgp().await?;
+        }
+        self.configure_bgp(speaker)?;
         let mode = Mode::choose(self.config.datapath.tc_attach);
         if mode != self.mode {
             // All are attached anew, which takes off what was attached the other way.

@@ -1,16 +1,13 @@
 //! `dataplane`: the command line of the library.
 
-use std::{
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use anyhow::Result;
 use clap::Parser as _;
 use dataplane::{
-    cli::{Cli, Command, EndpointCommand, RouteCommand},
+    cli::{BgpCommand, Cli, Command, EndpointCommand, RouteCommand, Setup},
     commands,
-    config::{self, Config, Failure},
+    config::{self, Config, Failure, Places},
     control::{BadFile, Request, answers},
     daemon, log, show,
 };
@@ -34,10 +31,12 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     let Cli { state_dir, json, command } = cli;
     let asked = state_dir.clone().unwrap_or_else(|| Config::default_node().node.state_dir);
     match command {
-        Command::Run { config: file } => {
-            let config = load(&file, state_dir.clone())?;
+        Command::Run(setup) => {
+            let places = Places { state_dir, bpf_dir: setup.bpf_dir.clone() };
+            let config = load(&setup, &places)?;
             log::start(&config.log);
-            block_on(daemon::run(config, Some(file), state_dir))?;
+            let file = (!setup.from_kernel).then_some(setup.config);
+            block_on(daemon::run(config, file, places))?;
         }
         Command::Check { config } => {
             let valid = commands::check(&config, json)?;
@@ -51,26 +50,36 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             commands::ask(&asked, json, &request, |answer: &answers::RouteGet| show::route_get(answer))?;
         }
         Command::Drops => commands::drops(&asked, json)?,
+        Command::Bgp(BgpCommand::Peers) => commands::bgp_peers(&asked, json)?,
+        Command::Bgp(BgpCommand::Routes { refused }) => {
+            commands::ask(&asked, json, &Request::BgpRoutes { refused }, show::bgp::routes)?;
+        }
         Command::Trace(arguments) => {
             let request = Request::Trace(arguments.into());
             commands::ask(&asked, json, &request, show::trace)?;
         }
         Command::Reload => commands::reload(&asked, json)?,
-        Command::Detach { config: file } => block_on(commands::detach(&load(&file, state_dir)?))?,
+        Command::Detach(setup) => {
+            let places = Places { state_dir, bpf_dir: setup.bpf_dir.clone() };
+            block_on(commands::detach(&load(&setup, &places)?))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-/// The file's configuration; `--state-dir` goes before the file's.
-fn load(file: &Path, state_dir: Option<PathBuf>) -> Result<Config> {
-    let mut loaded = config::load(file)?;
-    for warning in &loaded.warnings {
-        eprintln!("dataplane: warning: {warning}");
-    }
-    if let Some(state_dir) = state_dir {
-        loaded.config.node.state_dir = state_dir;
-    }
-    Ok(loaded.config)
+/// The file's configuration, or the one without a file.
+fn load(setup: &Setup, places: &Places) -> Result<Config> {
+    let mut config = if setup.from_kernel {
+        Config::from_kernel()
+    } else {
+        let loaded = config::load(&setup.config)?;
+        for warning in &loaded.warnings {
+            eprintln!("dataplane: warning: {warning}");
+        }
+        loaded.config
+    };
+    places.apply(&mut config);
+    Ok(config)
 }
 
 /// One thread does everything: the daemon waits nearly all the time.

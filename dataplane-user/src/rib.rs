@@ -11,10 +11,12 @@ use serde::{Serialize, Serializer};
 
 /// Who offers a route. In order of preference: of two offers for one prefix the smaller source's holds.
 ///
-/// The file comes first, because a person wrote it for this node; then BGP, which this daemon speaks
+/// Of routes the file comes first, because a person wrote it for this node; then BGP, which this daemon speaks
 /// itself; last what the kernel's table shows, which may be an older word of either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
+    /// The kernel, of what is the host's own: no route can take its addresses away from it.
+    Host,
     /// The configuration file.
     Config,
     /// A BGP peer.
@@ -25,14 +27,14 @@ pub enum Source {
 
 impl Source {
     /// Every source, the most preferred first.
-    pub const ALL: [Self; 3] = [Self::Config, Self::Bgp, Self::Kernel];
+    pub const ALL: [Self; 4] = [Self::Host, Self::Config, Self::Bgp, Self::Kernel];
 
     /// The name in `--json` output: `config`, `bgp` or `kernel`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Config => "config",
             Self::Bgp => "bgp",
-            Self::Kernel => "kernel",
+            Self::Host | Self::Kernel => "kernel",
         }
     }
 }
@@ -129,6 +131,11 @@ impl<T: Clone + PartialEq> Rib<T> {
     /// The offer that holds for exactly this prefix, and whose it is.
     pub fn best(&self, prefix: Ipv4Net) -> Option<(Source, &T)> {
         self.offers(prefix).next()
+    }
+
+    /// All offers of one source.
+    pub fn of(&self, source: Source) -> impl Iterator<Item = (Ipv4Net, &T)> {
+        self.offers[source as usize].iter().map(|(prefix, offer)| (*prefix, offer))
     }
 
     /// All offers for exactly this prefix, the best first.

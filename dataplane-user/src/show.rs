@@ -1,5 +1,7 @@
 //! Answers as text, for people.
 
+pub mod bgp;
+
 use std::net::Ipv4Addr;
 
 use comfy_table::{Table, presets};
@@ -62,6 +64,17 @@ pub fn status(status: &answers::Status) -> String {
     let mut tables = table(["TABLE", "USED", "MAX"]);
     for table in &status.tables {
         tables.add_row([table.table.clone(), table.used.to_string(), table.max.to_string()]);
+    }
+    if let Some(import) = &status.import {
+        text.push_str(&format!("\nkernel table {}: {} routes taken over", import.table, import.carried));
+        for left in &import.left {
+            let (cause, routes, first) = (&left.cause, left.routes, left.first);
+            text.push_str(&format!(", {routes} left to the kernel ({cause}: {first}, …)"));
+        }
+        text.push('\n');
+    }
+    if !status.peers.is_empty() {
+        text.push_str(&format!("\n{}", bgp::peers(&status.peers)));
     }
     let packets = status.packets;
     text.push_str(&format!(

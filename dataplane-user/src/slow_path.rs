@@ -1,65 +1,122 @@
 //! The routes that the daemon keeps in the kernel's own table, so that what BPF leaves to the kernel finds
 //! its way: blackholes for the blocks, routes to other nodes' blocks, routes to configured containers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use anyhow::Result;
+use ipnet::Ipv4Net;
 use tracing::{info, warn};
 
 use crate::{
-    kernel::netlink::{Added, Netlink, OwnRoute},
+    kernel::netlink::{Added, Netlink, OwnRoute, OwnTarget},
     source::kernel::Mirror,
 };
 
 /// What is in the kernel by this daemon, or by a run before it.
 #[derive(Debug, Default)]
 pub struct SlowPath {
-    present: BTreeSet<OwnRoute>,
-    taken: BTreeSet<OwnRoute>,
+    present: BTreeMap<Ipv4Net, OwnTarget>,
+    /// Prefixes for which somebody else has a route, which stays.
+    taken: BTreeSet<Ipv4Net>,
+    /// Prefixes whose route in the kernel may not be the one that is wanted.
+    pending: BTreeSet<Ipv4Net>,
+    /// Those that the kernel refused.
+    refused: BTreeSet<Ipv4Net>,
 }
 
 impl SlowPath {
     /// Starts with the routes that bear the daemon's protocol number, by whichever run.
     pub fn adopt(mirror: &Mirror) -> Self {
-        let present = mirror.own_routes().filter_map(OwnRoute::from_route).collect();
-        Self { present, taken: BTreeSet::new() }
+        let routes = mirror.own_routes().filter_map(OwnRoute::from_route);
+        let present: BTreeMap<_, _> = routes.map(|route| (route.destination, route.target)).collect();
+        Self { pending: present.keys().copied().collect(), present, ..Self::default() }
     }
 
-    /// Forgets a route that left the kernel's table without this daemon, for instance with its interface:
-    /// the next [`Self::reconcile`] puts it back if it is still wanted.
-    pub fn lost(&mut self, route: &OwnRoute) {
-        self.present.remove(route);
+    /// Compares with what the mirror has of ours for a prefix whose routes changed, by whomever: with an
+    /// interface routes go that nobody tells of, and where somebody else's route was in the way it may be gone.
+    pub fn check(&mut self, prefix: Ipv4Net, there: Option<OwnTarget>) {
+        if self.present.get(&prefix).is_some_and(|target| there != Some(*target)) {
+            self.present.remove(&prefix);
+            self.pending.insert(prefix);
+        } else if self.taken.contains(&prefix) {
+            self.pending.insert(prefix);
+        }
     }
 
-    /// Makes the kernel's table hold what is wanted and nothing else of ours. A route that somebody else has
+    /// What is wanted for these prefixes may be another route than before, or none.
+    pub fn look_at(&mut self, prefixes: impl IntoIterator<Item = Ipv4Net>) {
+        self.pending.extend(prefixes);
+    }
+
+    /// Leaves these as they are until [`Self::look_at`] names them.
+    pub fn postpone(&mut self, prefixes: &BTreeSet<Ipv4Net>) {
+        self.pending.retain(|prefix| !prefixes.contains(prefix));
+    }
+
+    /// Tries again what the kernel refused.
+    pub fn retry(&mut self) {
+        self.pending.append(&mut self.refused);
+    }
+
+    /// Whether [`Self::work`] has something to do.
+    pub fn is_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Makes the kernel's table hold what is wanted for at most so many prefixes. A route that somebody else has
     /// for the same destination is theirs and stays.
     ///
-    /// # Errors
-    ///
-    /// Never for a single route that the kernel refuses: those are logged, and tried again the next time.
-    pub async fn reconcile(&mut self, netlink: &Netlink, wanted: &BTreeSet<OwnRoute>) -> Result<()> {
-        // Removal first: a changed route is a removal and an addition of the same destination.
-        let gone: Vec<_> = self.present.difference(wanted).copied().collect();
-        for route in gone {
-            match netlink.delete_route(&route).await {
-                Ok(()) => drop(self.present.remove(&route)),
-                Err(error) => warn!("cannot remove the kernel route {route}: {error:#}"),
+    /// A route that the kernel refuses is logged, and tried again after [`Self::retry`].
+    pub async fn work(
+        &mut self,
+        netlink: &Netlink,
+        most: usize,
+        wanted: impl Fn(Ipv4Net) -> Option<OwnTarget>,
+    ) {
+        let mut first_refusal = None;
+        let mut refusals = 0;
+        for _ in 0..most {
+            let Some(prefix) = self.pending.pop_first() else { break };
+            if let Err(error) = self.settle(netlink, prefix, wanted(prefix)).await {
+                self.refused.insert(prefix);
+                first_refusal.get_or_insert(error);
+                refusals += 1;
             }
         }
-        self.taken.retain(|route| wanted.contains(route));
-        let missing: Vec<_> = wanted.difference(&self.present).copied().collect();
-        for route in missing {
-            match netlink.add_route(&route).await {
-                Ok(Added::Added | Added::AlreadyThere) => {
-                    self.taken.remove(&route);
-                    self.present.insert(route);
+        if let Some(error) = first_refusal {
+            warn!("{refusals} kernel routes could not be written; of the first: {error:#}");
+        }
+    }
+
+    async fn settle(
+        &mut self,
+        netlink: &Netlink,
+        destination: Ipv4Net,
+        wanted: Option<OwnTarget>,
+    ) -> anyhow::Result<()> {
+        let present = self.present.get(&destination).copied();
+        if present == wanted {
+            return Ok(());
+        }
+        let Some(target) = wanted else {
+            if let Some(target) = present {
+                netlink.delete_route(&OwnRoute { destination, target }).await?;
+                self.present.remove(&destination);
+            }
+            self.taken.remove(&destination);
+            return Ok(());
+        };
+        // An older one of ours is replaced without a gap.
+        let route = OwnRoute { destination, target };
+        match netlink.add_route(&route).await? {
+            Added::Added | Added::AlreadyThere => {
+                self.taken.remove(&destination);
+                self.present.insert(destination, target);
+            }
+            Added::TakenBy { protocol } => {
+                self.present.remove(&destination);
+                if self.taken.insert(destination) {
+                    info!(protocol, "the kernel has a route of somebody else's for {route}: left alone");
                 }
-                Ok(Added::TakenBy { protocol }) => {
-                    if self.taken.insert(route) {
-                        info!(protocol, "the kernel has a route of somebody else's for {route}: left alone");
-                    }
-                }
-                Err(error) => warn!("cannot add the kernel route {route}: {error:#}"),
             }
         }
         Ok(())

@@ -16,13 +16,13 @@ use dataplane_common::{
 use ipnet::Ipv4Net;
 
 use crate::{
-    config::Config,
+    config::{Config, Egress, RouteProtocol},
     kernel::{
         attach::Place,
-        netlink::{Link, OwnRoute, OwnTarget},
+        netlink::{Link, OwnTarget},
         object::Program,
     },
-    source::kernel::{Mirror, Wanted},
+    source::kernel::{Import, Mirror, Policy, Wanted},
 };
 
 /// Where packets for a prefix go, in full: indexes into tables come later.
@@ -38,20 +38,33 @@ pub enum Destination {
     Kernel(Reason),
 }
 
+/// What a source offers for a prefix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// A destination in full.
+    To(Destination),
+    /// A router's address, of which the mirror says by which uplink it is reached.
+    By(Ipv4Addr),
+}
+
 /// MAC addresses of the containers' sides of the veths, by the host side's index.
 pub type PeerMacs = HashMap<u32, MacAddr>;
 
 /// Everything that is wanted at one moment.
 #[derive(Debug, Default)]
 pub struct Picture {
+    /// The host's own: addresses, broadcast, multicast.
+    pub host: BTreeMap<Ipv4Net, Offer>,
     /// From the configuration file.
-    pub config: BTreeMap<Ipv4Net, Destination>,
-    /// From the kernel: discovered endpoints, and the mirror of its routes.
-    pub kernel: BTreeMap<Ipv4Net, Destination>,
+    pub config: BTreeMap<Ipv4Net, Offer>,
+    /// From the kernel: discovered endpoints.
+    pub discovered: BTreeMap<Ipv4Net, Offer>,
+    /// Which of the kernel's routes are carried: [`Mirror::wanted`] tells.
+    pub policy: Policy,
     /// Where programs are wanted.
     pub places: BTreeMap<Place, Program>,
     /// Routes for the kernel's own table.
-    pub slow_path: BTreeSet<OwnRoute>,
+    pub slow_path: BTreeMap<Ipv4Net, OwnTarget>,
     /// What is wrong at the moment, each with the mend.
     pub complaints: Vec<String>,
 }
@@ -61,12 +74,20 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs) -> Picture {
     let mut picture = Picture::default();
     let uplinks = uplinks(config, mirror, &mut picture);
 
-    let discovered = discovered(config, mirror);
-    for (prefix, wanted) in mirror.wanted(&uplinks, &discovered) {
-        picture.kernel.insert(prefix, destination(wanted));
-    }
-    for (address, ifindex) in discovered {
-        if let Some(endpoint) = endpoint(mirror, macs, address, ifindex) {
+    let policy = Policy {
+        uplinks: uplinks.iter().filter_map(|index| mirror.link(*index)).cloned().collect(),
+        endpoints: discovered(config, mirror),
+        egress: config.datapath.egress == Egress::Bpf,
+        import: import(config),
+        shadows: mirror.shadows(),
+    };
+    picture.host = mirror
+        .host()
+        .into_iter()
+        .map(|(prefix, reason)| (prefix, Offer::To(Destination::Kernel(reason))))
+        .collect();
+    for &(address, ifindex) in &policy.endpoints {
+        if let Some(endpoint) = endpoint(config, mirror, macs, address, ifindex) {
             picture.add_endpoint(Origin::Kernel, endpoint, mirror);
         }
     }
@@ -78,11 +99,12 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs) -> Picture {
     }
 
     for block in &config.blocks {
-        picture.config.insert(*block, Destination::Block);
-        picture.slow_path.insert(OwnRoute { destination: *block, target: OwnTarget::Blackhole });
+        picture.config.insert(*block, Offer::To(Destination::Block));
+        picture.slow_path.insert(*block, OwnTarget::Blackhole);
     }
     config_endpoints(config, mirror, macs, &mut picture);
-    config_routes(config, mirror, &uplinks, &mut picture);
+    config_routes(config, mirror, &policy, &mut picture);
+    picture.policy = policy;
     if !config.datapath.kernel_routes {
         picture.slow_path.clear();
     }
@@ -125,10 +147,36 @@ fn uplinks(config: &Config, mirror: &Mirror, picture: &mut Picture) -> Vec<u32> 
     indexes
 }
 
-fn destination(wanted: Wanted) -> Destination {
-    match wanted {
+/// Which routes of other daemons are taken over.
+fn import(config: &Config) -> Option<Import> {
+    let kernel = &config.kernel;
+    let number = |list: &Vec<RouteProtocol>| list.iter().map(|protocol| protocol.number).collect();
+    kernel.import.then(|| Import {
+        table: kernel.table,
+        protocols: kernel.protocols.as_ref().map(number),
+        pools: config.pools.clone(),
+    })
+}
+
+/// What the kernel offers for a prefix.
+pub fn offer(wanted: Wanted) -> Offer {
+    Offer::To(match wanted {
         Wanted::NextHop { gateway, ifindex, mtu } => Destination::NextHop(next_hop(gateway, ifindex, mtu)),
+        Wanted::Block => Destination::Block,
         Wanted::Kernel(reason) => Destination::Kernel(reason),
+    })
+}
+
+/// Where packets go that are for that router: to it by the uplink that it is on the link of, or else to the
+/// kernel, for want of a next hop.
+pub fn by_router(mirror: &Mirror, policy: &Policy, router: Ipv4Addr) -> Destination {
+    let link = mirror
+        .on_link(router)
+        .and_then(|on_link| policy.uplink(on_link.oif?))
+        .filter(|link| link.up && !mirror.is_local(router));
+    match link {
+        Some(link) => Destination::NextHop(next_hop(Some(router), link.index, link.mtu)),
+        None => Destination::Kernel(Reason::NoNextHop),
     }
 }
 
@@ -153,14 +201,21 @@ fn may_become_endpoint(config: &Config, link: &Link) -> bool {
 }
 
 /// Whether an address that the kernel routes to a workload veth is a container's: inside a pool or block,
-/// where any is configured.
+/// where any is configured. With an import, the blocks that are configured are not all that there are.
 fn is_workload_address(config: &Config, address: Ipv4Addr) -> bool {
-    let mut networks = config.pools.iter().chain(&config.blocks).peekable();
+    let blocks: &[Ipv4Net] = if config.kernel.import { &[] } else { &config.blocks };
+    let mut networks = config.pools.iter().chain(blocks).peekable();
     networks.peek().is_none() || networks.any(|network| network.contains(&address))
 }
 
 /// The endpoint behind a veth; `None` while the veth or the container's side of it is not there.
-fn endpoint(mirror: &Mirror, macs: &PeerMacs, address: Ipv4Addr, ifindex: u32) -> Option<Endpoint> {
+fn endpoint(
+    config: &Config,
+    mirror: &Mirror,
+    macs: &PeerMacs,
+    address: Ipv4Addr,
+    ifindex: u32,
+) -> Option<Endpoint> {
     let link = mirror.link(ifindex)?;
     let (mac, gateway_mac) = (*macs.get(&ifindex)?, link.mac?);
     link.up.then_some(Endpoint {
@@ -169,7 +224,8 @@ fn endpoint(mirror: &Mirror, macs: &PeerMacs, address: Ipv4Addr, ifindex: u32) -
         mtu: link.mtu,
         mac,
         gateway_mac,
-        reserved: [0; 2],
+        flags: if config.datapath.egress == Egress::Kernel { Endpoint::KERNEL_EGRESS } else { 0 },
+        reserved: 0,
     })
 }
 
@@ -186,9 +242,9 @@ impl Picture {
         self.places.insert(place, Program::Walk(Hook::FromContainer));
         let destinations = match origin {
             Origin::Config => &mut self.config,
-            Origin::Kernel => &mut self.kernel,
+            Origin::Kernel => &mut self.discovered,
         };
-        destinations.insert(prefix, Destination::Endpoint(endpoint));
+        destinations.insert(prefix, Offer::To(Destination::Endpoint(endpoint)));
     }
 }
 
@@ -208,14 +264,14 @@ fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, picture: 
             continue;
         }
         let target = OwnTarget::Device { oif: link.index };
-        picture.slow_path.insert(OwnRoute { destination: wanted.address.into(), target });
-        if let Some(endpoint) = endpoint(mirror, macs, wanted.address, link.index) {
+        picture.slow_path.insert(wanted.address.into(), target);
+        if let Some(endpoint) = endpoint(config, mirror, macs, wanted.address, link.index) {
             picture.add_endpoint(Origin::Config, endpoint, mirror);
         }
     }
 }
 
-fn config_routes(config: &Config, mirror: &Mirror, uplinks: &[u32], picture: &mut Picture) {
+fn config_routes(config: &Config, mirror: &Mirror, policy: &Policy, picture: &mut Picture) {
     for route in &config.routes {
         if route.to.prefix_len() == 32 && mirror.is_local(route.to.addr()) {
             picture
@@ -223,21 +279,16 @@ fn config_routes(config: &Config, mirror: &Mirror, uplinks: &[u32], picture: &mu
                 .push(format!("route to {}: it is an address of this node, which keeps it", route.to));
             continue;
         }
-        let link = mirror
-            .on_link(route.via)
-            .and_then(|on_link| mirror.link(on_link.oif?))
-            .filter(|link| link.up && uplinks.contains(&link.index));
-        let Some(link) = link else {
+        let destination = by_router(mirror, policy, route.via);
+        picture.config.insert(route.to, Offer::To(destination));
+        let Destination::NextHop(next_hop) = destination else {
             picture.complaints.push(format!(
                 "route to {}: {} is not on the link of any uplink; its packets stay with the kernel",
                 route.to, route.via
             ));
-            picture.config.insert(route.to, Destination::Kernel(Reason::NoNextHop));
             continue;
         };
-        let destination = Destination::NextHop(next_hop(Some(route.via), link.index, link.mtu));
-        picture.config.insert(route.to, destination);
-        let target = OwnTarget::Via { gateway: route.via, oif: link.index };
-        picture.slow_path.insert(OwnRoute { destination: route.to, target });
+        let target = OwnTarget::Via { gateway: route.via, oif: next_hop.ifindex };
+        picture.slow_path.insert(route.to, target);
     }
 }

@@ -22,6 +22,7 @@
 //! # }
 //! ```
 
+pub mod bird;
 pub mod bpf;
 pub mod capture;
 pub mod daemon;
@@ -31,6 +32,7 @@ pub mod names;
 pub mod netns;
 pub mod packet;
 pub mod process;
+pub mod routing;
 pub mod skip;
 pub mod topology;
 pub mod traffic;
@@ -39,10 +41,12 @@ pub mod wait;
 #[cfg(test)]
 mod tests;
 
+pub use bird::Bird;
 pub use capture::Capture;
 pub use daemon::{Config, Daemon};
 pub use netns::Namespace;
 pub use process::{Output, Process, Stream};
+pub use routing::{Neighbour, RoutingDaemon, Speaker};
 pub use skip::skip;
 pub use topology::{Container, ContainerSpec, Fabric, Node, Outside};
 pub use wait::eventually;

@@ -8,6 +8,8 @@ mod netns {
     mod detach;
     mod errors;
     mod foreign;
+    mod from_kernel;
+    mod import;
     mod mtu;
     mod network;
     mod next_hop;

@@ -28,6 +28,11 @@ impl Network {
         Self { address: address.to_wire() & mask, mask }
     }
 
+    /// Whether all of that prefix lies in it.
+    pub const fn includes(&self, address: Ipv4Be, prefix_length: u8) -> bool {
+        self.mask.count_ones() <= prefix_length as u32 && self.contains(address)
+    }
+
     /// Whether the address lies in it.
     #[inline(always)]
     pub const fn contains(&self, address: Ipv4Be) -> bool {
@@ -153,6 +158,8 @@ mod tests {
         assert!(network.contains(address(172, 19, 35, 0)) && network.contains(address(172, 19, 35, 255)));
         assert!(!network.contains(address(172, 19, 36, 0)));
         assert!(Network::new(address(1, 2, 3, 4), 0).contains(address(9, 9, 9, 9)));
+        assert!(network.includes(address(172, 19, 35, 64), 26) && network.includes(address(172, 19, 35, 0), 24));
+        assert!(!network.includes(address(172, 19, 35, 0), 23) && !network.includes(address(0, 0, 0, 0), 0));
         assert!(!Network::new(address(1, 2, 3, 4), 32).contains(address(1, 2, 3, 5)));
     }
 

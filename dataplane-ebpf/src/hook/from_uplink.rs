@@ -1,6 +1,9 @@
 //! A packet that came in by an uplink.
 
-use dataplane_common::{next_hop::NextHop, reason::Reason, route::Target, stats::Hook, trace::StepCode};
+use dataplane_common::{
+    endpoint::Endpoint, net::Ipv4Be, next_hop::NextHop, reason::Reason, route::Target, stats::Hook,
+    trace::StepCode,
+};
 
 use crate::{
     endpoint,
@@ -29,7 +32,11 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
             if ipv4::is_reserved_source(ipv4.source) {
                 return Err(Reason::Reserved);
             }
-            deliver(packet, &ipv4, endpoint::get(index)?)
+            let endpoint = endpoint::get(index)?;
+            if endpoint.flags & Endpoint::KERNEL_EGRESS != 0 {
+                check_way_back(ipv4.source)?;
+            }
+            deliver(packet, &ipv4, endpoint)
         }
         Some(Target::Block) => Err(Reason::NoEndpoint),
         Some(Target::Kernel(Reason::ToHost)) => match nat::find_reply(packet, &ipv4) {
@@ -92,5 +99,16 @@ fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
             forward_checked(packet, reply.destination, next_hop)
         }
         _ => Err(Reason::NoEndpoint),
+    }
+}
+
+/// Whether BPF carries the answers to a packet from there, too.
+#[inline(always)]
+fn check_way_back(source: Ipv4Be) -> Walk<()> {
+    let entry = route::lookup(source);
+    observe::step(StepCode::SourceLookup, [source.to_host(), entry.to_bits(), 0]);
+    match entry.target() {
+        Some(Target::Endpoint(_) | Target::NextHop(_) | Target::Block) => Ok(()),
+        Some(Target::Kernel(_)) | None => Err(Reason::KernelRoute),
     }
 }

@@ -17,6 +17,8 @@ pub struct Datapath {
     pub uplink_hook: UplinkHook,
     /// How programs are attached to tc.
     pub tc_attach: TcAttach,
+    /// Who carries what goes to no container.
+    pub egress: Egress,
     /// Whether the kernel's routes `ADDRESS dev caliX scope link` are taken as endpoints.
     pub discover: bool,
     /// Whether the kernel's own routes are kept in step, as the slow path.
@@ -51,6 +53,15 @@ pub enum TcAttach {
     Clsact,
 }
 
+/// Who carries containers' packets that are for no container: by a default route or to a connected network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Egress {
+    /// BPF, where they leave by an uplink.
+    Bpf,
+    /// The kernel, with its iptables and nftables rules; it gets what comes from there as well.
+    Kernel,
+}
+
 /// What an endpoint's index can count.
 pub const MAX_ENDPOINTS: u32 = MAX_INDEX;
 /// Every /24 there is.
@@ -63,6 +74,7 @@ impl Default for Datapath {
         Self {
             uplink_hook: UplinkHook::Auto,
             tc_attach: TcAttach::Auto,
+            egress: Egress::Bpf,
             discover: true,
             kernel_routes: true,
             max_endpoints: 4096,
@@ -80,6 +92,10 @@ impl Choice for UplinkHook {
 impl Choice for TcAttach {
     const ALL: &'static [(&'static str, Self)] =
         &[("auto", Self::Auto), ("tcx", Self::Tcx), ("clsact", Self::Clsact)];
+}
+
+impl Choice for Egress {
+    const ALL: &'static [(&'static str, Self)] = &[("bpf", Self::Bpf), ("kernel", Self::Kernel)];
 }
 
 /// As it is written in the file.
@@ -103,6 +119,7 @@ pub(super) const SCHEMA: Schema = Schema {
     keys: &[
         ("uplink-hook", "\"auto\""),
         ("tc-attach", "\"auto\""),
+        ("egress", "\"bpf\""),
         ("discover", "true"),
         ("kernel-routes", "true"),
         ("max-endpoints", "4096"),
@@ -134,6 +151,7 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft 
         discover: flag("discover", default.discover),
         kernel_routes: flag("kernel-routes", default.kernel_routes),
         tc_attach: section.text("tc-attach", value::choice).map_or(default.tc_attach, |attach| attach.value),
+        egress: section.text("egress", value::choice).map_or(default.egress, |egress| egress.value),
         max_endpoints,
         max_routes,
         max_flows: max_flows.as_ref().map_or(default.max_flows, |number| number.value),

@@ -15,7 +15,7 @@ pub struct KernelImport {
     pub import: bool,
     /// The routing table that they are in.
     pub table: u32,
-    /// Whose they are; `None` for every protocol but our own.
+    /// Whose they are; `None` for every protocol but the kernel's and our own.
     pub protocols: Option<Vec<RouteProtocol>>,
 }
 
@@ -36,6 +36,26 @@ impl PartialEq for RouteProtocol {
 }
 
 impl Eq for RouteProtocol {}
+
+impl KernelImport {
+    /// Table `main`, and the protocols of those that route containers: routing daemons, Calico's felix, and
+    /// `boot`, which is what flannel's routes bear. What an operator's network configuration adds for other
+    /// reasons is not among them (`static`, `dhcp`, `ra`).
+    pub fn of_routing_daemons() -> Self {
+        let protocol = |name: &str, number| RouteProtocol { name: name.to_owned(), number };
+        let named = PROTOCOLS.iter().filter(|(name, _)| ROUTING_DAEMONS.contains(name));
+        let protocols = named.map(|(name, number)| protocol(name, *number));
+        let felix = protocol("80", 80);
+        let protocols = protocols.chain([felix]).collect();
+        Self { import: true, table: MAIN_TABLE, protocols: Some(protocols) }
+    }
+}
+
+/// The protocols of [`KernelImport::of_routing_daemons`] that have names.
+const ROUTING_DAEMONS: &[&str] = &[
+    "boot", "gated", "zebra", "bird", "xorp", "mrouted", "babel", "openr", "bgp", "isis", "ospf", "rip",
+    "eigrp",
+];
 
 impl Default for KernelImport {
     fn default() -> Self {
@@ -80,18 +100,12 @@ pub(super) const SCHEMA: Schema = Schema {
     sections: &[],
 };
 
-/// The section, and where it says that routes are to be imported.
-pub(super) struct Draft {
-    pub(super) kernel: KernelImport,
-    pub(super) imports_at: Option<usize>,
-}
-
-pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft {
+pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> KernelImport {
     let default = KernelImport::default();
     let section = &mut Section::single(tree, &SCHEMA, report);
     let import = section.flag("import");
     let table = section.number("table", 1..=u32::MAX);
-    let protocols = section.some_texts("protocols", "all but our own", protocol);
+    let protocols = section.some_texts("protocols", "all but the kernel's and our own", protocol);
     let imports = import.as_ref().is_some_and(|import| import.value);
     let without_effect = [("table", section.place("table")), ("protocols", section.place("protocols"))];
     for (key, at) in without_effect {
@@ -100,12 +114,11 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft 
             section.report().warning(at, Fault::new(message, "write `import = true`, or remove the line"));
         }
     }
-    let kernel = KernelImport {
+    KernelImport {
         import: imports,
         table: table.map_or(default.table, |table| table.value),
         protocols: protocols.map(|list| list.into_iter().map(|protocol| protocol.value).collect()),
-    };
-    Draft { kernel, imports_at: imports.then_some(section.at()) }
+    }
 }
 
 /// A protocol's name, or its number from 1 to 255.

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use toml::de::DeTable;
 
+use super::Config;
 use super::report::{Placed, Report};
 use super::schema::{Form, Schema};
 use super::section::Section;
@@ -33,6 +34,27 @@ impl Default for Node {
             workload_prefix: "cali".to_owned(),
             state_dir: PathBuf::from("/run/dataplane"),
             bpf_dir: PathBuf::from("/sys/fs/bpf/dataplane"),
+        }
+    }
+}
+
+/// Directories that the command line names in place of the file's, also when that is read again.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Places {
+    /// `--state-dir`
+    pub state_dir: Option<PathBuf>,
+    /// `--bpf-dir`
+    pub bpf_dir: Option<PathBuf>,
+}
+
+impl Places {
+    /// Puts them in place of the configuration's.
+    pub fn apply(&self, config: &mut Config) {
+        let Node { state_dir, bpf_dir, .. } = &mut config.node;
+        for (own, given) in [(state_dir, &self.state_dir), (bpf_dir, &self.bpf_dir)] {
+            if let Some(given) = given {
+                own.clone_from(given);
+            }
         }
     }
 }

@@ -1,9 +1,13 @@
 //! The answers of the daemon: also what `--json` prints, and so stable.
 
+mod bgp;
+
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+
+pub use bgp::{BgpPeer, BgpRoute, BgpRoutes};
 
 /// `dataplane status --json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,7 +33,9 @@ pub struct Status {
     /// Bytes of memory of the route table.
     pub route_table_bytes: u64,
     /// Routing peers.
-    pub peers: Vec<serde_json::Value>,
+    pub peers: Vec<BgpPeer>,
+    /// What is taken over from the kernel's table; none where nothing is.
+    pub import: Option<Import>,
     /// Packets that BPF carried, passed to the kernel and dropped since the counters were made.
     pub packets: PacketShare,
 }
@@ -60,6 +66,28 @@ pub struct TableStatus {
     pub used: u64,
     /// Entries that fit.
     pub max: u64,
+}
+
+/// Routes of other daemons in the kernel, taken over.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Import {
+    /// Number of the kernel's table.
+    pub table: u32,
+    /// Routes that the data path carries, blocks among them.
+    pub carried: u64,
+    /// Routes that are left to the kernel, by cause.
+    pub left: Vec<ImportLeft>,
+}
+
+/// Routes that are left to the kernel for one cause.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ImportLeft {
+    /// `multipath`, `encapsulation`, `tos`, `not-by-uplink` or `kind` (`unreachable`, `prohibit`, …).
+    pub cause: String,
+    /// How many.
+    pub routes: u64,
+    /// The first of them.
+    pub first: Ipv4Net,
 }
 
 /// Where packets went.

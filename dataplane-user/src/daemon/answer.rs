@@ -14,23 +14,28 @@ use crate::{
     control::{Request, answers},
     kernel::{attach, object::Program},
     rib::Source,
+    source::bgp::Speaker,
     trace::{self, Entrance, Namer, Probe},
-    wanted::Destination,
+    wanted::{Destination, Offer},
 };
 
 impl Daemon {
     /// The answer to a request that changes nothing.
-    pub(super) fn answer(&self, request: Request) -> Result<Value> {
+    pub(super) async fn answer(&self, request: Request) -> Result<Value> {
         Ok(match request {
-            Request::Status => to_value(self.status()?)?,
+            Request::Status => to_value(self.status(self.bgp_peers().await?)?)?,
             Request::EndpointList => to_value(self.endpoint_list())?,
             Request::RouteList => {
-                let routes =
-                    self.rib.iter().map(|(prefix, source, wanted)| self.route(prefix, source, wanted));
+                let routes = self
+                    .rib
+                    .iter()
+                    .map(|(prefix, source, offer)| self.route(prefix, source, self.destination(offer)));
                 to_value(routes.collect::<Vec<_>>())?
             }
             Request::RouteGet { address } => to_value(self.route_get(address))?,
             Request::Drops => to_value(self.counts()?)?,
+            Request::BgpPeers => to_value(self.bgp_peers().await?)?,
+            Request::BgpRoutes { refused } => to_value(self.bgp_routes(refused).await?)?,
             Request::Trace(probe) => to_value(self.trace(&probe)?)?,
             Request::Reload | Request::Detach => {
                 bail!("a request that changes the daemon is served by its loop")
@@ -38,7 +43,7 @@ impl Daemon {
         })
     }
 
-    fn status(&self) -> Result<answers::Status> {
+    fn status(&self, peers: Vec<answers::BgpPeer>) -> Result<answers::Status> {
         let mut packets = answers::PacketShare::default();
         for (_, reason, Counter { packets: count, .. }) in self.datapath.counters()? {
             match reason.class() {
@@ -63,11 +68,17 @@ impl Daemon {
         };
         let ((endpoints, max_endpoints), (next_hops, max_next_hops)) =
             (self.datapath.endpoint_slots(), self.datapath.next_hop_slots());
+        let complaints: Vec<String> = self
+            .complaints
+            .iter()
+            .cloned()
+            .chain(self.speaker.as_ref().and_then(Speaker::complaint))
+            .collect();
         Ok(answers::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.config.node.name.clone(),
-            health: if self.complaints.is_empty() { "ok" } else { "degraded" }.to_owned(),
-            complaints: self.complaints.clone(),
+            health: if complaints.is_empty() { "ok" } else { "degraded" }.to_owned(),
+            complaints,
             uptime_seconds: self.ready_since.elapsed().as_secs(),
             pid: std::process::id(),
             config_file: self.config_file.as_ref().map(|file| file.display().to_string()),
@@ -78,9 +89,22 @@ impl Daemon {
                 table("next-hops", next_hops, max_next_hops),
             ],
             route_table_bytes: usage.bytes as u64,
-            peers: Vec::new(),
+            peers,
+            import: self.import(),
             packets,
         })
+    }
+
+    /// Counted when it is asked for: nothing else needs the number.
+    fn import(&self) -> Option<answers::Import> {
+        let table = self.policy.import.as_ref()?.table;
+        let account = self.mirror.import_account(&self.policy);
+        let left = account.left.into_iter().map(|(cause, (routes, first))| answers::ImportLeft {
+            cause: cause.name().to_owned(),
+            routes: routes as u64,
+            first,
+        });
+        Some(answers::Import { table, carried: account.carried as u64, left: left.collect() })
     }
 
     fn interface(&self, ifindex: u32) -> String {
@@ -88,8 +112,8 @@ impl Daemon {
     }
 
     fn endpoint_list(&self) -> Vec<answers::Endpoint> {
-        let endpoints = self.rib.iter().filter_map(|(_, source, destination)| match destination {
-            Destination::Endpoint(endpoint) => Some((source, endpoint)),
+        let endpoints = self.rib.iter().filter_map(|(_, source, offer)| match offer {
+            Offer::To(Destination::Endpoint(endpoint)) => Some((source, endpoint)),
             _ => None,
         });
         endpoints
@@ -104,7 +128,7 @@ impl Daemon {
             .collect()
     }
 
-    fn route(&self, prefix: Ipv4Net, source: Source, destination: &Destination) -> answers::Route {
+    fn route(&self, prefix: Ipv4Net, source: Source, destination: Destination) -> answers::Route {
         let (kind, via, ifindex, reason): (_, _, _, Option<Reason>) = match destination {
             Destination::Endpoint(endpoint) => ("endpoint", None, Some(endpoint.ifindex), None),
             Destination::NextHop(next_hop) => {
@@ -112,7 +136,7 @@ impl Daemon {
                 ("next-hop", gateway, Some(next_hop.ifindex), None)
             }
             Destination::Block => ("block", None, None, None),
-            Destination::Kernel(reason) => ("kernel", None, None, Some(*reason)),
+            Destination::Kernel(reason) => ("kernel", None, None, Some(reason)),
         };
         answers::Route {
             prefix,
@@ -129,11 +153,11 @@ impl Daemon {
         let found = self.datapath.lookup(address);
         let route = found.map(|(prefix, destination)| {
             let source = self.rib.best(prefix).map_or(Source::Kernel, |(source, _)| source);
-            self.route(prefix, source, &destination)
+            self.route(prefix, source, destination)
         });
         let offers = found.map(|(prefix, _)| {
             let others = self.rib.offers(prefix).skip(1);
-            others.map(|(source, destination)| self.route(prefix, source, destination)).collect()
+            others.map(|(source, offer)| self.route(prefix, source, self.destination(offer))).collect()
         });
         answers::RouteGet { address, route, other_offers: offers.unwrap_or_default() }
     }

@@ -5,13 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
 use dataplane_common::stats::Hook;
+use ipnet::Ipv4Net;
 use tracing::{debug, warn};
 
-use super::Daemon;
+use super::{Daemon, Stale};
 use crate::{
     kernel::{
         attach::{self, Mode, Place},
-        netlink::{Event, Link, Netlink, OwnRoute},
+        netlink::{Event, Link, Netlink, OwnRoute, OwnTarget},
         object::Program,
         pins::Pins,
         sysctl,
@@ -19,8 +20,11 @@ use crate::{
     rib::Source,
     slow_path::SlowPath,
     source::kernel::{Effect, Mirror},
-    wanted::{self, Destination},
+    wanted::{self, Offer},
 };
+
+/// Kernel routes that a full reconciliation writes at once; the loop writes the rest.
+const FULL_CHUNK: usize = 4096;
 
 impl Daemon {
     /// Takes one event into the mirror of the kernel; says whether it matters.
@@ -30,6 +34,7 @@ impl Daemon {
                 warn!("the kernel had more to tell than fitted: reading everything again");
                 self.load_mirror().await?;
                 self.macs.clear();
+                self.stale = Stale::Everything;
                 return Ok(true);
             }
             // The peer may be another one, or have another address, than a moment ago.
@@ -37,30 +42,34 @@ impl Daemon {
             Event::LinkGone(index) => drop(self.macs.remove(index)),
             Event::PeerLink { peer, .. } => {
                 let link = self.mirror.link_with_peer(*peer).map(|link| link.index);
-                return Ok(link.is_some_and(|index| self.macs.remove(&index).is_some()));
-            }
-            Event::RouteGone(route) => {
-                if let Some(own) = OwnRoute::from_route(route) {
-                    self.slow_path.lost(&own);
+                let known = link.is_some_and(|index| self.macs.remove(&index).is_some());
+                if known {
+                    self.stale = self.stale.max(Stale::Picture);
                 }
+                return Ok(known);
             }
             Event::Rules => self.check_rules().await?,
-            Event::Address(_) | Event::AddressGone(_) | Event::Route(..) => {}
+            Event::Address(_) | Event::AddressGone(_) | Event::Route(..) | Event::RouteGone(_) => {}
         }
         match self.mirror.apply(event) {
-            Effect::Unchanged => Ok(false),
-            Effect::Changed => Ok(true),
+            Effect::Unchanged => return Ok(self.stale != Stale::Prefixes),
+            Effect::Route(_) => {}
+            Effect::Changed => self.stale = self.stale.max(Stale::Picture),
             Effect::Reload => {
                 self.load_mirror().await?;
-                Ok(true)
+                self.stale = Stale::Everything;
             }
         }
+        Ok(true)
     }
 
     /// Reads the kernel's state anew.
     async fn load_mirror(&mut self) -> Result<()> {
         self.mirror = read_kernel(&self.netlink).await?;
         self.slow_path = SlowPath::adopt(&self.mirror);
+        self.slow_path.postpone(&self.held);
+        self.slow_path.look_at(self.own_routes.keys().copied());
+        self.slow_path.look_at(self.by_routers());
         Ok(())
     }
 
@@ -77,11 +86,47 @@ impl Daemon {
         Ok(())
     }
 
+    /// Brings in step what the events since the last time concern.
+    pub(super) async fn catch_up(&mut self) -> Result<()> {
+        if self.stale != Stale::Prefixes {
+            return self.reconcile().await;
+        }
+        let mut touched = self.take_touched();
+        touched.retain(|prefix| !self.policy.is_endpoint(*prefix));
+        self.offer_kernel_routes(touched, &BTreeMap::new());
+        self.update_tables()
+    }
+
+    fn take_touched(&mut self) -> BTreeSet<Ipv4Net> {
+        let touched = self.mirror.take_touched();
+        for prefix in &touched {
+            self.slow_path.check(*prefix, self.mirror.own_route(*prefix).map(|route| route.target));
+        }
+        touched
+    }
+
+    /// Asks the mirror again what is wanted for these prefixes; `endpoints` go before its routes.
+    fn offer_kernel_routes(&mut self, prefixes: BTreeSet<Ipv4Net>, endpoints: &BTreeMap<Ipv4Net, Offer>) {
+        for prefix in prefixes {
+            let route = || self.mirror.wanted_at(prefix, &self.policy).map(wanted::offer);
+            let changed = match endpoints.get(&prefix).copied().or_else(route) {
+                Some(offer) => self.rib.set(Source::Kernel, prefix, offer),
+                None => self.rib.withdraw(Source::Kernel, prefix),
+            };
+            if changed {
+                self.dirty.insert(prefix);
+            }
+        }
+    }
+
     /// Brings everything in step with the configuration and the mirror.
     pub(super) async fn reconcile(&mut self) -> Result<()> {
         let (slow_path, result) = self.update_data_path().await?;
-        self.update_slow_path(&slow_path).await?;
-        result
+        self.update_slow_path(slow_path).await;
+        self.tell_speaker();
+        result?;
+        self.stale = Stale::default();
+        Ok(())
     }
 
     /// The first reconciliation. Where it fails, the kernel's own routes are as they were: they may be those
@@ -89,27 +134,48 @@ impl Daemon {
     pub(super) async fn take_over(&mut self) -> Result<()> {
         let (slow_path, result) = self.update_data_path().await?;
         result?;
-        self.update_slow_path(&slow_path).await
+        self.update_slow_path(slow_path).await;
+        self.tell_speaker();
+        Ok(())
     }
 
     /// Tables and hooks; gives the routes that are wanted in the kernel's table, and what went wrong.
-    async fn update_data_path(&mut self) -> Result<(BTreeSet<OwnRoute>, Result<()>)> {
+    async fn update_data_path(&mut self) -> Result<(BTreeMap<Ipv4Net, OwnTarget>, Result<()>)> {
         self.learn_macs().await?;
         let picture = wanted::picture(&self.config, &self.mirror, &self.macs);
         self.complaints = picture.complaints;
 
+        let mut touched = self.take_touched();
+        let same = self.stale != Stale::Everything && picture.policy.agrees_but_for_endpoints(&self.policy);
+        let before = std::mem::replace(&mut self.policy, picture.policy);
+        if same {
+            let endpoints = before.endpoints.iter().chain(&self.policy.endpoints);
+            touched.extend(endpoints.map(|(address, _)| Ipv4Net::from(*address)));
+            self.offer_kernel_routes(touched, &picture.discovered);
+        } else {
+            let wanted = self.mirror.wanted(&self.policy).into_iter();
+            let mut offers: BTreeMap<_, _> =
+                wanted.map(|(prefix, wanted)| (prefix, wanted::offer(wanted))).collect();
+            offers.extend(picture.discovered);
+            self.dirty.append(&mut self.rib.replace(Source::Kernel, offers));
+        }
+        self.dirty.append(&mut self.rib.replace(Source::Host, picture.host));
         self.dirty.append(&mut self.rib.replace(Source::Config, picture.config));
-        self.dirty.append(&mut self.rib.replace(Source::Kernel, picture.kernel));
+        self.find_routers();
         let tables = self.update_tables();
 
         let hooks = self.update_hooks(picture.places);
         Ok((picture.slow_path, tables.and(hooks)))
     }
 
-    async fn update_slow_path(&mut self, wanted: &BTreeSet<OwnRoute>) -> Result<()> {
-        self.slow_path.reconcile(&self.netlink, wanted).await?;
+    async fn update_slow_path(&mut self, wanted: BTreeMap<Ipv4Net, OwnTarget>) {
+        let before = std::mem::replace(&mut self.own_routes, wanted);
+        let prefixes: BTreeSet<Ipv4Net> = before.keys().chain(self.own_routes.keys()).copied().collect();
+        let changed = prefixes.into_iter().filter(|prefix| before.get(prefix) != self.own_routes.get(prefix));
+        self.slow_path.look_at(changed);
+        self.slow_path.retry();
+        self.work_slow_path(FULL_CHUNK).await;
         self.check_forwarding();
-        Ok(())
     }
 
     /// Asks for the MACs of the containers behind veths that may be endpoints and are not known yet.
@@ -136,12 +202,12 @@ impl Daemon {
 
     /// Additions and changes first, removals last. One that fails does not keep the others back; it stays
     /// dirty, for the next reconciliation.
-    fn update_tables(&mut self) -> Result<()> {
+    pub(super) fn update_tables(&mut self) -> Result<()> {
         let mut result = Ok(());
         let (wanted, unwanted): (Vec<_>, Vec<_>) =
             self.dirty.iter().copied().partition(|prefix| self.rib.best(*prefix).is_some());
         for prefix in wanted.into_iter().chain(unwanted) {
-            let destination: Option<Destination> = self.rib.best(prefix).map(|(_, destination)| *destination);
+            let destination = self.rib.best(prefix).map(|(_, offer)| self.destination(offer));
             match self.datapath.set(prefix, destination) {
                 Ok(()) => drop(self.dirty.remove(&prefix)),
                 Err(error) => result = Err(error),

@@ -67,7 +67,7 @@ fn the_longest_match_wins_over_the_better_source() {
 
 #[test]
 fn sources_are_named_in_json() {
-    assert_eq!(serde_json::to_string(&Source::ALL).unwrap(), r#"["config","bgp","kernel"]"#);
+    assert_eq!(serde_json::to_string(&Source::ALL).unwrap(), r#"["kernel","config","bgp","kernel"]"#);
 }
 
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 //! Nothing here speaks to the kernel. [`Mirror::load`] takes what was listed, [`Mirror::apply`] each event since,
 //! and the rest are questions.
 
+mod import;
 mod routes;
 mod wanted;
 
@@ -18,8 +19,11 @@ use dataplane_common::names;
 use ipnet::Ipv4Net;
 
 use self::routes::{Routes, links_of};
-pub use self::wanted::Wanted;
-use crate::kernel::netlink::{Address, Event, Link, Peer, Route, RouteKind};
+pub use self::{
+    import::{Account, Cause, Import},
+    wanted::{Policy, Wanted},
+};
+use crate::kernel::netlink::{Address, Event, Link, OwnRoute, Peer, Route, RouteKind};
 
 /// Table `main`.
 const MAIN: u32 = libc::RT_TABLE_MAIN as u32;
@@ -32,6 +36,9 @@ const LOCAL: u32 = libc::RT_TABLE_LOCAL as u32;
 pub enum Effect {
     /// Nothing that the mirror holds is different.
     Unchanged,
+    /// Routes of this prefix alone are different, and nothing depends on them but what is wanted for it; or they
+    /// are our own, on which nothing depends.
+    Route(Ipv4Net),
     /// Something is different: what is wanted may be.
     Changed,
     /// The event does not say all that changed: list everything and [`Mirror::load`] it.
@@ -50,6 +57,8 @@ pub struct Mirror {
     links: BTreeMap<u32, Link>,
     addresses: Vec<Address>,
     routes: Routes,
+    /// Prefixes of routes that came or went since this was asked last.
+    touched: BTreeSet<Ipv4Net>,
 }
 
 impl Mirror {
@@ -66,7 +75,13 @@ impl Mirror {
             links: links.into_iter().map(|link| (link.index, link)).collect(),
             addresses: addresses.into_iter().collect(),
             routes: routes.into_iter().collect(),
+            touched: BTreeSet::new(),
         }
+    }
+
+    /// The prefixes of all routes that came or went since [`Self::load`], or since this was asked last.
+    pub fn take_touched(&mut self) -> BTreeSet<Ipv4Net> {
+        std::mem::take(&mut self.touched)
     }
 
     /// Follows a change.
@@ -79,12 +94,44 @@ impl Mirror {
             Event::LinkGone(index) => self.remove_link(index),
             Event::Address(address) => Effect::changed(self.put_address(address)),
             Event::AddressGone(address) => self.remove_address(&address),
-            Event::Route(route, place) => Effect::changed(self.routes.insert(route, place)),
-            Event::RouteGone(route) => Effect::changed(self.routes.remove(&route)),
+            Event::Route(route, place) => {
+                let (table, prefix, ours) = (route.table, route.destination, is_ours(&route));
+                self.change_routes(table, prefix, ours, |routes| routes.insert(route, place))
+            }
+            Event::RouteGone(route) => {
+                let (table, prefix, ours) = (route.table, route.destination, is_ours(&route));
+                self.change_routes(table, prefix, ours, |routes| routes.remove(&route))
+            }
             Event::PeerLink { peer, .. } => Effect::changed(self.link_with_peer(peer).is_some()),
             Event::Rules => Effect::Unchanged,
             Event::Overrun => Effect::Reload,
         }
+    }
+
+    fn change_routes(
+        &mut self,
+        table: u32,
+        prefix: Ipv4Net,
+        ours: bool,
+        change: impl FnOnce(&mut Routes) -> bool,
+    ) -> Effect {
+        let alone = self.stands_alone(table, prefix);
+        let changed = change(&mut self.routes);
+        if changed {
+            self.touched.insert(prefix);
+        }
+        match changed {
+            true if ours || alone && self.stands_alone(table, prefix) => Effect::Route(prefix),
+            changed => Effect::changed(changed),
+        }
+    }
+
+    /// Whether no other prefix depends on the routes of this one: it is neither the host's own nor the default
+    /// route, which names uplinks; and no route of it is without a gateway, by which others find their routers
+    /// and containers are found.
+    fn stands_alone(&self, table: u32, prefix: Ipv4Net) -> bool {
+        let has_gateways = |table| !self.routes.of(table, prefix).any(is_on_link);
+        table != LOCAL && prefix.prefix_len() != 0 && has_gateways(MAIN) && has_gateways(table)
     }
 
     fn put_link(&mut self, link: Link) -> Effect {
@@ -103,7 +150,10 @@ impl Mirror {
 
     fn remove_routes_by(&mut self, index: u32, off: bool) -> Effect {
         let links = &self.links;
-        self.routes.remove_by_link(index, off, |index| links.get(&index).is_some_and(|link| link.up))
+        let alive = |index| links.get(&index).is_some_and(|link: &Link| link.up);
+        let (gone, effect) = self.routes.remove_by_link(index, off, alive);
+        self.touched.extend(gone);
+        effect
     }
 
     fn put_address(&mut self, address: Address) -> bool {
@@ -173,6 +223,11 @@ impl Mirror {
         self.routes.iter().filter(|route| route.table == MAIN && route.protocol == names::ROUTE_PROTOCOL)
     }
 
+    /// The route of table `main` that the daemon wrote for that prefix.
+    pub fn own_route(&self, prefix: Ipv4Net) -> Option<OwnRoute> {
+        self.routes.of(MAIN, prefix).find(|route| is_ours(route)).and_then(OwnRoute::from_route)
+    }
+
     /// The links of the default routes in table `main`, the best metric first, each once.
     pub fn default_uplinks(&self) -> Vec<u32> {
         let mut uplinks = Vec::new();
@@ -184,6 +239,19 @@ impl Mirror {
         let mut seen = BTreeSet::new();
         uplinks.retain(|index| seen.insert(*index));
         uplinks
+    }
+
+    /// The node's own addresses.
+    pub fn local_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.addresses.iter().map(|own| own.network.addr())
+    }
+
+    /// What [`Self::on_link`] finds, all of it: destinations that are reached directly, and by which link.
+    pub fn on_links(&self) -> impl Iterator<Item = (Ipv4Net, u32)> {
+        self.routes.by_destination(MAIN).filter_map(|mut routes| {
+            let route = routes.find(|route| is_on_link(route))?;
+            Some((route.destination, route.oif?))
+        })
     }
 
     /// The route that says by which link an address is reached directly: the longest match among the unicast
@@ -201,9 +269,9 @@ impl Mirror {
     /// written by the daemon itself, where the link is a veth whose name begins with the prefix.
     pub fn discovered(&self, workload_prefix: &str) -> Vec<(Ipv4Addr, u32)> {
         self.routes
-            .by_destination(MAIN)
-            .filter_map(|mut routes| {
-                let best = routes.find(|route| !is_ours(route))?;
+            .direct(MAIN)
+            .filter_map(|prefix| {
+                let best = self.routes.of(MAIN, prefix).find(|route| !is_ours(route))?;
                 let (address, ifindex) = as_endpoint(best)?;
                 let link = self.links.get(&ifindex)?;
                 let veth = link.kind.as_deref() == Some("veth");

@@ -1,11 +1,11 @@
 //! The mirror, beside the kernel that it mirrors.
 
-use std::{collections::BTreeSet, fmt::Debug};
+use std::fmt::Debug;
 
 use anyhow::Result;
 use dataplane::{
     kernel::netlink::{Event, Events, Netlink},
-    source::kernel::{Effect, Mirror},
+    source::kernel::{Effect, Mirror, Policy},
 };
 
 use crate::{
@@ -40,7 +40,14 @@ async fn follow(mirror: &mut Mirror, events: &mut Events) -> Result<bool> {
 /// All that a mirror answers.
 fn view(mirror: &Mirror, uplink: u32) -> impl PartialEq + Debug + use<> {
     let discovered = mirror.discovered("cali");
-    let wanted = mirror.wanted(&[uplink], &discovered.iter().copied().collect::<BTreeSet<_>>());
+    let policy = Policy {
+        uplinks: mirror.link(uplink).cloned().into_iter().collect(),
+        endpoints: discovered.iter().copied().collect(),
+        egress: true,
+        import: None,
+        shadows: mirror.shadows(),
+    };
+    let wanted = (mirror.host(), mirror.wanted(&policy));
     (mirror.links().cloned().collect::<Vec<_>>(), discovered, mirror.default_uplinks(), wanted)
 }
 

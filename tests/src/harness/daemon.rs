@@ -42,6 +42,7 @@ pub struct Daemon {
     directory: Directory,
     bpf_dir: PathBuf,
     process: Option<Process>,
+    from_kernel: bool,
     finished: bool,
 }
 
@@ -52,6 +53,18 @@ impl Daemon {
     /// If it does not say `ready` within ten seconds: with all that it wrote.
     pub fn start(node: &Node, config: &Config) -> Result<Self> {
         let mut daemon = Self::prepare(node, config)?;
+        daemon.launch()?;
+        Ok(daemon)
+    }
+
+    /// Starts `dataplane run --from-kernel` on the node and waits until it is ready.
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_from_kernel(node: &Node) -> Result<Self> {
+        let mut daemon = Self::prepare(node, &Config::new())?;
+        fs::remove_file(daemon.config_file())?;
+        daemon.from_kernel = true;
         daemon.launch()?;
         Ok(daemon)
     }
@@ -100,8 +113,16 @@ impl Daemon {
         bpf_dir: PathBuf,
     ) -> Result<Self> {
         place::mount_bpf_file_system()?;
-        let daemon =
-            Self { binary, namespace: node.namespace(), directory, bpf_dir, process: None, finished: false };
+        let namespace = node.namespace();
+        let daemon = Self {
+            binary,
+            namespace,
+            directory,
+            bpf_dir,
+            process: None,
+            from_kernel: false,
+            finished: false,
+        };
         daemon.write_config(config)?;
         Ok(daemon)
     }
@@ -112,8 +133,7 @@ impl Daemon {
     /// If it runs, or as [`Self::start`].
     pub fn launch(&mut self) -> Result<()> {
         ensure!(self.process.is_none(), "the daemon runs");
-        let config = self.config_file();
-        let mut command = self.command(&["run", "--config", &config.to_string_lossy()]);
+        let mut command = self.set_up("run");
         if matches!(self.directory, Directory::Given(_)) {
             command.process_group(0);
         }
@@ -238,9 +258,7 @@ impl Daemon {
     /// # Errors
     /// If it fails.
     pub fn detach(&self) -> Result<()> {
-        let config = self.config_file();
-        let command = self.command(&["detach", "--config", &config.to_string_lossy()]);
-        run(command, "").ok().map(drop)
+        run(self.set_up("detach"), "").ok().map(drop)
     }
 
     /// Does what the drop does, with an error in place of a panic, and without the log.
@@ -259,6 +277,16 @@ impl Daemon {
     /// If `ip` or `bpftool` does not tell.
     pub fn leftovers(&self) -> Result<Vec<String>> {
         leftovers::find(&self.namespace, &self.bpf_dir)
+    }
+
+    /// A command that must be told what the node is to do.
+    fn set_up(&self, command: &str) -> Command {
+        if !self.from_kernel {
+            return self.command(&[command, "--config", &self.config_file().to_string_lossy()]);
+        }
+        let (state_dir, bpf_dir) = (self.state_dir(), self.bpf_dir.to_string_lossy());
+        let places = ["--state-dir", &state_dir.to_string_lossy(), "--bpf-dir", &bpf_dir];
+        self.command(&[&[command, "--from-kernel"], &places[..]].concat())
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

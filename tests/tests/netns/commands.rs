@@ -42,6 +42,7 @@ fn status_tells_of_the_node() -> Result<()> {
             "pid",
             "config_file",
             "hooks",
+            "import",
             "tables",
             "route_table_bytes",
             "peers",

@@ -69,6 +69,35 @@ fn a_route_of_ours_that_somebody_removes_comes_back() -> Result<()> {
 }
 
 #[test]
+fn a_container_s_interface_that_was_switched_off_gets_its_route_back() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let Network { node1, daemon1, c1, .. } = &network;
+    // The kernel drops the route with the interface, and tells nobody.
+    node1.ip_batch("link set cali1 down\nlink set cali1 up\n")?;
+    eventually(PATIENCE, || {
+        let routes = own_routes(node1)?;
+        ensure!(routes == ROUTES, "{routes:?}");
+        Ok(())
+    })?;
+    await_route(daemon1, c1.address, "endpoint").map(drop)
+}
+
+#[test]
+fn somebody_else_s_route_that_replaced_ours_is_left_alone_until_it_goes() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let Network { node1, .. } = &network;
+    node1.ip("route replace 172.19.36.0/26 via 10.141.0.5 proto bird")?;
+    node1.ip("route delete 172.19.36.0/26 proto bird")?;
+    eventually(PATIENCE, || {
+        let routes = own_routes(node1)?;
+        ensure!(routes == ROUTES, "{routes:?}");
+        Ok(())
+    })
+}
+
+#[test]
 fn the_kernel_finds_the_way_for_what_is_left_to_it() -> Result<()> {
     require_root!();
     let network = Network::new()?;

@@ -22,7 +22,6 @@ pub(crate) fn can_end(hook: Hook, reason: Reason) -> bool {
             | Reason::SpoofedSource
             | Reason::LinkLocal
             | Reason::NoRoute
-            | Reason::KernelRoute
             | Reason::NoNextHop,
         ) => false,
         _ => true,

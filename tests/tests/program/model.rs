@@ -150,7 +150,12 @@ impl Model {
             Some(Route::To(Destination::Endpoint(_)) | Route::MissingEndpoint) if reserved => {
                 Err(Reason::Reserved)
             }
-            Some(Route::To(Destination::Endpoint(endpoint))) => self.deliver(packet, &header, &endpoint),
+            Some(Route::To(Destination::Endpoint(endpoint))) => {
+                if endpoint.flags & Endpoint::KERNEL_EGRESS != 0 {
+                    self.way_back(header.source)?;
+                }
+                self.deliver(packet, &header, &endpoint)
+            }
             Some(Route::To(Destination::Block)) => Err(Reason::NoEndpoint),
             Some(Route::To(Destination::Kernel(
                 reason @ (Reason::ToHost | Reason::Multicast | Reason::Broadcast),
@@ -160,6 +165,15 @@ impl Model {
             }
             Some(_) => Err(Reason::TableFault),
             None => Err(Reason::NotLocal),
+        }
+    }
+
+    /// Whether answers to that address have a route of BPF's, be it a broken one.
+    fn way_back(&self, source: Ipv4Addr) -> Result<(), Reason> {
+        match self.lookup(source) {
+            Some(Route::MissingChunk) => Err(Reason::TableFault),
+            Some(Route::To(Destination::Kernel(_)) | Route::Unknown) | None => Err(Reason::KernelRoute),
+            Some(_) => Ok(()),
         }
     }
 

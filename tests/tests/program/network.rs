@@ -34,6 +34,8 @@ pub(crate) struct Container {
     pub(crate) mac: [u8; 6],
     pub(crate) mtu: u32,
     pub(crate) veth: Interface,
+    /// The kernel carries what leads to no route of BPF's.
+    pub(crate) kernel_egress: bool,
 }
 
 /// A router by an uplink; on the link itself without an address.
@@ -52,7 +54,8 @@ impl Container {
             mtu: self.mtu,
             mac: MacAddr::new(self.mac),
             gateway_mac: self.veth.mac,
-            reserved: [0; 2],
+            flags: if self.kernel_egress { Endpoint::KERNEL_EGRESS } else { 0 },
+            reserved: 0,
         })
     }
 }
@@ -79,6 +82,8 @@ pub(crate) struct Network {
     pub(crate) c3: Container,
     /// In a block within another node's route, behind cali4.
     pub(crate) c4: Container,
+    /// A second address of that container, whose way to the outside is the kernel's.
+    pub(crate) c4_second: Container,
     /// A veth that no address is behind.
     pub(crate) vacant: Interface,
     /// The uplink to the fabric.
@@ -105,6 +110,7 @@ impl Network {
             mac: [0x02, 0xc0, 0, 0, 0, veth.as_bytes()[4]],
             mtu,
             veth: programs.interface(veth),
+            kernel_egress: false,
         };
         let hop = |gateway: Option<[u8; 4]>, mtu: u32, uplink: &str| Hop {
             gateway: gateway.map(Ipv4Addr::from),
@@ -117,6 +123,7 @@ impl Network {
             c2: container([172, 19, 35, 3], 1500, "cali2"),
             c3: container([172, 19, 40, 70], 1400, "cali3"),
             c4: container([172, 19, 50, 7], 1500, "cali4"),
+            c4_second: Container { kernel_egress: true, ..container([172, 19, 50, 40], 1500, "cali4") },
             vacant: programs.interface("cali5"),
             eth0: programs.interface("eth0"),
             eth1: programs.interface("eth1"),
@@ -164,7 +171,8 @@ impl Network {
         .into_iter()
         .map(|(prefix, destination)| Ok((prefix.parse()?, destination)))
         .collect::<Result<Vec<(Ipv4Net, Destination)>>>()?;
-        routes.extend(self.containers().map(|container| (container.address.into(), container.destination())));
+        let containers = self.containers().chain([self.c4_second]);
+        routes.extend(containers.map(|container| (container.address.into(), container.destination())));
         for (prefix, destination) in routes {
             self.set(prefix, Some(destination))?;
         }

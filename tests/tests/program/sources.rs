@@ -16,6 +16,7 @@ groups!(
     wherever_it_is_sent_to,
     however_it_is_sent,
     an_uplink_s_sources_are_the_kernel_s_question,
+    where_answers_are_the_kernel_s_requests_are_too,
 );
 
 fn each_address_of_a_veth_is_its_own(n: &Network) -> Vec<Case> {
@@ -112,5 +113,22 @@ fn an_uplink_s_sources_are_the_kernel_s_question(n: &Network) -> Vec<Case> {
         sent(n.c2.address.octets()).must_reach(&n.c1),
         sent([169, 254, 9, 9]).must_reach(&n.c1),
         odd.called("from any MAC").must_reach(&n.c1),
+    ]
+}
+
+fn where_answers_are_the_kernel_s_requests_are_too(n: &Network) -> Vec<Case> {
+    let to = &n.c4_second;
+    let sent = |source: [u8; 4]| inbound(n.eth0, source, to.address, udp()).called(format!("from {source:?}"));
+    vec![
+        sent([172, 19, 36, 2]).must_reach(to),
+        sent([10, 141, 0, 9]).must_reach(to),
+        sent(n.c1.address.octets()).must_reach(to),
+        sent([172, 19, 35, 77]).must_reach(to),
+        sent(OUTSIDE).must_pass(Reason::KernelRoute),
+        sent([192, 0, 2, 1]).must_pass(Reason::KernelRoute),
+        sent([198, 51, 100, 1]).must_pass(Reason::KernelRoute),
+        sent([10, 141, 0, 1]).must_pass(Reason::KernelRoute),
+        // From a container BPF has the way back.
+        n.c1.sends(to.address, udp()).called("from a container here").must_reach(to),
     ]
 }

@@ -26,7 +26,8 @@ fn endpoint(address: Ipv4Addr, veth: Interface) -> Destination {
         mtu: 1500,
         mac: MacAddr::new([0x02, 0xc0, 0, 0, 0, 1]),
         gateway_mac: veth.mac,
-        reserved: [0; 2],
+        flags: 0,
+        reserved: 0,
     })
 }
 

@@ -67,7 +67,7 @@ fn blocks_in_pools(draft: &Draft, pools: &Prefixes, report: &mut Report<'_>) {
 
 fn endpoints(draft: &Draft, blocks: &Prefixes, report: &mut Report<'_>) {
     // With an import, the kernel's blackhole routes are blocks too, and are not known yet.
-    let blocks_known = all_read(&draft.network.blocks) && !draft.kernel.kernel.import;
+    let blocks_known = all_read(&draft.network.blocks) && !draft.kernel.import;
     let mut seen: BTreeMap<Ipv4Addr, usize> = BTreeMap::new();
     for Placed { value: address, at } in
         draft.network.endpoints.iter().filter_map(|draft| draft.address.as_ref())

@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::{accepted, assert_refused, read, refused, unmarked};
 use crate::config::{
-    Config, Datapath, Endpoint, KernelImport, Log, LogFormat, LogLevel, Node, Route, TcAttach, UplinkHook,
+    Config, Datapath, Egress, Endpoint, KernelImport, Log, LogFormat, LogLevel, Node, Route, RouteProtocol,
+    TcAttach, UplinkHook,
 };
 
 /// What this version can do of the complete file.
@@ -21,6 +22,7 @@ uplink-hook = "tc"
 tc-attach = "clsact"
 discover = false
 kernel-routes = false
+egress = "kernel"
 max-endpoints = 2_000
 max-routes = 0x1000
 
@@ -47,7 +49,9 @@ to = "172.19.36.128/25"
 via = "169.254.0.7"
 
 [kernel]
-import = false
+import = true
+table = 254
+protocols = ["bird", "zebra", "static", "200"]
 
 [log]
 level = "debug"
@@ -63,7 +67,7 @@ interface = "eth1"
 address = "192.168.200.172"
 ports = "49152-65535"
 
-¦[bgp]
+[bgp]
 asn = 64512
 router-id = "10.141.0.1"
 listen = "10.141.0.1:179"
@@ -78,11 +82,6 @@ passive = false
 password-file = "/etc/dataplane/bgp-secret"
 hold-seconds = 90
 max-prefixes = 100000
-
-¦[kernel]
-import = true
-table = 254
-protocols = ["bird", "zebra", "static", "200"]
 
 [datapath]
 uplink-hook = ¦"xdp"
@@ -117,6 +116,7 @@ fn every_key_arrives() {
             tc_attach: TcAttach::Clsact,
             discover: false,
             kernel_routes: false,
+            egress: Egress::Kernel,
             max_endpoints: 2000,
             max_routes: 4096,
             max_flows: 262_144,
@@ -133,7 +133,16 @@ fn every_key_arrives() {
         ],
         masquerade: Vec::new(),
         bgp: None,
-        kernel: KernelImport { import: false, table: 254, protocols: None },
+        kernel: KernelImport {
+            import: true,
+            table: 254,
+            protocols: Some(vec![
+                RouteProtocol { name: "bird".to_owned(), number: 12 },
+                RouteProtocol { name: "zebra".to_owned(), number: 11 },
+                RouteProtocol { name: "static".to_owned(), number: 4 },
+                RouteProtocol { name: "200".to_owned(), number: 200 },
+            ]),
+        },
         log: Log { level: LogLevel::Debug, format: LogFormat::Json },
     };
     assert_eq!(loaded.config, expected);
@@ -147,8 +156,6 @@ fn what_is_not_available_is_refused_once_each() {
         &[
             "[[masquerade]] is not available in this version: packets would leave untranslated; remove \
              the section",
-            "[bgp] is not available in this version",
-            "[kernel] is not available in this version",
             "uplink-hook \"xdp\" is not available in this version",
         ],
     )]);
@@ -168,7 +175,7 @@ fn what_is_not_available_is_said_after_all_else_is_right() {
 fn the_complete_file_is_right_but_for_what_is_not_available() {
     let failure = refused(include_str!("complete.toml"));
     let errors: Vec<_> = failure.errors.iter().map(|error| (error.line, error.message.as_str())).collect();
-    let expected = [(30, "[[masquerade]]"), (37, "[bgp]"), (53, "[kernel]")];
+    let expected = [(30, "[[masquerade]]")];
     assert_eq!(errors.len(), expected.len(), "{failure}");
     for ((line, message), (expected_line, section)) in errors.iter().zip(expected) {
         assert_eq!(*line, expected_line, "{failure}");
@@ -210,10 +217,6 @@ mod parsed_ahead {
         assert_eq!((peer.passive, peer.hold_seconds, peer.max_prefixes), (false, 90, 100_000));
         assert_eq!(peer.password_file, Some(PathBuf::from("/etc/dataplane/bgp-secret")));
 
-        assert_eq!((config.kernel.import, config.kernel.table), (true, 254));
-        let protocols: Vec<_> =
-            config.kernel.protocols.iter().flatten().map(|protocol| protocol.number).collect();
-        assert_eq!(protocols, [12, 11, 4, 200]);
         assert_eq!(config.datapath.uplink_hook, UplinkHook::Xdp);
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use ipnet::Ipv4Net;
 
-use super::Effect;
+use super::{Effect, is_on_link};
 use crate::kernel::netlink::{Place, Route};
 
 /// The order of a table: within a prefix, a route that is for one TOS only comes before one for any, then the
@@ -49,6 +49,9 @@ pub(super) struct Routes {
     routes: BTreeMap<Key, Route>,
     /// How many next hops are by each link: a link without any needs no search.
     by_link: BTreeMap<u32, usize>,
+    /// How many routes of each table and prefix lead to one link without a gateway: few are, and what others
+    /// depend on are they.
+    direct: BTreeMap<(u32, Ipv4Net), usize>,
 }
 
 impl FromIterator<Route> for Routes {
@@ -88,6 +91,9 @@ impl Routes {
         for link in links_of(&route) {
             *self.by_link.entry(link).or_default() += 1;
         }
+        if is_on_link(&route) {
+            *self.direct.entry((route.table, route.destination)).or_default() += 1;
+        }
         self.routes.insert(key, route);
         true
     }
@@ -100,14 +106,19 @@ impl Routes {
     }
 
     /// Removes the routes that the kernel drops with a link, and does not speak of
-    /// (`fib_sync_down_dev()` in net/ipv4/fib_semantics.c).
+    /// (`fib_sync_down_dev()` in net/ipv4/fib_semantics.c); gives their prefixes.
     ///
     /// The addresses of the host themselves (scope host) outlive a link that is only switched `off`. A route of
     /// several next hops goes with the last of them: whether one is left now, `alive` says; it may be
     /// answered with an older state than that of the listing, so such a route is doubted, not removed.
-    pub(super) fn remove_by_link(&mut self, ifindex: u32, off: bool, alive: impl Fn(u32) -> bool) -> Effect {
+    pub(super) fn remove_by_link(
+        &mut self,
+        ifindex: u32,
+        off: bool,
+        alive: impl Fn(u32) -> bool,
+    ) -> (Vec<Ipv4Net>, Effect) {
         if !self.by_link.contains_key(&ifindex) {
-            return Effect::Unchanged;
+            return (Vec::new(), Effect::Unchanged);
         }
         let by_link = |route: &Route| links_of(route).any(|link| link == ifindex);
         let mut gone = Vec::new();
@@ -124,20 +135,27 @@ impl Routes {
         for key in &gone {
             self.take(key);
         }
-        if effect == Effect::Unchanged && !gone.is_empty() { Effect::Changed } else { effect }
+        if effect == Effect::Unchanged && !gone.is_empty() {
+            effect = Effect::Changed;
+        }
+        (gone.into_iter().map(|key| key.destination).collect(), effect)
     }
 
     fn take(&mut self, key: &Key) -> bool {
         let Some(route) = self.routes.remove(key) else { return false };
         for link in links_of(&route) {
-            if let Entry::Occupied(mut count) = self.by_link.entry(link) {
-                *count.get_mut() -= 1;
-                if *count.get() == 0 {
-                    count.remove();
-                }
-            }
+            count_down(self.by_link.entry(link));
+        }
+        if is_on_link(&route) {
+            count_down(self.direct.entry((route.table, route.destination)));
         }
         true
+    }
+
+    /// The prefixes of a table that have a route to one link without a gateway.
+    pub(super) fn direct(&self, table: u32) -> impl Iterator<Item = Ipv4Net> {
+        let all = (table, Ipv4Net::default())..;
+        self.direct.range(all).map_while(move |((of, prefix), _)| (*of == table).then_some(*prefix))
     }
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &Route> {
@@ -161,6 +179,15 @@ impl Routes {
             Some(destination)
         })
         .map(move |destination| self.of(table, destination))
+    }
+}
+
+fn count_down<K: Ord>(entry: Entry<'_, K, usize>) {
+    if let Entry::Occupied(mut count) = entry {
+        *count.get_mut() -= 1;
+        if *count.get() == 0 {
+            count.remove();
+        }
     }
 }
 

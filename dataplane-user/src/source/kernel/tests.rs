@@ -1,6 +1,7 @@
 //! The mirror, on states written as `ip` prints them.
 
 mod events;
+mod imports;
 mod notation;
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
@@ -8,14 +9,14 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 use dataplane_common::reason::Reason;
 
 use self::notation::*;
-use super::{Mirror, Wanted};
+use super::{Mirror, Policy, Wanted};
 
 #[test]
 fn the_whole_table_of_a_node() {
     let mirror = node("");
-    let endpoints = mirror.discovered("cali").into_iter().collect();
-    let table: Vec<String> = mirror
-        .wanted(&[ETH0, ETH1], &endpoints)
+    let mut all = mirror.wanted(&policy(&mirror));
+    all.extend(mirror.host().into_iter().map(|(prefix, reason)| (prefix, Wanted::Kernel(reason))));
+    let table: Vec<String> = all
         .into_iter()
         .map(|(destination, wanted)| match wanted {
             Wanted::NextHop { gateway: Some(gateway), ifindex, mtu } => {
@@ -24,6 +25,7 @@ fn the_whole_table_of_a_node() {
             Wanted::NextHop { gateway: None, ifindex, mtu } => {
                 format!("{destination} dev {ifindex} mtu {mtu}")
             }
+            Wanted::Block => format!("{destination} block"),
             Wanted::Kernel(reason) => format!("{destination} {}", reason.name()),
         })
         .collect();
@@ -81,7 +83,11 @@ fn whatever_the_data_path_cannot_carry_stays_the_kernels() {
     assert_eq!(wanted(&node("10.8.0.0/16 dev eth0 proto kernel scope link table 100"), "10.8.0.0/16"), None);
     // An Ethernet header cannot be put on what leaves by a tunnel, uplink or not.
     let mirror = node("10.8.0.0/16 dev tun0 proto kernel scope link");
-    let wanted = mirror.wanted(&[9], &BTreeSet::new());
+    let wanted = mirror.wanted(&Policy {
+        uplinks: mirror.link(9).cloned().into_iter().collect(),
+        endpoints: BTreeSet::new(),
+        ..policy(&mirror)
+    });
     assert_eq!(wanted.get(&prefix("10.8.0.0/16")).copied(), KERNEL_ROUTE);
     assert_eq!(wanted.get(&prefix("default")).copied(), KERNEL_ROUTE, "eth0 is no uplink here");
 }
@@ -142,11 +148,12 @@ fn containers_are_host_routes_onto_workload_veths() {
     assert_eq!(mirror.discovered("eth"), [(address(4), 10)]);
 
     // Those that are endpoints are left out; the same route is the kernel's where it is none.
-    let none = mirror.wanted(&[ETH0], &BTreeSet::new());
+    let with = |endpoints| mirror.wanted(&Policy { endpoints, ..policy(&mirror) });
+    let none = with(BTreeSet::new());
     assert_eq!(none.get(&prefix("172.19.35.2")).copied(), KERNEL_ROUTE);
     assert_eq!(wanted(&mirror, "172.19.35.2"), None);
     assert_eq!(wanted(&mirror, "172.19.35.12"), KERNEL_ROUTE);
-    let elsewhere = mirror.wanted(&[ETH0], &BTreeSet::from([(address(2), 8)]));
+    let elsewhere = with(BTreeSet::from([(address(2), 8)]));
     assert_eq!(elsewhere.get(&prefix("172.19.35.2")).copied(), KERNEL_ROUTE);
 }
 

@@ -8,8 +8,8 @@ use std::{
 use dataplane_common::reason::Reason;
 use ipnet::Ipv4Net;
 
-use super::{LOCAL, MAIN, Mirror, as_endpoint, is_on_link, is_ours};
-use crate::kernel::netlink::{Address, Route, RouteKind};
+use super::{LOCAL, MAIN, Mirror, as_endpoint, import::Import, is_on_link, is_ours};
+use crate::kernel::netlink::{Address, Link, Route, RouteKind};
 
 /// What the data path does with packets for a prefix, where nobody but the kernel has a say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -23,8 +23,25 @@ pub enum Wanted {
         /// MTU of the uplink, or of the route where that is smaller, in bytes of IP packet.
         mtu: u32,
     },
+    /// It drops those to addresses that no container has: an imported blackhole.
+    Block,
     /// It leaves them to the kernel.
     Kernel(Reason),
+}
+
+/// Which of the kernel's routes the data path carries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Policy {
+    /// The links by which it sends, as they are.
+    pub uplinks: Vec<Link>,
+    /// The endpoints that the kernel's routes tell of, as [`Mirror::discovered`] gives them.
+    pub endpoints: BTreeSet<(Ipv4Addr, u32)>,
+    /// Whether connected networks and the default route by an uplink are carried.
+    pub egress: bool,
+    /// Which other routes are; without it none.
+    pub import: Option<Import>,
+    /// Destinations about which table `main` is not asked, as [`Mirror::shadows`] gives them.
+    pub shadows: Vec<Ipv4Net>,
 }
 
 /// Prefixes that mean the same in every table (RFC 6890, and RFC 1112 for multicast).
@@ -36,52 +53,37 @@ const FIXED: [(Ipv4Addr, u8, Reason); 5] = [
     (Ipv4Addr::BROADCAST, 32, Reason::Broadcast),
 ];
 
+fn fixed() -> impl Iterator<Item = (Ipv4Net, Reason)> {
+    FIXED.into_iter().map(|(address, length, reason)| (Ipv4Net::new_assert(address, length), reason))
+}
+
+impl Policy {
+    /// The uplink with that index.
+    pub fn uplink(&self, index: u32) -> Option<&Link> {
+        self.uplinks.iter().find(|uplink| uplink.index == index)
+    }
+
+    /// Whether that prefix is an endpoint's.
+    pub fn is_endpoint(&self, prefix: Ipv4Net) -> bool {
+        let links = (prefix.addr(), 0)..=(prefix.addr(), u32::MAX);
+        prefix.prefix_len() == 32 && self.endpoints.range(links).next().is_some()
+    }
+
+    /// Whether both mean the same for every prefix but those of endpoints.
+    pub fn agrees_but_for_endpoints(&self, other: &Self) -> bool {
+        (&self.uplinks, self.egress, &self.import, &self.shadows)
+            == (&other.uplinks, other.egress, &other.import, &other.shadows)
+    }
+}
+
 impl Mirror {
-    /// The kernel's forwarding table as the data path must hold it, by prefix.
-    ///
-    /// The longest prefix here gives the kernel's own decision for every destination, or says that it is the
-    /// kernel's: connected networks and the default route by one of `uplinks` are carried by the data path,
-    /// any other route stays the kernel's. Routes that the daemon wrote are left out, and so are those of
-    /// `endpoints` (address and link, as [`Mirror::discovered`] gives them): both follow from what it was
-    /// told elsewhere. A destination without a match here is one for which tables `local` and `main` have no
-    /// route.
-    ///
-    /// It holds as long as the rules are the default ones
-    /// ([`rules_are_default`](crate::kernel::netlink::Netlink::rules_are_default)).
-    pub fn wanted(
-        &self,
-        uplinks: &[u32],
-        endpoints: &BTreeSet<(Ipv4Addr, u32)>,
-    ) -> BTreeMap<Ipv4Net, Wanted> {
-        let fixed = FIXED.map(|(address, length, reason)| (Ipv4Net::new_assert(address, length), reason));
-
-        // The kernel consults table `main` only where `local` has no match at all: a shorter prefix there
-        // outdoes a longer one in `main`. Those are few; equal ones are overwritten below.
-        let shadows: Vec<Ipv4Net> = (self.routes.by_destination(LOCAL))
-            .filter_map(|mut routes| Some(routes.next()?.destination))
-            .filter(|destination| destination.prefix_len() < 32)
-            .chain(fixed.map(|(destination, _)| destination))
-            .collect();
-
-        let mut wanted = BTreeMap::new();
-        for routes in self.routes.by_destination(MAIN) {
-            let others: Vec<&Route> = routes.filter(|route| !is_ours(route)).collect();
-            let Some(best) = others.first() else { continue };
-            let destination = best.destination;
-            let shadowed = shadows.iter().any(|shadow| shadow.contains(&destination));
-            let endpoint = as_endpoint(best).is_some_and(|endpoint| endpoints.contains(&endpoint));
-            if !shadowed && !endpoint {
-                // One route of a prefix that is for one TOS only sorts first, and makes the choice depend on
-                // the packet.
-                let by_tos = best.tos != 0;
-                let next_hop = if by_tos { None } else { self.next_hop(best, uplinks) };
-                wanted.insert(destination, next_hop.unwrap_or(Wanted::Kernel(Reason::KernelRoute)));
-            }
-        }
+    /// What is the host's own, by prefix, whatever any route says: its addresses, broadcast, multicast and
+    /// reserved ones. Packets to them are left to the kernel.
+    pub fn host(&self) -> BTreeMap<Ipv4Net, Reason> {
+        let mut host = BTreeMap::new();
         for address in &self.addresses {
             if self.links.get(&address.ifindex).is_some_and(|link| link.up) {
-                wanted
-                    .extend(broadcasts(address).map(|address| (address, Wanted::Kernel(Reason::Broadcast))));
+                host.extend(broadcasts(address).map(|address| (address, Reason::Broadcast)));
             }
         }
         for route in self.routes.by_destination(LOCAL).filter_map(|mut routes| routes.next()) {
@@ -91,22 +93,78 @@ impl Mirror {
                 RouteKind::Multicast => Reason::Multicast,
                 _ => Reason::KernelRoute,
             };
-            wanted.insert(route.destination, Wanted::Kernel(reason));
+            host.insert(route.destination, reason);
         }
-        wanted.extend(fixed.map(|(destination, reason)| (destination, Wanted::Kernel(reason))));
-        wanted
+        host.extend(fixed());
+        host
     }
 
-    /// The next hop of a route that the data path may carry.
-    fn next_hop(&self, route: &Route, uplinks: &[u32]) -> Option<Wanted> {
-        let ifindex = route.oif.filter(|oif| uplinks.contains(oif))?;
-        let link = self.links.get(&ifindex).filter(|link| link.up && link.carrier && link.ethernet)?;
-        let single = route.kind == RouteKind::Unicast && !route.multipath && !route.encap;
-        let default = single && route.destination.prefix_len() == 0;
+    /// The kernel consults table `main` only where `local` has no match at all: a shorter prefix there outdoes
+    /// a longer one in `main`. These are the shorter ones; equal ones are [`Self::host`]'s.
+    pub fn shadows(&self) -> Vec<Ipv4Net> {
+        (self.routes.by_destination(LOCAL))
+            .filter_map(|mut routes| Some(routes.next()?.destination))
+            .filter(|destination| destination.prefix_len() < 32)
+            .chain(fixed().map(|(destination, _)| destination))
+            .collect()
+    }
+
+    /// The kernel's forwarding table as the data path must hold it, by prefix, below [`Self::host`].
+    ///
+    /// The longest prefix of both gives the kernel's own decision for every destination, or says that it is
+    /// the kernel's. Routes that the daemon wrote are left out, and so are those of the policy's endpoints:
+    /// both follow from what it was told elsewhere. A destination without a match is one for which the tables
+    /// have no route.
+    ///
+    /// It holds as long as the rules are the default ones
+    /// ([`rules_are_default`](crate::kernel::netlink::Netlink::rules_are_default)).
+    pub fn wanted(&self, policy: &Policy) -> BTreeMap<Ipv4Net, Wanted> {
+        let other = policy.import.as_ref().map(|import| import.table).filter(|table| *table != MAIN);
+        [Some(MAIN), other]
+            .into_iter()
+            .flatten()
+            .flat_map(|table| self.routes.by_destination(table))
+            .filter_map(|mut routes| Some(routes.next()?.destination))
+            .filter_map(|destination| Some((destination, self.wanted_at(destination, policy)?)))
+            .collect()
+    }
+
+    /// [`Self::wanted`] for one prefix.
+    pub fn wanted_at(&self, prefix: Ipv4Net, policy: &Policy) -> Option<Wanted> {
+        if policy.shadows.iter().any(|shadow| shadow.contains(&prefix)) {
+            return None;
+        }
+        let best = self.routes.of(MAIN, prefix).find(|route| !is_ours(route));
+        if best.and_then(as_endpoint).is_some_and(|endpoint| policy.endpoints.contains(&endpoint)) {
+            return None;
+        }
+        if let Some(wanted) = policy.import.as_ref().and_then(|import| self.imported(prefix, import, policy))
+        {
+            return Some(wanted);
+        }
+        let next_hop = Self::egress(best?, policy);
+        Some(next_hop.unwrap_or(Wanted::Kernel(Reason::KernelRoute)))
+    }
+
+    /// The next hop of a connected network or a default route.
+    fn egress(route: &Route, policy: &Policy) -> Option<Wanted> {
+        let default = route.destination.prefix_len() == 0;
         let connected =
             is_on_link(route) && route.protocol == libc::RTPROT_KERNEL && route.scope == libc::RT_SCOPE_LINK;
+        if policy.egress && (default || connected) { Self::next_hop(route, policy) } else { None }
+    }
+
+    /// The next hop of a route that the data path can carry: a single one by an uplink, for every TOS.
+    pub(super) fn next_hop(route: &Route, policy: &Policy) -> Option<Wanted> {
+        let link = policy.uplink(route.oif?).filter(|link| link.up && link.carrier && link.ethernet)?;
+        let single = route.kind == RouteKind::Unicast && !route.multipath && !route.encap;
         let mtu = route.mtu.filter(|mtu| *mtu != 0).map_or(link.mtu, |mtu| mtu.min(link.mtu));
-        (default || connected).then_some(Wanted::NextHop { gateway: route.gateway, ifindex, mtu })
+        // One route of a prefix that is for one TOS only sorts first, and makes the choice depend on the packet.
+        (single && route.tos == 0).then_some(Wanted::NextHop {
+            gateway: route.gateway,
+            ifindex: link.index,
+            mtu,
+        })
     }
 }
 

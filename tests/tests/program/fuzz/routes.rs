@@ -109,7 +109,8 @@ impl Churn {
             mtu: self.random.pick(&[1280, 1400, 1500, 1500, 1500, 9000, 65535]),
             mac: MacAddr::new(self.random.mac()),
             gateway_mac: veth.mac,
-            reserved: [0; 2],
+            flags: self.random.pick(&[0, Endpoint::KERNEL_EGRESS]),
+            reserved: 0,
         })
     }
 

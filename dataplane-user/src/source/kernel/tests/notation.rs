@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use dataplane_common::reason::Reason;
 use ipnet::Ipv4Net;
 
-use super::super::{Effect, Mirror, Wanted};
+use super::super::{Effect, Import, Mirror, Policy, Wanted};
 use crate::kernel::netlink::{Address, Event, Link, Peer, Place, Route, RouteKind};
 
 /// A node with two containers, another node's block by BIRD, and one of ours.
@@ -47,7 +47,7 @@ pub(super) fn node(extra: &str) -> Mirror {
     let mut mirror = Mirror::default();
     for line in lines(NODE).chain(lines(extra)) {
         let effect = mirror.apply(event(&mirror, line));
-        assert_eq!(effect, Effect::Changed, "{line}");
+        assert!(matches!(effect, Effect::Changed | Effect::Route(_) | Effect::Unchanged), "{line}");
     }
     mirror
 }
@@ -152,7 +152,12 @@ pub(super) fn route(mirror: &Mirror, line: &str) -> Route {
                 route.multipath = true;
                 route.multipath_oifs = value().split(',').map(|name| index(mirror, name)).collect();
             }
-            "table" => route.table = if value() == "local" { 255 } else { 100 },
+            "table" => {
+                route.table = match value() {
+                    "local" => 255,
+                    number => number.parse().unwrap(),
+                }
+            }
             "proto" => {
                 route.protocol = match value() {
                     "kernel" => libc::RTPROT_KERNEL,
@@ -180,9 +185,28 @@ pub(super) fn prefix(text: &str) -> Ipv4Net {
     }
 }
 
+/// Both uplinks, the endpoints that are discovered, egress by BPF, and no import.
+pub(super) fn policy(mirror: &Mirror) -> Policy {
+    Policy {
+        uplinks: [ETH0, ETH1].iter().filter_map(|index| mirror.link(*index)).cloned().collect(),
+        endpoints: mirror.discovered("cali").into_iter().collect(),
+        egress: true,
+        import: None,
+        shadows: mirror.shadows(),
+    }
+}
+
+/// With the import of another daemon's routes, of every protocol.
+pub(super) fn importing(mirror: &Mirror) -> Policy {
+    let import = Import { table: 254, protocols: None, pools: Vec::new() };
+    Policy { import: Some(import), ..policy(mirror) }
+}
+
+/// What the data path finds for exactly that prefix.
 pub(super) fn wanted(mirror: &Mirror, destination: &str) -> Option<Wanted> {
-    let endpoints = mirror.discovered("cali").into_iter().collect();
-    mirror.wanted(&[ETH0, ETH1], &endpoints).get(&prefix(destination)).copied()
+    let destination = prefix(destination);
+    let host = mirror.host().get(&destination).map(|reason| Wanted::Kernel(*reason));
+    host.or_else(|| mirror.wanted_at(destination, &policy(mirror)))
 }
 
 pub(super) fn next_hop(gateway: Option<&str>, ifindex: u32, mtu: u32) -> Option<Wanted> {
