@@ -1,7 +1,7 @@
 //! The routes that the daemon keeps in the kernel's own table, so that what BPF leaves to the kernel finds
 //! its way: blackholes for the blocks, routes to other nodes' blocks, routes to configured containers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use ipnet::Ipv4Net;
 use tracing::{info, warn};
@@ -11,10 +11,9 @@ use crate::{
     source::kernel::Mirror,
 };
 
-/// What is in the kernel by this daemon, or by a run before it.
+/// What is to be done about them. What is there the mirror knows.
 #[derive(Debug, Default)]
 pub struct SlowPath {
-    present: BTreeMap<Ipv4Net, OwnTarget>,
     /// Prefixes for which somebody else has a route, which stays.
     taken: BTreeSet<Ipv4Net>,
     /// Prefixes whose route in the kernel may not be the one that is wanted.
@@ -26,20 +25,7 @@ pub struct SlowPath {
 impl SlowPath {
     /// Starts with the routes that bear the daemon's protocol number, by whichever run.
     pub fn adopt(mirror: &Mirror) -> Self {
-        let routes = mirror.own_routes().filter_map(OwnRoute::from_route);
-        let present: BTreeMap<_, _> = routes.map(|route| (route.destination, route.target)).collect();
-        Self { pending: present.keys().copied().collect(), present, ..Self::default() }
-    }
-
-    /// Compares with what the mirror has of ours for a prefix whose routes changed, by whomever: with an
-    /// interface routes go that nobody tells of, and where somebody else's route was in the way it may be gone.
-    pub fn check(&mut self, prefix: Ipv4Net, there: Option<OwnTarget>) {
-        if self.present.get(&prefix).is_some_and(|target| there != Some(*target)) {
-            self.present.remove(&prefix);
-            self.pending.insert(prefix);
-        } else if self.taken.contains(&prefix) {
-            self.pending.insert(prefix);
-        }
+        Self { pending: mirror.own_routes().map(|route| route.destination).collect(), ..Self::default() }
     }
 
     /// What is wanted for these prefixes may be another route than before, or none.
@@ -63,20 +49,21 @@ impl SlowPath {
     }
 
     /// Makes the kernel's table hold what is wanted for at most so many prefixes. A route that somebody else has
-    /// for the same destination is theirs and stays.
+    /// for the same destination is theirs and stays. `route` gives for a prefix our route that is there, and the
+    /// one that is wanted.
     ///
     /// A route that the kernel refuses is logged, and tried again after [`Self::retry`].
     pub async fn work(
         &mut self,
         netlink: &Netlink,
         most: usize,
-        wanted: impl Fn(Ipv4Net) -> Option<OwnTarget>,
+        route: impl Fn(Ipv4Net) -> (Option<OwnTarget>, Option<OwnTarget>),
     ) {
         let mut first_refusal = None;
         let mut refusals = 0;
         for _ in 0..most {
             let Some(prefix) = self.pending.pop_first() else { break };
-            if let Err(error) = self.settle(netlink, prefix, wanted(prefix)).await {
+            if let Err(error) = self.settle(netlink, prefix, route(prefix)).await {
                 self.refused.insert(prefix);
                 first_refusal.get_or_insert(error);
                 refusals += 1;
@@ -91,16 +78,14 @@ impl SlowPath {
         &mut self,
         netlink: &Netlink,
         destination: Ipv4Net,
-        wanted: Option<OwnTarget>,
+        (present, wanted): (Option<OwnTarget>, Option<OwnTarget>),
     ) -> anyhow::Result<()> {
-        let present = self.present.get(&destination).copied();
         if present == wanted {
             return Ok(());
         }
         let Some(target) = wanted else {
             if let Some(target) = present {
                 netlink.delete_route(&OwnRoute { destination, target }).await?;
-                self.present.remove(&destination);
             }
             self.taken.remove(&destination);
             return Ok(());
@@ -108,12 +93,8 @@ impl SlowPath {
         // An older one of ours is replaced without a gap.
         let route = OwnRoute { destination, target };
         match netlink.add_route(&route).await? {
-            Added::Added | Added::AlreadyThere => {
-                self.taken.remove(&destination);
-                self.present.insert(destination, target);
-            }
+            Added::Added | Added::AlreadyThere => drop(self.taken.remove(&destination)),
             Added::TakenBy { protocol } => {
-                self.present.remove(&destination);
                 if self.taken.insert(destination) {
                     info!(protocol, "the kernel has a route of somebody else's for {route}: left alone");
                 }

@@ -85,13 +85,14 @@ impl Daemon {
     /// Writes into the kernel's own table what is wanted there, for at most so many prefixes.
     pub(super) async fn work_slow_path(&mut self, most: usize) {
         let mut slow_path = std::mem::take(&mut self.slow_path);
-        slow_path.work(&self.netlink, most, |prefix| self.own_route(prefix)).await;
+        let route = |prefix| (self.mirror.own_route(prefix), self.own_route(prefix));
+        slow_path.work(&self.netlink, most, route).await;
         self.slow_path = slow_path;
     }
 
     /// The route that is wanted in the kernel's own table: the configuration's, or that of a router that a source
     /// named. What the kernel itself offers is there already.
-    fn own_route(&self, prefix: Ipv4Net) -> Option<OwnTarget> {
+    pub(super) fn own_route(&self, prefix: Ipv4Net) -> Option<OwnTarget> {
         if !self.config.datapath.kernel_routes {
             return None;
         }

@@ -12,7 +12,7 @@ use super::{Daemon, Stale};
 use crate::{
     kernel::{
         attach::{self, Mode, Place},
-        netlink::{Event, Link, Netlink, OwnRoute, OwnTarget},
+        netlink::{Event, Link, Netlink, OwnTarget},
         object::Program,
         pins::Pins,
         sysctl,
@@ -99,9 +99,11 @@ impl Daemon {
 
     fn take_touched(&mut self) -> BTreeSet<Ipv4Net> {
         let touched = self.mirror.take_touched();
-        for prefix in &touched {
-            self.slow_path.check(*prefix, self.mirror.own_route(*prefix).map(|route| route.target));
-        }
+        // Whoever changed it: with an interface routes of ours go that nobody tells of, and one that somebody
+        // else's was in the way of may have its turn.
+        let differs = |prefix: &&Ipv4Net| self.mirror.own_route(**prefix) != self.own_route(**prefix);
+        let lost: Vec<Ipv4Net> = touched.difference(&self.held).filter(differs).copied().collect();
+        self.slow_path.look_at(lost);
         touched
     }
 
@@ -281,7 +283,7 @@ pub async fn remove_everything(pins: &Pins, netlink: &Netlink) -> Result<()> {
     // Read now: the event of a route that was written a moment ago may still wait.
     let mirror = read_kernel(netlink).await?;
     remove_hooks(pins, &mirror)?;
-    for route in mirror.own_routes().filter_map(OwnRoute::from_route) {
+    for route in mirror.own_routes() {
         netlink
             .delete_route(&route)
             .await

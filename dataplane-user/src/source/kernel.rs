@@ -23,7 +23,7 @@ pub use self::{
     import::{Account, Cause, Import},
     wanted::{Policy, Wanted},
 };
-use crate::kernel::netlink::{Address, Event, Link, OwnRoute, Peer, Route, RouteKind};
+use crate::kernel::netlink::{Address, Event, Link, OwnRoute, OwnTarget, Peer, Place, Route, RouteKind};
 
 /// Table `main`.
 const MAIN: u32 = libc::RT_TABLE_MAIN as u32;
@@ -56,7 +56,11 @@ impl Effect {
 pub struct Mirror {
     links: BTreeMap<u32, Link>,
     addresses: Vec<Address>,
+    /// Those of everybody else.
     routes: Routes,
+    /// The routes of table `main` that the daemon wrote, in this run or an earlier one: as many as there are blocks
+    /// in the cluster, and so kept small.
+    own: BTreeMap<Ipv4Net, OwnTarget>,
     /// Prefixes of routes that came or went since this was asked last.
     touched: BTreeSet<Ipv4Net>,
 }
@@ -71,12 +75,18 @@ impl Mirror {
         addresses: impl IntoIterator<Item = Address>,
         routes: impl IntoIterator<Item = Route>,
     ) -> Self {
-        Self {
+        let mut mirror = Self {
             links: links.into_iter().map(|link| (link.index, link)).collect(),
             addresses: addresses.into_iter().collect(),
-            routes: routes.into_iter().collect(),
-            touched: BTreeSet::new(),
+            ..Self::default()
+        };
+        for route in routes {
+            match OwnRoute::from_route(&route) {
+                Some(own) => drop(mirror.own.insert(own.destination, own.target)),
+                None => drop(mirror.routes.insert(route, Place::Last)),
+            }
         }
+        mirror
     }
 
     /// The prefixes of all routes that came or went since [`Self::load`], or since this was asked last.
@@ -94,25 +104,60 @@ impl Mirror {
             Event::LinkGone(index) => self.remove_link(index),
             Event::Address(address) => Effect::changed(self.put_address(address)),
             Event::AddressGone(address) => self.remove_address(&address),
-            Event::Route(route, place) => {
-                let (table, prefix, ours) = (route.table, route.destination, is_ours(&route));
-                self.change_routes(table, prefix, ours, |routes| routes.insert(route, place))
-            }
-            Event::RouteGone(route) => {
-                let (table, prefix, ours) = (route.table, route.destination, is_ours(&route));
-                self.change_routes(table, prefix, ours, |routes| routes.remove(&route))
-            }
+            Event::Route(route, place) => match OwnRoute::from_route(&route) {
+                Some(own) => self.put_own(own),
+                None => self.put_route(route, place),
+            },
+            Event::RouteGone(route) => match OwnRoute::from_route(&route) {
+                Some(own) => self.remove_own(&own),
+                None => {
+                    let (table, prefix) = (route.table, route.destination);
+                    self.change_routes(table, prefix, |routes| routes.remove(&route))
+                }
+            },
             Event::PeerLink { peer, .. } => Effect::changed(self.link_with_peer(peer).is_some()),
             Event::Rules => Effect::Unchanged,
             Event::Overrun => Effect::Reload,
         }
     }
 
+    fn put_own(&mut self, own: OwnRoute) -> Effect {
+        if self.own.insert(own.destination, own.target) == Some(own.target) {
+            return Effect::Unchanged;
+        }
+        self.touched.insert(own.destination);
+        Effect::Route(own.destination)
+    }
+
+    /// A deletion of one that was replaced meanwhile finds the new one, which stays.
+    fn remove_own(&mut self, own: &OwnRoute) -> Effect {
+        if self.own.get(&own.destination) != Some(&own.target) {
+            return Effect::Unchanged;
+        }
+        self.own.remove(&own.destination);
+        self.touched.insert(own.destination);
+        Effect::Route(own.destination)
+    }
+
+    fn put_route(&mut self, route: Route, mut place: Place) -> Effect {
+        let (table, prefix) = (route.table, route.destination);
+        // A replacement takes the place of the first route with its metric, which may be ours.
+        let may_be_ours = (table, route.metric, route.tos) == (MAIN, 0, 0) && self.own.contains_key(&prefix);
+        if place == Place::Replace && may_be_ours {
+            if self.routes.of(MAIN, prefix).any(|rival| (rival.metric, rival.tos) == (0, 0)) {
+                return Effect::Reload;
+            }
+            self.own.remove(&prefix);
+            self.touched.insert(prefix);
+            place = Place::First;
+        }
+        self.change_routes(table, prefix, |routes| routes.insert(route, place))
+    }
+
     fn change_routes(
         &mut self,
         table: u32,
         prefix: Ipv4Net,
-        ours: bool,
         change: impl FnOnce(&mut Routes) -> bool,
     ) -> Effect {
         let alone = self.stands_alone(table, prefix);
@@ -121,7 +166,7 @@ impl Mirror {
             self.touched.insert(prefix);
         }
         match changed {
-            true if ours || alone && self.stands_alone(table, prefix) => Effect::Route(prefix),
+            true if alone && self.stands_alone(table, prefix) => Effect::Route(prefix),
             changed => Effect::changed(changed),
         }
     }
@@ -153,6 +198,14 @@ impl Mirror {
         let alive = |index| links.get(&index).is_some_and(|link: &Link| link.up);
         let (gone, effect) = self.routes.remove_by_link(index, off, alive);
         self.touched.extend(gone);
+        let touched = &mut self.touched;
+        self.own.retain(|prefix, target| {
+            let stays = target.link() != Some(index);
+            if !stays {
+                touched.insert(*prefix);
+            }
+            stays
+        });
         effect
     }
 
@@ -185,6 +238,8 @@ impl Mirror {
                 && (route.source == Some(address.network.addr())
                     || last && links_of(route).any(|link| link == address.ifindex))
         });
+        let doubtful =
+            doubtful || last && self.own.values().any(|target| target.link() == Some(address.ifindex));
         if doubtful { Effect::Reload } else { Effect::Changed }
     }
 
@@ -219,13 +274,13 @@ impl Mirror {
     }
 
     /// The routes of table `main` that the daemon wrote, in this run or an earlier one.
-    pub fn own_routes(&self) -> impl Iterator<Item = &Route> {
-        self.routes.iter().filter(|route| route.table == MAIN && route.protocol == names::ROUTE_PROTOCOL)
+    pub fn own_routes(&self) -> impl Iterator<Item = OwnRoute> {
+        self.own.iter().map(|(&destination, &target)| OwnRoute { destination, target })
     }
 
-    /// The route of table `main` that the daemon wrote for that prefix.
-    pub fn own_route(&self, prefix: Ipv4Net) -> Option<OwnRoute> {
-        self.routes.of(MAIN, prefix).find(|route| is_ours(route)).and_then(OwnRoute::from_route)
+    /// Where the route of table `main` leads that the daemon wrote for that prefix.
+    pub fn own_route(&self, prefix: Ipv4Net) -> Option<OwnTarget> {
+        self.own.get(&prefix).copied()
     }
 
     /// The links of the default routes in table `main`, the best metric first, each once.

@@ -191,6 +191,16 @@ pub enum OwnTarget {
     Blackhole,
 }
 
+impl OwnTarget {
+    /// The link by which it leads.
+    pub fn link(self) -> Option<u32> {
+        match self {
+            Self::Via { oif, .. } | Self::Device { oif } => Some(oif),
+            Self::Blackhole => None,
+        }
+    }
+}
+
 impl OwnRoute {
     /// The route that the kernel holds, as the daemon would have written it; `None` where it would not.
     pub fn from_route(route: &Route) -> Option<Self> {

@@ -54,16 +54,6 @@ pub(super) struct Routes {
     direct: BTreeMap<(u32, Ipv4Net), usize>,
 }
 
-impl FromIterator<Route> for Routes {
-    fn from_iter<I: IntoIterator<Item = Route>>(routes: I) -> Self {
-        let mut all = Self::default();
-        for route in routes {
-            all.insert(route, Place::Last);
-        }
-        all
-    }
-}
-
 impl Routes {
     /// Whether that changed anything: a route that is held already, the same, keeps its place.
     pub(super) fn insert(&mut self, route: Route, place: Place) -> bool {

@@ -2,7 +2,7 @@
 
 use std::net::Ipv4Addr;
 
-use dataplane_common::{names, reason::Reason};
+use dataplane_common::reason::Reason;
 
 use super::{
     super::{Effect, Mirror, Wanted},
@@ -98,11 +98,32 @@ fn the_daemons_own_routes_and_the_peers_are_found() {
     let mut mirror = node("172.19.38.0/24 via 10.141.0.4 dev eth0 proto 171 table 100");
     let own: Vec<_> = mirror.own_routes().map(|route| route.destination).collect();
     assert_eq!(own, [prefix("172.19.37.0/24")]);
-    assert!(mirror.own_routes().all(|route| route.protocol == names::ROUTE_PROTOCOL));
 
     let peer = Peer { ifindex: 2, netnsid: Some(1) };
     assert_eq!(mirror.link_with_peer(peer).map(|link| link.name.as_str()), Some("cali2"));
     assert_eq!(mirror.apply(Event::PeerLink { peer, mac: None, gone: true }), Effect::Changed);
     let stranger = Peer { ifindex: 2, netnsid: Some(5) };
     assert_eq!(mirror.apply(Event::PeerLink { peer: stranger, mac: None, gone: true }), Effect::Unchanged);
+}
+
+#[test]
+fn a_route_of_ours_goes_with_its_link_or_where_somebody_replaces_it() {
+    let ours = prefix("172.19.37.0/24");
+    let theirs = "172.19.37.0/24 via 10.141.0.9 dev eth0 proto 12";
+    let mut mirror = node("");
+    let replacement = Event::Route(route(&mirror, theirs), Place::Replace);
+    assert!(mirror.own_route(ours).is_some());
+    assert_eq!(mirror.apply(replacement.clone()), Effect::Route(ours));
+    assert_eq!(mirror.own_route(ours), None);
+    assert_eq!(wanted(&mirror, "172.19.37.0/24"), KERNEL_ROUTE);
+
+    // Which of two it replaced, the event does not say.
+    let mut mirror = node("blackhole 172.19.37.0/24 proto 12");
+    assert_eq!(mirror.apply(replacement), Effect::Reload);
+
+    let mut mirror = node("");
+    mirror.take_touched();
+    assert_eq!(mirror.apply(Event::Link(link("2: eth0 DOWN mtu 1500"))), Effect::Changed);
+    assert_eq!(mirror.own_route(ours), None);
+    assert!(mirror.take_touched().contains(&ours));
 }
