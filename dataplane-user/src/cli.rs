@@ -52,6 +52,9 @@ pub enum Command {
     /// The routes as the data path holds them
     #[command(subcommand)]
     Route(RouteCommand),
+    /// The translations of MASQUERADE
+    #[command(subcommand)]
+    Nat(NatCommand),
     /// Packets dropped or passed to the kernel, by hook and reason
     Drops,
     /// The BGP peers, and the routes that they announce
@@ -114,6 +117,15 @@ pub enum BgpCommand {
         #[arg(long)]
         refused: bool,
     },
+}
+
+/// Commands about translations.
+#[derive(Debug, Subcommand)]
+pub enum NatCommand {
+    /// Every translation that lives: original, translated, remote, state, age, bytes
+    List,
+    /// How full the table is, ports in use, and who was refused
+    Stats,
 }
 
 /// A packet to be traced.

@@ -24,9 +24,11 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod text;
+mod timeouts;
 mod unavailable;
 mod value;
 
+use dataplane_common::nat::bucket::FLOWS_PER_BUCKET;
 use ipnet::Ipv4Net;
 use toml::de::DeTable;
 
@@ -41,6 +43,9 @@ pub use self::network::{Endpoint, Route};
 pub use self::node::{Node, Places};
 use self::report::Report;
 pub use self::system::{RunningSystem, System};
+pub use self::timeouts::Timeouts;
+
+use crate::kernel::nat::Limits;
 
 /// The file that is read where none is named.
 pub const DEFAULT_FILE: &str = "/etc/dataplane/node.toml";
@@ -62,6 +67,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// `[[masquerade]]`
     pub masquerade: Vec<Masquerade>,
+    /// `[timeouts]`
+    pub timeouts: Timeouts,
     /// `[bgp]`
     pub bgp: Option<Bgp>,
     /// `[kernel]`
@@ -81,9 +88,23 @@ impl Config {
             endpoints: Vec::new(),
             routes: Vec::new(),
             masquerade: Vec::new(),
+            timeouts: Timeouts::default(),
             bgp: None,
             kernel: KernelImport::default(),
             log: Log::default(),
+        }
+    }
+}
+
+impl Config {
+    /// What the file says of the flow table.
+    pub fn limits(&self) -> Limits {
+        let max_flows = self.datapath.max_flows;
+        Limits {
+            buckets: if self.masquerade.is_empty() { 0 } else { max_flows.div_ceil(FLOWS_PER_BUCKET) },
+            max_flows,
+            max_flows_per_source: self.datapath.max_flows_per_source.unwrap_or(max_flows.div_ceil(2)),
+            timeouts: self.timeouts.ticks(),
         }
     }
 }
@@ -124,7 +145,7 @@ pub fn parse(file_name: &str, text: &str, system: &dyn System) -> Result<Loaded,
     check::check(&draft, system, &mut report);
     unavailable::refuse(&draft, &mut report);
     let warnings = report.finish(file_name)?;
-    Ok(Loaded { config: draft.build(), warnings })
+    Ok(Loaded { config: draft.build(system), warnings })
 }
 
 /// What could be read of a file, with the places that the checks need.
@@ -133,6 +154,7 @@ struct Draft {
     datapath: datapath::Draft,
     network: network::Draft,
     masquerade: Vec<masquerade::Draft>,
+    timeouts: Timeouts,
     bgp: Option<bgp::Draft>,
     kernel: KernelImport,
     log: Log,
@@ -146,6 +168,7 @@ impl Draft {
             datapath: datapath::read(tree, report),
             network: network::read(tree, report),
             masquerade: masquerade::read(tree, report),
+            timeouts: timeouts::read(tree, report),
             bgp: bgp::read(tree, report),
             kernel: kernel::read(tree, report),
             log: log::read(tree, report),
@@ -153,7 +176,7 @@ impl Draft {
     }
 
     /// The configuration of a file without errors: then no part is left out.
-    fn build(self) -> Config {
+    fn build(self, system: &dyn System) -> Config {
         let pools = network::values(&self.network.pools);
         Config {
             node: self.node.node,
@@ -161,7 +184,8 @@ impl Draft {
             blocks: network::values(&self.network.blocks),
             endpoints: self.network.endpoints(),
             routes: self.network.routes(),
-            masquerade: self.masquerade.iter().filter_map(|rule| rule.build(&pools)).collect(),
+            masquerade: self.masquerade.iter().filter_map(|rule| rule.build(&pools, system)).collect(),
+            timeouts: self.timeouts,
             bgp: self.bgp.and_then(|bgp| bgp.build(&pools)),
             kernel: self.kernel,
             log: self.log,

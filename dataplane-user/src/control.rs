@@ -32,6 +32,10 @@ pub enum Request {
         /// The address.
         address: Ipv4Addr,
     },
+    /// The translations: a list of [`answers::Translation`].
+    NatList,
+    /// The flow table: [`answers::NatStats`].
+    NatStats,
     /// The counters: a list of [`answers::Count`].
     Drops,
     /// How the BGP peers are: a list of [`answers::BgpPeer`].

@@ -3,6 +3,7 @@
 mod answer;
 mod bgp;
 mod lock;
+mod nat;
 mod offers;
 mod reconcile;
 
@@ -28,8 +29,9 @@ use crate::{
     datapath::Datapath,
     kernel::{
         attach::{Mode, Place},
+        nat::Nat,
         netlink::{Event, Events, Netlink, OwnTarget},
-        object::{self, Program, Purpose},
+        object::{self, Program, Purpose, Sizes},
         pins::Pins,
     },
     rib::Rib,
@@ -49,6 +51,11 @@ const GATHER: Duration = Duration::from_micros(500);
 
 /// How long a reconciliation that failed waits for its next try.
 const RETRY: Duration = Duration::from_secs(2);
+
+/// How often every flow is looked at whether it has ended, and in how many parts: a part of a million flows takes
+/// some milliseconds.
+const SWEEP_PERIOD: Duration = Duration::from_secs(8);
+const SWEEP_PARTS: u32 = 8;
 
 /// What a reconciliation must look at.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
@@ -74,6 +81,7 @@ pub struct Daemon {
     mode: Mode,
     object: Ebpf,
     datapath: Datapath,
+    nat: Nat,
     netlink: Netlink,
     mirror: Mirror,
     macs: PeerMacs,
@@ -135,6 +143,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut failed = false;
+    let mut sweeps = tokio::time::interval(SWEEP_PERIOD / SWEEP_PARTS);
+    sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             event = events.next() => {
@@ -142,6 +152,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
                     failed = daemon.try_reconcile().await;
                 }
             }
+            _ = sweeps.tick(), if daemon.nat.settings().buckets != 0 => daemon.sweep(),
             () = tokio::time::sleep(RETRY), if failed => failed = daemon.try_reconcile().await,
             () = std::future::ready(()), if daemon.slow_path.is_pending() => daemon.work_slow_path(CHUNK).await,
             news = bgp::next(&mut daemon.speaker) => failed |= daemon.heed(news?),
@@ -182,7 +193,7 @@ impl Daemon {
     ) -> Result<Self> {
         let pins = Pins::new(&config.node.bpf_dir);
         pins.create()?;
-        let (object, datapath) = open(&pins, &config)?;
+        let (object, datapath, nat) = open(&pins, &config)?;
         let mirror = read_kernel(&netlink).await?;
         let (held, dirty) = datapath.prefixes().into_iter().partition(|prefix| {
             config.bgp.is_some() && matches!(datapath.get(*prefix), Some(Destination::NextHop(_)))
@@ -202,6 +213,7 @@ impl Daemon {
             dirty,
             held,
             datapath,
+            nat,
             rib: Rib::default(),
             routers: BTreeMap::new(),
             policy: Policy::default(),
@@ -236,6 +248,12 @@ impl Daemon {
             matters |= self.absorb(event?).await?;
         }
         Ok(matters)
+    }
+
+    fn sweep(&mut self) {
+        if let Err(error) = self.nat.sweep(&mut self.object, SWEEP_PARTS) {
+            error!("{error:#}");
+        }
     }
 
     async fn try_reconcile(&mut self) -> bool {
@@ -291,6 +309,7 @@ impl Daemon {
         let speaker = speaker.with_context(|| format!("{}: nothing was changed", file.display()))?;
         self.withdraw_blocks(&loaded.config).await;
         self.config = loaded.config;
+        self.nat.configure(&self.config.limits())?;
         if speaker.is_none() {
             self.end_bgp().await?;
         }
@@ -318,6 +337,8 @@ fn refuse_fixed(old: &Config, new: &Config, file: &Path) -> Result<()> {
         ("node.bpf-dir", old.node.bpf_dir != new.node.bpf_dir),
         ("datapath.max-endpoints", old.datapath.max_endpoints != new.datapath.max_endpoints),
         ("datapath.max-routes", old.datapath.max_routes != new.datapath.max_routes),
+        ("datapath.max-flows", old.datapath.max_flows != new.datapath.max_flows),
+        ("whether there is any [[masquerade]]", old.masquerade.is_empty() != new.masquerade.is_empty()),
         ("log", old.log != new.log),
     ];
     let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
@@ -333,20 +354,32 @@ fn refuse_fixed(old: &Config, new: &Config, file: &Path) -> Result<()> {
 }
 
 /// The object with its tables: those that are pinned, if they can be used.
-fn open(pins: &Pins, config: &Config) -> Result<(Ebpf, Datapath)> {
-    let datapath = &config.datapath;
-    pins.discard_unusable_maps(datapath.max_endpoints)?;
-    let mut object = object::load(&pins.maps(), datapath.max_endpoints, Purpose::Attach)?;
-    match Datapath::open(&mut object, datapath.max_routes) {
-        Ok(tables) => Ok((object, tables)),
-        Err(error) => {
+fn open(pins: &Pins, config: &Config) -> Result<(Ebpf, Datapath, Nat)> {
+    let sizes = sizes(config);
+    let tables = || {
+        let mut object = object::load(&pins.maps(), sizes, Purpose::Attach)?;
+        let tables = Datapath::open(&mut object, config.datapath.max_routes);
+        let tables = tables.and_then(|datapath| Ok((datapath, Nat::open(&mut object)?)));
+        Ok::<_, anyhow::Error>((object, tables))
+    };
+    pins.discard_unusable_maps(sizes)?;
+    let (object, (datapath, mut nat)) = match tables()? {
+        (object, Ok(tables)) => (object, tables),
+        (object, Err(error)) => {
             warn!("the pinned tables cannot be used and are rebuilt: {error:#}");
+            drop(object);
             pins.discard_maps()?;
-            let mut object = object::load(&pins.maps(), datapath.max_endpoints, Purpose::Attach)?;
-            let tables = Datapath::open(&mut object, datapath.max_routes)?;
-            Ok((object, tables))
+            let (object, tables) = tables()?;
+            (object, tables?)
         }
-    }
+    };
+    nat.configure(&config.limits())?;
+    Ok((object, datapath, nat))
+}
+
+/// The sizes of the maps. Without rules there is no table of flows to speak of.
+fn sizes(config: &Config) -> Sizes {
+    Sizes { endpoints: config.datapath.max_endpoints, buckets: config.limits().buckets.max(1) }
 }
 
 /// Removes what a daemon left in its state directory, and the directory where nothing else is in it.

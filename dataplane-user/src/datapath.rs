@@ -140,6 +140,15 @@ impl Datapath {
         }
     }
 
+    /// Returns when no program is running any more that was when it was called.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses the update that waits for them.
+    pub fn synchronize(&mut self) -> Result<()> {
+        self.table.synchronize()
+    }
+
     /// What every hook counted, summed over the CPUs.
     ///
     /// # Errors

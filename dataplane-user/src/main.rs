@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser as _;
 use dataplane::{
-    cli::{BgpCommand, Cli, Command, EndpointCommand, RouteCommand, Setup},
+    cli::{BgpCommand, Cli, Command, EndpointCommand, NatCommand, RouteCommand, Setup},
     commands,
     config::{self, Config, Failure, Places},
     control::{BadFile, Request, answers},
@@ -49,6 +49,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             let request = Request::RouteGet { address };
             commands::ask(&asked, json, &request, |answer: &answers::RouteGet| show::route_get(answer))?;
         }
+        Command::Nat(NatCommand::List) => commands::ask(&asked, json, &Request::NatList, show::nat::list)?,
+        Command::Nat(NatCommand::Stats) => commands::ask(&asked, json, &Request::NatStats, show::nat::stats)?,
         Command::Drops => commands::drops(&asked, json)?,
         Command::Bgp(BgpCommand::Peers) => commands::bgp_peers(&asked, json)?,
         Command::Bgp(BgpCommand::Routes { refused }) => {

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     control::answers,
-    kernel::object::{self, Program, Purpose},
+    kernel::object::{self, Program, Purpose, Sizes},
 };
 
 pub use words::Namer;
@@ -84,12 +84,12 @@ unsafe impl aya::Pod for Log {}
 /// Where the programs cannot be loaded or run, or leave no verdict.
 pub fn run(
     maps: &Path,
-    max_endpoints: u32,
+    sizes: Sizes,
     probe: &Probe,
     entrance: &Entrance,
     namer: &Namer<'_>,
 ) -> Result<answers::Trace> {
-    let mut object = object::load(maps, max_endpoints, Purpose::Trace)?;
+    let mut object = object::load(maps, sizes, Purpose::Trace)?;
     let log = object.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
     let mut log: Array<MapData, Log> = Array::try_from(log)?;
     log.set(0, Log(TraceLog::zeroed()), 0)?;
@@ -101,7 +101,15 @@ pub fn run(
         .context("BPF_PROG_TEST_RUN failed")?;
 
     let Log(log) = log.get(&0, 0)?;
-    let steps = &log.steps[..(log.count as usize).min(TRACE_STEPS)];
+    let mut steps = log.steps[..(log.count as usize).min(TRACE_STEPS)].to_vec();
+    // A program that goes on with a packet begins at its beginning: what it finds once more is told once.
+    let mut told = Vec::new();
+    steps.retain(|step| {
+        !told.contains(step) && {
+            told.push(*step);
+            true
+        }
+    });
     let verdict = steps
         .last()
         .filter(|step| StepCode::from_number(step.code) == Some(StepCode::Verdict))
@@ -113,7 +121,7 @@ pub fn run(
         steps: steps.iter().filter_map(|step| narrate(step, namer)).collect(),
         verdict: verdict.class().name().to_owned(),
         reason: verdict.name().to_owned(),
-        text: namer.verdict(verdict, steps),
+        text: namer.verdict(verdict, &steps),
     })
 }
 

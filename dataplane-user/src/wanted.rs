@@ -1,6 +1,8 @@
 //! What the sources want: for each prefix a destination, for each interface a hook, for the kernel's own
 //! table a route. Pure functions of the configuration and of the mirror of the kernel.
 
+mod masquerade;
+
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     net::Ipv4Addr,
@@ -8,6 +10,7 @@ use std::{
 
 use dataplane_common::{
     endpoint::Endpoint,
+    nat::rule::Rule,
     net::{Ipv4Be, MacAddr},
     next_hop::NextHop,
     reason::Reason,
@@ -24,6 +27,8 @@ use crate::{
     },
     source::kernel::{Import, Mirror, Policy, Wanted},
 };
+
+pub use masquerade::may_translate;
 
 /// Where packets for a prefix go, in full: indexes into tables come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +66,8 @@ pub struct Picture {
     pub discovered: BTreeMap<Ipv4Net, Offer>,
     /// Which of the kernel's routes are carried: [`Mirror::wanted`] tells.
     pub policy: Policy,
+    /// Which packets are to be translated.
+    pub rules: Vec<Rule>,
     /// Where programs are wanted.
     pub places: BTreeMap<Place, Program>,
     /// Routes for the kernel's own table.
@@ -104,6 +111,9 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs) -> Picture {
     }
     config_endpoints(config, mirror, macs, &mut picture);
     config_routes(config, mirror, &policy, &mut picture);
+    let (rules, mut complaints) = masquerade::rules(config, mirror, &policy);
+    picture.rules = rules;
+    picture.complaints.append(&mut complaints);
     picture.policy = policy;
     if !config.datapath.kernel_routes {
         picture.slow_path.clear();

@@ -158,7 +158,9 @@ mod tests {
         assert!(network.contains(address(172, 19, 35, 0)) && network.contains(address(172, 19, 35, 255)));
         assert!(!network.contains(address(172, 19, 36, 0)));
         assert!(Network::new(address(1, 2, 3, 4), 0).contains(address(9, 9, 9, 9)));
-        assert!(network.includes(address(172, 19, 35, 64), 26) && network.includes(address(172, 19, 35, 0), 24));
+        assert!(
+            network.includes(address(172, 19, 35, 64), 26) && network.includes(address(172, 19, 35, 0), 24)
+        );
         assert!(!network.includes(address(172, 19, 35, 0), 23) && !network.includes(address(0, 0, 0, 0), 0));
         assert!(!Network::new(address(1, 2, 3, 4), 32).contains(address(1, 2, 3, 5)));
     }

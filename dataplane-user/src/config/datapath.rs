@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dataplane_common::route::MAX_INDEX;
+use dataplane_common::{nat::bucket::MAX_SLOTS, route::MAX_INDEX};
 use toml::de::DeTable;
 
 use super::report::{Placed, Report};
@@ -29,6 +29,8 @@ pub struct Datapath {
     pub max_routes: u32,
     /// Most translations, 1 to [`MAX_FLOWS`].
     pub max_flows: u32,
+    /// Most translations of one source; half of all where it is not given.
+    pub max_flows_per_source: Option<u32>,
 }
 
 /// Where the program of an uplink runs.
@@ -66,8 +68,8 @@ pub enum Egress {
 pub const MAX_ENDPOINTS: u32 = MAX_INDEX;
 /// Every /24 there is.
 pub const MAX_ROUTES: u32 = 1 << 24;
-/// Bounds the memory that a slip of the finger can ask for.
-pub const MAX_FLOWS: u32 = 1 << 24;
+/// Half of what a reference in the flow table can tell apart: it has two places for each.
+pub const MAX_FLOWS: u32 = MAX_SLOTS / 2;
 
 impl Default for Datapath {
     fn default() -> Self {
@@ -80,6 +82,7 @@ impl Default for Datapath {
             max_endpoints: 4096,
             max_routes: 1 << 20,
             max_flows: 1 << 18,
+            max_flows_per_source: None,
         }
     }
 }
@@ -125,6 +128,7 @@ pub(super) const SCHEMA: Schema = Schema {
         ("max-endpoints", "4096"),
         ("max-routes", "1048576"),
         ("max-flows", "262144"),
+        ("max-flows-per-source", "131072"),
     ],
     sections: &[],
 };
@@ -141,6 +145,7 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft 
     let section = &mut Section::single(tree, &SCHEMA, report);
     let uplink_hook = section.text("uplink-hook", value::choice::<UplinkHook>);
     let max_flows = section.number("max-flows", 1..=MAX_FLOWS);
+    let max_flows_per_source = section.number("max-flows-per-source", 1..=MAX_FLOWS);
     let mut number =
         |key, highest, default| section.number(key, 1..=highest).map_or(default, |number| number.value);
     let max_endpoints = number("max-endpoints", MAX_ENDPOINTS, default.max_endpoints);
@@ -155,6 +160,7 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft 
         max_endpoints,
         max_routes,
         max_flows: max_flows.as_ref().map_or(default.max_flows, |number| number.value),
+        max_flows_per_source: max_flows_per_source.map(|number| number.value),
     };
     Draft { datapath, uplink_hook, max_flows }
 }

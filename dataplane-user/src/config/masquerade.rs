@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
+use dataplane_common::nat::rule::MAX_EXCLUDES;
 use ipnet::Ipv4Net;
 use toml::de::DeTable;
 
@@ -49,38 +50,57 @@ pub(super) const SCHEMA: Schema = Schema {
 pub(super) struct Draft {
     pub(super) at: usize,
     source: Option<Placed<Ipv4Net>>,
-    exclude: Option<Vec<Ipv4Net>>,
+    exclude: Option<Vec<Placed<Ipv4Net>>>,
     pub(super) interface: Option<Placed<String>>,
     pub(super) address: Option<Placed<Ipv4Addr>>,
-    ports: Placed<RangeInclusive<u16>>,
+    ports: Option<Placed<RangeInclusive<u16>>>,
 }
 
 pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Vec<Draft> {
     let rules = Section::each(tree, &SCHEMA, report, |section| Draft {
         at: section.at(),
         source: section.required_text("source", address::network),
-        exclude: section
-            .texts("exclude", address::any_network)
-            .map(|list| list.into_iter().map(|network| network.value).collect()),
+        exclude: section.texts("exclude", address::any_network),
         interface: section.text("interface", value::interface),
         address: section.text("address", address::host),
-        ports: section
-            .text("ports", value::ports)
-            .unwrap_or(Placed { value: DEFAULT_PORTS, at: section.at() }),
+        ports: section.text("ports", value::ports),
     });
     rules.into_iter().flatten().collect()
 }
 
 impl Draft {
-    pub(super) fn build(&self, pools: &[Ipv4Net]) -> Option<Masquerade> {
+    pub(super) fn build(&self, pools: &[Ipv4Net], system: &dyn System) -> Option<Masquerade> {
         Some(Masquerade {
             source: self.source.as_ref()?.value,
-            exclude: self.exclude.clone().unwrap_or_else(|| pools.to_vec()),
+            exclude: match &self.exclude {
+                Some(list) => list.iter().map(|network| network.value).collect(),
+                None => pools.to_vec(),
+            },
             interface: self.interface.as_ref().map(|interface| interface.value.clone()),
             address: self.address.as_ref().map(|address| address.value),
-            ports: self.ports.value.clone(),
+            ports: self.ports(system),
         })
     }
+}
+
+impl Draft {
+    /// The ports that are given, or else the dynamic ones that the host does not take for itself.
+    fn ports(&self, system: &dyn System) -> RangeInclusive<u16> {
+        if let Some(ports) = &self.ports {
+            return ports.value.clone();
+        }
+        match taken_by_host(&DEFAULT_PORTS, system) {
+            Some(host) => above(&host).unwrap_or(DEFAULT_PORTS),
+            None => DEFAULT_PORTS,
+        }
+    }
+}
+
+/// The host's own range, where ports of it are among these and not reserved.
+fn taken_by_host(ports: &RangeInclusive<u16>, system: &dyn System) -> Option<RangeInclusive<u16>> {
+    let host = system.ephemeral_ports()?;
+    let common = *ports.start().max(host.start())..=*ports.end().min(host.end());
+    (!common.is_empty() && !are_reserved(common, system.reserved_ports())).then_some(host)
 }
 
 /// Compares the rules with each other, with the uplinks, and with the ports that the host uses itself.
@@ -92,6 +112,7 @@ pub(super) fn check(
 ) {
     for (index, rule) in rules.iter().enumerate() {
         refuse_host_ports(rule, system, report);
+        check_addresses(rule, system, report);
         warn_of_other_interface(rule, uplinks, report);
         let Some(source) = &rule.source else { continue };
         let same = |other: &&Draft| {
@@ -112,12 +133,13 @@ pub(super) fn check(
 
 /// A translation must never take a port that a connection of the host itself can be given.
 fn refuse_host_ports(rule: &Draft, system: &dyn System, report: &mut Report<'_>) {
-    let ports = &rule.ports.value;
-    let Some(host) = system.ephemeral_ports() else { return };
-    let common = *ports.start().max(host.start())..=*ports.end().min(host.end());
-    if common.is_empty() || are_reserved(common.clone(), system.reserved_ports()) {
+    let ports = rule.ports(system);
+    let at = rule.ports.as_ref().map_or(rule.at, |ports| ports.at);
+    let Some(host) = taken_by_host(&ports, system) else {
+        warn_of_open_ports(&ports, at, system, report);
         return;
-    }
+    };
+    let common = *ports.start().max(host.start())..=*ports.end().min(host.end());
     let (first, last) = (common.start(), common.end());
     let message = format!(
         "the ports {}-{} overlap {}-{}, from which the host takes those of its own connections",
@@ -131,8 +153,45 @@ fn refuse_host_ports(rule: &Draft, system: &dyn System, report: &mut Report<'_>)
         Some(free) => format!("write `ports = \"{}-{}\"`, or {reserve}", free.start(), free.end()),
         None => reserve,
     };
-    report.error(rule.ports.at, Fault::new(message, mend));
+    report.error(at, Fault::new(message, mend));
 }
+
+/// A socket of the host that waits for anybody there would share its port with translations.
+fn warn_of_open_ports(ports: &RangeInclusive<u16>, at: usize, system: &dyn System, report: &mut Report<'_>) {
+    if let Some(port) = system.open_ports().into_iter().find(|port| ports.contains(port)) {
+        let message = format!("a socket of this host waits for packets at port {port}, which is among these");
+        report.warning(at, Fault::new(message, "leave it out of `ports`, or move the service"));
+    }
+}
+
+/// What can be told to have no effect, or the wrong one.
+fn check_addresses(rule: &Draft, system: &dyn System, report: &mut Report<'_>) {
+    if let Some(address) = rule.address.as_ref().filter(|address| !system.has_address(address.value)) {
+        let message = format!("{} is no address of this node, so no answer would come back", address.value);
+        report.warning(address.at, Fault::new(message, "add it to an interface, or remove the line"));
+    }
+    let Some(excludes) = &rule.exclude else { return };
+    if let Some(first) = excludes.get(MAX_EXCLUDES) {
+        let message = format!("more than {MAX_EXCLUDES} networks in `exclude`");
+        report.error(first.at, Fault::new(message, "write fewer and larger ones"));
+    }
+    for exclude in excludes {
+        let network = exclude.value;
+        let never_leaves = |other: &Ipv4Net| other.contains(&network);
+        if NEVER_LEAVES.iter().any(never_leaves) {
+            let message = format!("no packet to {network} leaves by an uplink: excluding it has no effect");
+            report.warning(exclude.at, Fault::new(message, "remove it"));
+        }
+    }
+}
+
+/// This network, loopback, multicast and what is reserved (RFC 6890).
+const NEVER_LEAVES: [Ipv4Net; 4] = [
+    Ipv4Net::new_assert(Ipv4Addr::new(0, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(127, 0, 0, 0), 8),
+    Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
+    Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4),
+];
 
 /// The ports above those that the host takes from, if they are enough to be of use. Those below are no
 /// choice: services listen there.

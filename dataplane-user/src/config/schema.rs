@@ -4,7 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::report::{Fault, Report, quoted};
 use super::suggest::nearest;
-use super::{bgp, datapath, kernel, log, masquerade, network, node};
+use super::{bgp, datapath, kernel, log, masquerade, network, node, timeouts};
 
 /// How often a section may occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +37,7 @@ pub(super) const SECTIONS: &[&Schema] = &[
     &network::ENDPOINT,
     &network::ROUTE,
     &masquerade::SCHEMA,
+    &timeouts::SCHEMA,
     &bgp::SCHEMA,
     &kernel::SCHEMA,
     &log::SCHEMA,

@@ -1,6 +1,7 @@
 //! What the checks ask the running system.
 
 use std::ffi::CString;
+use std::net::{Ipv4Addr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::{fs, io};
 
@@ -13,6 +14,10 @@ pub trait System {
     fn ephemeral_ports(&self) -> Option<RangeInclusive<u16>>;
     /// The ports that it leaves out of them (`net.ipv4.ip_local_reserved_ports`).
     fn reserved_ports(&self) -> Vec<RangeInclusive<u16>>;
+    /// The ports of its own sockets that wait for packets from anybody, TCP or UDP.
+    fn open_ports(&self) -> Vec<u16>;
+    /// Whether it has the address.
+    fn has_address(&self, address: Ipv4Addr) -> bool;
 }
 
 /// The machine, in the network namespace of the calling thread.
@@ -43,6 +48,33 @@ impl System for RunningSystem {
         // Where it cannot be read, nothing counts as reserved, and an overlap is refused.
         parse_list(&fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default())
     }
+
+    fn open_ports(&self) -> Vec<u16> {
+        // TCP_LISTEN, and TCP_CLOSE for a UDP socket that is bound and not connected (net/tcp_states.h).
+        let tables = [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")];
+        let read = |(table, state): (&str, &'static str)| {
+            let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
+            parse_sockets(&text, &[state])
+        };
+        tables.into_iter().flat_map(read).collect()
+    }
+
+    fn has_address(&self, address: Ipv4Addr) -> bool {
+        // Only an own address can be bound to.
+        let bound = UdpSocket::bind((address, 0));
+        !matches!(bound, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
+    }
+}
+
+/// The ports in a table of `/proc/net` (proc_net_tcp.rst) of the sockets in one of these states.
+fn parse_sockets(text: &str, states: &[&str]) -> Vec<u16> {
+    let port = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let (local, state) = (fields.nth(1)?, fields.nth(1)?);
+        let (_, port) = local.rsplit_once(':')?;
+        states.contains(&state).then(|| u16::from_str_radix(port, 16).ok())?
+    };
+    text.lines().skip(1).filter_map(port).collect()
 }
 
 /// Two numbers with a tab between.
@@ -83,6 +115,21 @@ mod tests {
         assert_eq!(parse_range("32768"), None);
         assert_eq!(parse_list("\n"), []);
         assert_eq!(parse_list("8080,9000-9010\n"), [8080..=8080, 9000..=9010]);
+    }
+
+    #[test]
+    fn sockets_are_read_as_the_kernel_prints_them() {
+        let text = "  sl  local_address rem_address   st tx_queue rx_queue\n\
+                    0: 0100007F:0035 00000000:0000 0A 00000000:00000000\n\
+                    1: 0100007F:C350 0100007F:0035 01 00000000:00000000\n";
+        assert_eq!(parse_sockets(text, &["0A"]), [53]);
+        assert_eq!(parse_sockets("", &["0A"]), []);
+    }
+
+    #[test]
+    fn addresses_are_those_of_this_namespace() {
+        assert!(RunningSystem.has_address(Ipv4Addr::LOCALHOST));
+        assert!(!RunningSystem.has_address(Ipv4Addr::new(192, 0, 2, 213)));
     }
 
     #[test]

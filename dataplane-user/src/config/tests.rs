@@ -8,6 +8,7 @@ mod reference;
 mod relations;
 mod warnings;
 
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
 use super::{Diagnostic, Failure, Loaded, System, parse};
@@ -17,12 +18,20 @@ struct Machine {
     interfaces: Option<&'static [&'static str]>,
     ephemeral: Option<RangeInclusive<u16>>,
     reserved: Vec<RangeInclusive<u16>>,
+    open: Vec<u16>,
+    addresses: Vec<Ipv4Addr>,
 }
 
 impl Machine {
     /// Every interface that the files name, and ephemeral ports below those that they translate to.
     fn quiet() -> Self {
-        Self { interfaces: None, ephemeral: Some(32768..=49151), reserved: Vec::new() }
+        Self {
+            interfaces: None,
+            ephemeral: Some(32768..=49151),
+            reserved: Vec::new(),
+            open: Vec::new(),
+            addresses: vec![Ipv4Addr::new(192, 168, 200, 172)],
+        }
     }
 }
 
@@ -37,6 +46,14 @@ impl System for Machine {
 
     fn reserved_ports(&self) -> Vec<RangeInclusive<u16>> {
         self.reserved.clone()
+    }
+
+    fn open_ports(&self) -> Vec<u16> {
+        self.open.clone()
+    }
+
+    fn has_address(&self, address: Ipv4Addr) -> bool {
+        self.addresses.contains(&address)
     }
 }
 

@@ -13,37 +13,16 @@ struct Missing {
     mend: &'static str,
 }
 
-const REFUSED: &[Missing] = &[
-    Missing {
-        asked: |draft| draft.masquerade.first().map(|rule| rule.at),
-        message: "[[masquerade]] is not available in this version: packets would leave untranslated",
-        mend: "remove the section",
+const REFUSED: &[Missing] = &[Missing {
+    asked: |draft| {
+        draft.datapath.uplink_hook.as_ref().filter(|hook| hook.value == UplinkHook::Xdp).map(|hook| hook.at)
     },
-    Missing {
-        asked: |draft| {
-            draft
-                .datapath
-                .uplink_hook
-                .as_ref()
-                .filter(|hook| hook.value == UplinkHook::Xdp)
-                .map(|hook| hook.at)
-        },
-        message: "uplink-hook \"xdp\" is not available in this version",
-        mend: "write \"auto\" or \"tc\"",
-    },
-];
-
-const WITHOUT_EFFECT: &[Missing] = &[Missing {
-    asked: |draft| draft.datapath.max_flows.as_ref().map(|key| key.at),
-    message: "`max-flows` has no effect in this version, which has no translations to count",
-    mend: "remove the line",
+    message: "uplink-hook \"xdp\" is not available in this version",
+    mend: "write \"auto\" or \"tc\"",
 }];
 
 /// Reports what the file asks for in vain; as errors, once it has no others.
 pub(super) fn refuse(draft: &Draft, report: &mut Report<'_>) {
-    for (at, fault) in asked(WITHOUT_EFFECT, draft) {
-        report.warning(at, fault);
-    }
     if !report.is_clean() {
         return;
     }

@@ -1,6 +1,7 @@
 //! The answers of the daemon: also what `--json` prints, and so stable.
 
 mod bgp;
+mod nat;
 
 use std::net::Ipv4Addr;
 
@@ -8,6 +9,7 @@ use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 pub use bgp::{BgpPeer, BgpRoute, BgpRoutes};
+pub use nat::{NatRule, NatStats, ProbeRow, Translation};
 
 /// `dataplane status --json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]

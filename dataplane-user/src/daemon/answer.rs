@@ -9,7 +9,7 @@ use dataplane_common::{
 use ipnet::Ipv4Net;
 use serde_json::{Value, to_value};
 
-use super::Daemon;
+use super::{Daemon, sizes};
 use crate::{
     control::{Request, answers},
     kernel::{attach, object::Program},
@@ -33,6 +33,8 @@ impl Daemon {
                 to_value(routes.collect::<Vec<_>>())?
             }
             Request::RouteGet { address } => to_value(self.route_get(address))?,
+            Request::NatList => to_value(self.translations())?,
+            Request::NatStats => to_value(self.nat_stats()?)?,
             Request::Drops => to_value(self.counts()?)?,
             Request::BgpPeers => to_value(self.bgp_peers().await?)?,
             Request::BgpRoutes { refused } => to_value(self.bgp_routes(refused).await?)?,
@@ -107,7 +109,7 @@ impl Daemon {
         Some(answers::Import { table, carried: account.carried as u64, left: left.collect() })
     }
 
-    fn interface(&self, ifindex: u32) -> String {
+    pub(super) fn interface(&self, ifindex: u32) -> String {
         self.mirror.link(ifindex).map_or_else(|| format!("#{ifindex}"), |link| link.name.clone())
     }
 
@@ -193,6 +195,6 @@ impl Daemon {
             mac: link.mac.unwrap_or(MacAddr::new([0; 6])),
         };
         let namer = Namer { mirror: &self.mirror, resolve: &|target| self.datapath.resolve(target) };
-        trace::run(&self.pins.maps(), self.config.datapath.max_endpoints, probe, &entrance, &namer)
+        trace::run(&self.pins.maps(), sizes(&self.config), probe, &entrance, &namer)
     }
 }

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
-use dataplane_common::stats::Hook;
+use dataplane_common::{nat::rule::Rule, next_hop::NextHop, stats::Hook};
 use ipnet::Ipv4Net;
 use tracing::{debug, warn};
 
@@ -20,7 +20,7 @@ use crate::{
     rib::Source,
     slow_path::SlowPath,
     source::kernel::{Effect, Mirror},
-    wanted::{self, Offer},
+    wanted::{self, Destination, Offer},
 };
 
 /// Kernel routes that a full reconciliation writes at once; the loop writes the rest.
@@ -164,7 +164,9 @@ impl Daemon {
         self.dirty.append(&mut self.rib.replace(Source::Host, picture.host));
         self.dirty.append(&mut self.rib.replace(Source::Config, picture.config));
         self.find_routers();
-        let tables = self.update_tables();
+        // Before the routes that lead to them: a packet that is to be translated must not find no rule.
+        let rules = self.update_rules(&picture.rules);
+        let tables = self.update_tables().and(rules);
 
         let hooks = self.update_hooks(picture.places);
         Ok((picture.slow_path, tables.and(hooks)))
@@ -209,13 +211,36 @@ impl Daemon {
         let (wanted, unwanted): (Vec<_>, Vec<_>) =
             self.dirty.iter().copied().partition(|prefix| self.rib.best(*prefix).is_some());
         for prefix in wanted.into_iter().chain(unwanted) {
-            let destination = self.rib.best(prefix).map(|(_, offer)| self.destination(offer));
+            let best = self.rib.best(prefix).map(|(_, offer)| self.destination(offer));
+            let destination = best.map(|destination| self.translated(prefix, destination));
             match self.datapath.set(prefix, destination) {
                 Ok(()) => drop(self.dirty.remove(&prefix)),
                 Err(error) => result = Err(error),
             }
         }
         result
+    }
+
+    /// Sets the rules of translation; where they changed, every next hop may have to be marked otherwise.
+    fn update_rules(&mut self, rules: &[Rule]) -> Result<()> {
+        let datapath = &mut self.datapath;
+        if self.nat.set_rules(rules, || datapath.synchronize())? {
+            self.dirty.extend(self.rib.iter().map(|(prefix, _, _)| prefix));
+            // Flows that the new rules do not allow end now.
+            self.nat.sweep(&mut self.object, 1)?;
+        }
+        Ok(())
+    }
+
+    /// The same destination, marked where packets to it may have to be translated.
+    fn translated(&self, prefix: Ipv4Net, destination: Destination) -> Destination {
+        match destination {
+            Destination::NextHop(next_hop) => {
+                let translates = wanted::may_translate(self.nat.rules(), prefix, next_hop.ifindex);
+                Destination::NextHop(NextHop { translates: translates.into(), ..next_hop })
+            }
+            other => other,
+        }
     }
 
     /// Attaches where a program is wanted and takes it off where it is not. One interface that cannot be

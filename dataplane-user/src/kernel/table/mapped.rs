@@ -52,7 +52,8 @@ impl Mapped {
     pub fn new(root: Map, slabs: Map) -> Result<Self> {
         let root = Array::<MapData, Root>::try_from(root)
             .with_context(|| format!("map {MAP_ROUTE_ROOT} is not the root of a route table"))?;
-        let root = Mapping::new(IterableMap::<u32, Root>::map(&root), 1, ROOT_WORDS).with_context(|| format!("map {MAP_ROUTE_ROOT}"))?;
+        let root = Mapping::new(IterableMap::<u32, Root>::map(&root), 1, ROOT_WORDS)
+            .with_context(|| format!("map {MAP_ROUTE_ROOT}"))?;
         let outer_fd = match &slabs {
             Map::ArrayOfMaps(data) => data.fd().as_fd().try_clone_to_owned()?,
             _ => bail!("map {MAP_ROUTE_SLABS} is not an array of maps"),

@@ -1,0 +1,240 @@
+//! The flow table: what the daemon sets, sweeps and reads of it. Flows are written by programs alone.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use aya::{
+    Ebpf, TestRun as _, TestRunOptions,
+    maps::{Array, IterableMap, Map, MapData, PerCpuArray},
+};
+use bytemuck::Zeroable as _;
+use dataplane_common::{
+    names::{
+        BUCKETS_PER_SWEEP, MAP_NAT_COUNTERS, MAP_NAT_FLOWS, MAP_NAT_GAUGES, MAP_NAT_RULES, MAP_NAT_SETTINGS,
+    },
+    nat::{
+        bucket::{BUCKET_BYTES, LANES},
+        flow::{Flow, Life, TICK_SHIFT},
+        rule::{MAX_RULES, Rule},
+        settings::{Gauges, NatCounters, PROBE_ROWS, Settings},
+        state::State,
+    },
+};
+
+use super::{
+    mapping::Mapping,
+    object::{self, Program},
+};
+
+/// A value in a map, as aya wants it.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Value<T>(T);
+
+// SAFETY: transparent over a type that is plain old data already.
+unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
+
+/// A record or the gauges, which are only ever reached through a mapping.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Line([u64; 8]);
+
+// SAFETY: words.
+unsafe impl aya::Pod for Line {}
+
+const _: () = assert!(size_of::<Line>() == size_of::<Flow>() && size_of::<Line>() == size_of::<Gauges>());
+
+/// The daemon's side of the flow table.
+pub struct Nat {
+    settings: Array<MapData, Value<Settings>>,
+    rules: Array<MapData, Value<Rule>>,
+    counters: PerCpuArray<MapData, Value<NatCounters>>,
+    flows: Mapping<Flow>,
+    gauges: Mapping<Gauges>,
+    current: Settings,
+    active: Vec<Rule>,
+}
+
+/// What the configuration says of the table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Buckets of the table; 0 where nothing is translated.
+    pub buckets: u32,
+    /// Most flows.
+    pub max_flows: u32,
+    /// Most flows of one source.
+    pub max_flows_per_source: u32,
+    /// Ticks that a flow lives in each state without a packet, by the state's number.
+    pub timeouts: Vec<(State, u32)>,
+}
+
+impl Nat {
+    /// Takes over the object's maps, with the flows of an earlier run.
+    ///
+    /// # Errors
+    ///
+    /// Where a map has another layout, or cannot be read.
+    pub fn open(object: &mut Ebpf) -> Result<Self> {
+        let settings: Array<_, Value<Settings>> = take(object, MAP_NAT_SETTINGS)?.try_into()?;
+        let rules: Array<_, Value<Rule>> = take(object, MAP_NAT_RULES)?.try_into()?;
+        let flows: Array<_, Line> = take(object, MAP_NAT_FLOWS)?.try_into()?;
+        let gauges: Array<_, Line> = take(object, MAP_NAT_GAUGES)?.try_into()?;
+        let Value(current) = settings.get(&0, 0).context("cannot read the settings of the flow table")?;
+        let held = current.first_rule..current.first_rule + current.rules;
+        ensure!(
+            held.end as usize <= 2 * MAX_RULES,
+            "the settings of the flow table name rules that are not there"
+        );
+        let active = held.map(|index| Ok(rules.get(&index, 0)?.0)).collect::<Result<_>>()?;
+        Ok(Self {
+            flows: Mapping::new(IterableMap::<u32, Line>::map(&flows), flows.len(), 1)?,
+            gauges: Mapping::new(IterableMap::<u32, Line>::map(&gauges), 1, 1)?,
+            counters: take(object, MAP_NAT_COUNTERS)?.try_into()?,
+            settings,
+            rules,
+            current,
+            active,
+        })
+    }
+
+    /// Sets what the configuration says. The table keeps its secret and its flows.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel gives no random numbers or refuses the write.
+    pub fn configure(&mut self, limits: &Limits) -> Result<()> {
+        let mut wanted = self.current;
+        if wanted.seed == 0 {
+            wanted.seed = random()?;
+        }
+        wanted.buckets = limits.buckets;
+        wanted.max_flows = limits.max_flows;
+        wanted.max_flows_per_source = limits.max_flows_per_source;
+        for &(state, ticks) in &limits.timeouts {
+            wanted.timeouts[state as usize] = ticks;
+        }
+        self.write(wanted)
+    }
+
+    /// Makes these the rules. `synchronize` returns when no program can be reading the rules before the last.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses a write: the rules are then as before.
+    pub fn set_rules(&mut self, rules: &[Rule], synchronize: impl FnOnce() -> Result<()>) -> Result<bool> {
+        if self.active == rules {
+            return Ok(false);
+        }
+        // Two sets have room: the one that does not hold is written, and made the one that does.
+        synchronize()?;
+        let first = if self.current.first_rule == 0 { MAX_RULES as u32 } else { 0 };
+        for (rule, index) in rules.iter().zip(first..) {
+            self.rules.set(index, Value(*rule), 0).context("cannot write a rule of translation")?;
+        }
+        self.write(Settings { first_rule: first, rules: rules.len() as u32, ..self.current })?;
+        self.active = rules.to_vec();
+        Ok(true)
+    }
+
+    fn write(&mut self, wanted: Settings) -> Result<()> {
+        if self.current != wanted {
+            self.settings.set(0, Value(wanted), 0).context("cannot write the settings of the flow table")?;
+            self.current = wanted;
+        }
+        Ok(())
+    }
+
+    /// The rules that hold.
+    pub fn rules(&self) -> &[Rule] {
+        &self.active
+    }
+
+    /// What is set.
+    pub fn settings(&self) -> &Settings {
+        &self.current
+    }
+
+    /// Sweeps one part of so many of the table; does nothing where it holds no flow.
+    ///
+    /// # Errors
+    ///
+    /// Where the program cannot be run.
+    pub fn sweep(&self, object: &mut Ebpf, parts: u32) -> Result<()> {
+        if self.current.buckets == 0 || self.flows_held() == 0 {
+            return Ok(());
+        }
+        let runs = self.current.buckets.div_ceil(BUCKETS_PER_SWEEP).div_ceil(parts);
+        // The kernel wants a frame, if only a header's worth.
+        let frame = [0; 14];
+        object::classifier(object, Program::Sweep)?
+            .test_run(TestRunOptions { data_in: Some(&frame), repeat: runs, ..TestRunOptions::new() })
+            .context("cannot sweep the flow table")?;
+        Ok(())
+    }
+
+    /// Flows that the table holds, those that have expired and were not swept yet among them.
+    pub fn flows_held(&self) -> u32 {
+        self.gauges.values().first().map_or(0, |gauges| gauges.flows.load())
+    }
+
+    /// The flows that live, with the tick that it is.
+    pub fn flows(&self) -> (u32, impl Iterator<Item = (&Flow, Life)>) {
+        let now = now();
+        let living = self.flows.values().iter().filter_map(move |flow| {
+            let life = Life::from_bits(flow.life.load());
+            life.is_alive(now).then_some((flow, life))
+        });
+        (now, living)
+    }
+
+    /// What the programs counted, summed over the CPUs.
+    ///
+    /// # Errors
+    ///
+    /// Where the map cannot be read.
+    pub fn counters(&self) -> Result<NatCounters> {
+        let mut sum = NatCounters::zeroed();
+        for Value(one) in self.counters.get(&0, 0).context("cannot read the flow table's counters")?.iter() {
+            sum.opened += one.opened;
+            sum.expired += one.expired;
+            sum.displaced_ended += one.displaced_ended;
+            sum.displaced_half_open += one.displaced_half_open;
+            sum.revoked += one.revoked;
+            for row in 0..PROBE_ROWS {
+                sum.probes[row] += one.probes[row];
+            }
+        }
+        Ok(sum)
+    }
+
+    /// Bytes of the maps that flows take.
+    pub fn bytes(&self) -> u64 {
+        (self.flows.values().len() / LANES as usize * BUCKET_BYTES) as u64
+    }
+}
+
+/// The tick that it is: by the clock of `bpf_ktime_get_coarse_ns`.
+fn now() -> u32 {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the structure lives during the call.
+    unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };
+    let nanoseconds = Duration::new(time.tv_sec as u64, time.tv_nsec as u32).as_nanos() as u64;
+    (nanoseconds >> TICK_SHIFT) as u32
+}
+
+/// A secret that is not zero.
+fn random() -> Result<u64> {
+    let mut bytes = [0; 8];
+    // SAFETY: the buffer has the length that is given.
+    let got = unsafe { libc::getrandom(bytes.as_mut_ptr().cast(), bytes.len(), 0) };
+    ensure!(
+        got == bytes.len() as isize,
+        "the kernel gives no random numbers: {}",
+        std::io::Error::last_os_error()
+    );
+    Ok(u64::from_ne_bytes(bytes) | 1)
+}
+
+fn take(object: &mut Ebpf, name: &str) -> Result<Map> {
+    object.take_map(name).with_context(|| format!("no map {name} in the BPF object"))
+}
