@@ -267,7 +267,10 @@ impl Daemon {
         })?;
         self.places_given.apply(&mut loaded.config);
         refuse_fixed(&self.config, &loaded.config, &file)?;
-        self.config = loaded.config;
+        let before = std::mem::replace(&mut self.config, loaded.config);
+        if before.datapath.kernel_routes != self.config.datapath.kernel_routes {
+            self.slow_path.look_at(self.by_routers());
+        }
         let mode = Mode::choose(self.config.datapath.tc_attach);
         if mode != self.mode {
             // All are attached anew, which takes off what was attached the other way.
