@@ -308,12 +308,15 @@ impl Daemon {
         let speaker = loaded.config.bgp.as_ref().map(Settings::new).transpose();
         let speaker = speaker.with_context(|| format!("{}: nothing was changed", file.display()))?;
         self.withdraw_blocks(&loaded.config).await;
-        self.config = loaded.config;
+        let before = std::mem::replace(&mut self.config, loaded.config);
         self.nat.configure(&self.config.limits())?;
         if speaker.is_none() {
             self.end_bgp().await?;
         }
         self.configure_bgp(speaker)?;
+        if before.datapath.kernel_routes != self.config.datapath.kernel_routes {
+            self.slow_path.look_at(self.by_routers());
+        }
         let mode = Mode::choose(self.config.datapath.tc_attach);
         if mode != self.mode {
             // All are attached anew, which takes off what was attached the other way.

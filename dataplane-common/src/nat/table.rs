@@ -5,7 +5,7 @@ mod open;
 mod sweep;
 
 use super::{
-    bucket::{LANES, REFS, Ref, Refs, Tags},
+    bucket::{LANES, MAX_SLOTS, REFS, Ref, Refs, Tags},
     flow::{Flow, Life},
     settings::{Gauges, SHARES, Settings},
     state::{Direction, Rank},
@@ -73,6 +73,24 @@ impl<'a, M: Memory> Table<'a, M> {
             lane += 1;
         }
         None
+    }
+
+    /// The same as [`Self::find_out`], off every packet's way.
+    #[inline(always)]
+    pub fn search_out(&self, tuple: &Tuple) -> Option<Hit<'a>> {
+        let hash = tuple.hash(self.settings.seed);
+        let (bucket, tag) = (hash.below(self.settings.buckets), hash.tag16());
+        let tags = self.memory.tags(bucket)?;
+        let mut found = MAX_SLOTS;
+        self.memory.repeat(LANES, |lane| {
+            let slot = bucket * LANES + lane;
+            if tags.get(lane) == tag && self.hit(slot).is_some_and(|hit| hit.flow.is_out(tuple)) {
+                found = slot;
+            }
+            found == MAX_SLOTS
+        });
+        // Its life is looked at again: it is what `renew` compares with.
+        self.hit(found).filter(|hit| hit.flow.is_out(tuple))
     }
 
     /// The flow of a reply, whose destination is a translated address.

@@ -49,7 +49,7 @@ pub fn answer_to_quoted(packet: &Packet) -> Walk<Tuple> {
 #[inline(always)]
 pub fn find_out(packet: &Packet, table: &Table<'static, Maps>) -> Walk<Hit<'static>> {
     let tuple = answer_to_quoted(packet)?;
-    let hit = table.find_out(&tuple).ok_or(Reason::NatNoFlow)?;
+    let hit = table.search_out(&tuple).ok_or(Reason::NatNoFlow)?;
     tell(&hit);
     Ok(hit)
 }

@@ -83,7 +83,7 @@ pub fn is_wanted(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<bool> {
     }
     match transport::read(packet, ipv4, Direction::Out) {
         // A flow goes on as it began, whatever the rules say now: the sweep ends it if they do not allow it.
-        Ok(Transport::Flow(tuple, _)) => Ok(wanted || table.find_out(&tuple).is_some()),
+        Ok(Transport::Flow(tuple, _)) => Ok(wanted || table.search_out(&tuple).is_some()),
         Ok(Transport::Error) => Ok(wanted),
         Ok(Transport::Other) => refuse(Reason::NatUnsupported),
         Err(reason) => refuse(reason),
@@ -94,35 +94,38 @@ pub fn is_wanted(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<bool> {
 #[inline(always)]
 pub fn translate(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<()> {
     let table = table().ok_or(Reason::NatContended)?;
-    if ipv4.is_later_fragment() {
-        let hit = fragment::find(&table, ipv4).ok_or(Reason::NatFragment)?;
-        tell(&hit);
-        return Known { table, hit, tcp_flags: 0 }.apply(packet, ipv4);
-    }
-    let Transport::Flow(tuple, tcp_flags) = transport::read(packet, ipv4, Direction::Out)? else {
-        return translate_error(packet, &table);
+    let mut tcp_flags = 0;
+    let hit = if ipv4.is_later_fragment() {
+        fragment::find(&table, ipv4).ok_or(Reason::NatFragment)?
+    } else {
+        let Transport::Flow(tuple, flags) = transport::read(packet, ipv4, Direction::Out)? else {
+            return translate_error(packet, &table);
+        };
+        tcp_flags = flags;
+        if table.search_out(&tuple).is_none() {
+            observe::step(
+                StepCode::NatMiss,
+                [tuple.source.to_host(), tuple.source_port.into(), tuple.protocol.into()],
+            );
+            let rule =
+                rule(table.settings, ipv4.source, ipv4.destination, ifindex).ok_or(Reason::NatNoFlow)?;
+            if rule.address == Ipv4Be::UNSPECIFIED {
+                return Err(Reason::NatNoAddress);
+            }
+            let first = state::first(tuple.protocol, flags).ok_or(Reason::NatNoFlow)?;
+            if observe::is_trace() {
+                return Ok(());
+            }
+            open(&table, &tuple, rule, first)?;
+        }
+        // It ends at once only where another CPU takes its place.
+        let hit = table.search_out(&tuple).ok_or(Reason::NatContended)?;
+        if ipv4.is_first_fragment() && !observe::is_trace() {
+            fragment::remember(&table, ipv4, &hit);
+        }
+        hit
     };
-    if table.find_out(&tuple).is_none() {
-        observe::step(
-            StepCode::NatMiss,
-            [tuple.source.to_host(), tuple.source_port.into(), tuple.protocol.into()],
-        );
-        let rule = rule(table.settings, ipv4.source, ipv4.destination, ifindex).ok_or(Reason::NatNoFlow)?;
-        if rule.address == Ipv4Be::UNSPECIFIED {
-            return Err(Reason::NatNoAddress);
-        }
-        let first = state::first(tuple.protocol, tcp_flags).ok_or(Reason::NatNoFlow)?;
-        if observe::is_trace() {
-            return Ok(());
-        }
-        open(&table, &tuple, rule, first)?;
-    }
-    // It ends at once only where another CPU takes its place.
-    let hit = table.find_out(&tuple).ok_or(Reason::NatContended)?;
     tell(&hit);
-    if ipv4.is_first_fragment() && !observe::is_trace() {
-        fragment::remember(&table, ipv4, &hit);
-    }
     Known { table, hit, tcp_flags }.apply(packet, ipv4)
 }
 

@@ -30,7 +30,9 @@ impl Daemon {
             };
             if changed {
                 self.dirty.insert(prefix.trunc());
-                self.slow_path.look_at([prefix.trunc()]);
+                if self.config.datapath.kernel_routes {
+                    self.slow_path.look_at([prefix.trunc()]);
+                }
             }
         }
     }

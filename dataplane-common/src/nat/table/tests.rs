@@ -116,6 +116,8 @@ impl Arrays {
             if life.is_alive(now) {
                 let hit = table.find_out(&flow.original()).expect("found by its packets");
                 assert_eq!(hit.slot as usize, slot);
+                let hit = table.search_out(&flow.original()).expect("found by its packets");
+                assert_eq!(hit.slot as usize, slot);
                 let hit = table.find_in(&flow.reply()).expect("found by its replies");
                 assert_eq!(hit.slot as usize, slot);
             }
