@@ -1,5 +1,7 @@
 //! Names and numbers by which the two sides, and two runs of the daemon, find each other's things.
 
+use crate::stats::{HOOK_SLOTS, Hook};
+
 /// Version of every layout in this crate and of the maps' shapes; stored beside the pinned maps.
 ///
 /// It changes with any change that makes an older map unreadable. A daemon that finds another version
@@ -38,7 +40,7 @@ pub const MAP_NAT_FRAGMENTS: &str = "NAT_FRAGMENTS";
 /// Per-CPU array of one [`NatCounters`](crate::nat::settings::NatCounters).
 pub const MAP_NAT_COUNTERS: &str = "NAT_COUNTERS";
 
-/// Array of the programs that go on with packets of no known flow, by hook.
+/// Array of programs that packets go on in: see [`program_to_translate`] and [`program_of_hook`].
 pub const MAP_NAT_PROGRAMS: &str = "NAT_PROGRAMS";
 
 /// The maps that outlive the daemon, and so are pinned.
@@ -83,6 +85,21 @@ pub const PROGRAM_WAITING: &str = "waiting";
 ///
 /// 0 to 4 are the kernel's, and the registered ones of `rtnetlink.h` and iproute2's `rt_protos` are left out.
 pub const ROUTE_PROTOCOL: u8 = 171;
+
+/// Places in [`MAP_NAT_PROGRAMS`].
+pub const PROGRAM_SLOTS: u32 = 2 * HOOK_SLOTS;
+
+/// Where the program is that goes on with a hook's packets that belong to no known flow.
+#[inline(always)]
+pub const fn program_to_translate(hook: Hook) -> u32 {
+    hook as u32
+}
+
+/// Where the hook's own program is: a packet comes back to it when its flow has begun.
+#[inline(always)]
+pub const fn program_of_hook(hook: Hook) -> u32 {
+    HOOK_SLOTS + hook as u32
+}
 
 /// Buckets that one run of [`PROGRAM_NAT_SWEEP`] sweeps.
 pub const BUCKETS_PER_SWEEP: u32 = 8;

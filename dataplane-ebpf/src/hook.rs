@@ -4,7 +4,10 @@ pub mod from_container;
 pub mod from_uplink;
 pub mod translate;
 
-use dataplane_common::{endpoint::Endpoint, net::Ipv4Be, next_hop::NextHop, reason::Reason, stats::Hook};
+use dataplane_common::{
+    endpoint::Endpoint, names::program_to_translate, net::Ipv4Be, next_hop::NextHop, reason::Reason,
+    stats::Hook,
+};
 
 use crate::{
     ethernet,
@@ -50,7 +53,7 @@ fn forward_checked(packet: &Packet, destination: Ipv4Be, next_hop: &NextHop) -> 
 #[inline(always)]
 fn translate_and_forward(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hook) -> Walk<Action> {
     let Some(known) = nat::find_known(packet, ipv4) else {
-        packet.go_on_in(hook as u32);
+        packet.go_on_in(program_to_translate(hook));
         return Err(Reason::NatNoProgram);
     };
     // A packet whose TTL ends here is never forwarded by the kernel, and its answer needs the original.

@@ -18,6 +18,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     atomic::Word32,
+    names::PROGRAM_SLOTS,
     nat::{
         bucket::{Refs, Tags},
         flow::{Flow, TICK_SHIFT},
@@ -27,7 +28,6 @@ use dataplane_common::{
     },
     net::Ipv4Be,
     repeat::Repeat,
-    stats::HOOK_SLOTS,
     trace::StepCode,
 };
 
@@ -65,10 +65,10 @@ static NAT_GAUGES: Array<Gauges, 1, MMAPABLE> = Array::new();
 #[btf_map]
 static NAT_COUNTERS: PerCpuArray<NatCounters, 1> = PerCpuArray::new();
 
-/// The programs that go on with packets that belong to no known flow, by hook: most packets belong to one, and
-/// need not carry the others' code and stack along.
+/// The programs that packets go on in: those of no known flow where one can begin, and then where they came from.
+/// Most packets belong to a known flow, and need not carry the others' code and stack along.
 #[btf_map]
-pub static NAT_PROGRAMS: ProgramArray<{ HOOK_SLOTS as usize }> = ProgramArray::new();
+pub static NAT_PROGRAMS: ProgramArray<{ PROGRAM_SLOTS as usize }> = ProgramArray::new();
 
 /// The table's memory: the maps.
 pub struct Maps;

@@ -28,7 +28,7 @@ pub fn walk(packet: &Packet, hook: Hook) -> Walk<Action> {
     ipv4::check_forwardable(packet, &ipv4)?;
     check_size(packet, &ipv4, next_hop, wanted)?;
     if wanted {
-        nat::translate(packet, &ipv4, next_hop.ifindex)?;
+        nat::translate(packet, &ipv4, next_hop.ifindex, hook)?;
     }
     forward_checked(packet, ipv4.destination, next_hop)
 }

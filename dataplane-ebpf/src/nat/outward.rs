@@ -1,6 +1,7 @@
 //! Packets that leave: those that a rule says must be translated are, or are dropped.
 
 use dataplane_common::{
+    names::program_of_hook,
     nat::{
         rule::Rule,
         settings::probe_row,
@@ -10,6 +11,7 @@ use dataplane_common::{
     },
     net::Ipv4Be,
     reason::Reason,
+    stats::Hook,
     trace::StepCode,
 };
 
@@ -90,9 +92,10 @@ pub fn is_wanted(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<bool> {
     }
 }
 
-/// Translates a packet of which [`is_wanted`] said so; a new flow begins here.
+/// Translates a packet of which [`is_wanted`] said so; a new flow begins here, and its packet goes on in its
+/// hook's program, which knows the flow then.
 #[inline(always)]
-pub fn translate(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<()> {
+pub fn translate(packet: &Packet, ipv4: &Ipv4, ifindex: u32, hook: Hook) -> Walk<()> {
     let table = table().ok_or(Reason::NatContended)?;
     let mut tcp_flags = 0;
     let hit = if ipv4.is_later_fragment() {
@@ -117,6 +120,8 @@ pub fn translate(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<()> {
                 return Ok(());
             }
             open(&table, &tuple, rule, first)?;
+            packet.go_on_in(program_of_hook(hook));
+            return Err(Reason::NatNoProgram);
         }
         // It ends at once only where another CPU takes its place.
         let hit = table.search_out(&tuple).ok_or(Reason::NatContended)?;

@@ -8,7 +8,8 @@ use dataplane_common::{
     names::{
         GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_PROGRAMS, MAP_NAT_REFS, MAP_NAT_TAGS,
         PINNED_MAPS, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_SWEEP,
-        PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING,
+        PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING, program_of_hook,
+        program_to_translate,
     },
     nat::bucket::LANES,
     stats::Hook,
@@ -112,10 +113,17 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
 /// Puts the programs that others go on in where those look for them.
 fn link_programs(object: &mut Ebpf) -> Result<()> {
     for &hook in Hook::ALL {
-        let program = classifier(object, Program::Translate(hook))?.fd()?.try_clone()?;
-        let programs = object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
-        let mut programs: ProgramArray<_> = programs.try_into()?;
-        programs.set(hook as u32, &program, 0).context("cannot link the programs")?;
+        let places = [
+            (program_to_translate(hook), Program::Translate(hook)),
+            (program_of_hook(hook), Program::Walk(hook)),
+        ];
+        for (place, program) in places {
+            let program = classifier(object, program)?.fd()?.try_clone()?;
+            let programs =
+                object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
+            let mut programs: ProgramArray<_> = programs.try_into()?;
+            programs.set(place, &program, 0).context("cannot link the programs")?;
+        }
     }
     Ok(())
 }
