@@ -12,7 +12,7 @@ mod runner;
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result};
-use dataplane::kernel::pins::Pins;
+use dataplane::kernel::{object::Sizes, pins::Pins};
 use dataplane_common::{net::MacAddr, stats::Hook};
 use tempfile::TempDir;
 use tests::harness::{daemon::place, inject::Injector, netns::Namespace};
@@ -24,6 +24,9 @@ pub use self::{
 
 /// Slots of the endpoint table.
 pub const MAX_ENDPOINTS: u32 = 64;
+
+/// Sizes of the tables.
+pub const SIZES: Sizes = Sizes { endpoints: MAX_ENDPOINTS, buckets: 128 };
 
 /// What a program returns (`include/uapi/linux/pkt_cls.h`).
 pub mod action {

@@ -175,7 +175,7 @@ impl<M: Memory> Table<'_, M> {
                     return false;
                 }
             }
-            if order < best.order && !(full && !order.frees_a_flow()) {
+            if order < best.order && (!full || order.frees_a_flow()) {
                 (best.order, best.lane) = (order, lane);
             }
             true

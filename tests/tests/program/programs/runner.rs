@@ -31,7 +31,7 @@ use dataplane_common::{
 };
 use ipnet::Ipv4Net;
 
-use super::{Context, MAX_ENDPOINTS, Packet, context, root_index};
+use super::{Context, Packet, SIZES, context, root_index};
 
 const MAX_ROUTES: u32 = 4096;
 
@@ -98,8 +98,8 @@ impl fmt::Debug for Runner {
 impl Runner {
     /// Loads both copies, with the maps pinned in `maps`.
     pub(super) fn load(maps: &Path) -> Result<Self> {
-        let mut counting = object::load(maps, MAX_ENDPOINTS, Purpose::Attach)?;
-        let mut recording = object::load(maps, MAX_ENDPOINTS, Purpose::Trace)?;
+        let mut counting = object::load(maps, SIZES, Purpose::Attach)?;
+        let mut recording = object::load(maps, SIZES, Purpose::Trace)?;
         let datapath = Datapath::open(&mut counting, MAX_ROUTES)?;
         let log = recording.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
         let log = Array::try_from(log)?;
@@ -124,7 +124,7 @@ impl Runner {
     /// # Errors
     /// If they cannot be read.
     pub fn reopen(&self) -> Result<Datapath> {
-        Datapath::open(&mut object::load(&self.maps, MAX_ENDPOINTS, Purpose::Attach)?, MAX_ROUTES)
+        Datapath::open(&mut object::load(&self.maps, SIZES, Purpose::Attach)?, MAX_ROUTES)
     }
 
     /// Writes the word of a /16 into the root of the route table, past all that keeps the table sound.
