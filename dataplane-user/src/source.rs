@@ -1,3 +1,4 @@
 //! Who says what is wanted: the configuration, BGP, and the kernel itself.
 
+pub mod bgp;
 pub mod kernel;

@@ -1,9 +1,13 @@
 //! The answers of the daemon: also what `--json` prints, and so stable.
 
+mod bgp;
+
 use std::net::Ipv4Addr;
 
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
+
+pub use bgp::{BgpPeer, BgpRoute, BgpRoutes};
 
 /// `dataplane status --json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -29,7 +33,7 @@ pub struct Status {
     /// Bytes of memory of the route table.
     pub route_table_bytes: u64,
     /// Routing peers.
-    pub peers: Vec<serde_json::Value>,
+    pub peers: Vec<BgpPeer>,
     /// What is taken over from the kernel's table; none where nothing is.
     pub import: Option<Import>,
     /// Packets that BPF carried, passed to the kernel and dropped since the counters were made.

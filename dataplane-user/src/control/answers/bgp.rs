@@ -1,0 +1,97 @@
+//! What the BGP speaker answers.
+
+use std::{collections::BTreeMap, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+use serde::{Deserialize, Serialize};
+
+/// An entry of `dataplane bgp peers`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BgpPeer {
+    /// Its address.
+    pub address: Ipv4Addr,
+    /// The TCP port that is dialled.
+    pub port: u16,
+    /// Its autonomous system.
+    pub asn: u32,
+    /// Whether it is waited for.
+    pub passive: bool,
+    /// `idle`, `connect`, `active`, `open-sent`, `open-confirm` or `established` (RFC 4271 section 8.2.2).
+    pub state: String,
+    /// Seconds since the session was established; none while there is none.
+    pub uptime_seconds: Option<u64>,
+    /// Sessions that were established since the daemon started.
+    pub sessions: u64,
+    /// Its BGP identifier.
+    pub router_id: Option<Ipv4Addr>,
+    /// Our address at its session.
+    pub local_address: Option<Ipv4Addr>,
+    /// The hold time that both agreed on, in seconds; 0 for none.
+    pub hold_seconds: Option<u64>,
+    /// How long it wants its routes kept while it restarts, in seconds; none where it does not.
+    pub graceful_restart_seconds: Option<u16>,
+    /// IPv4 prefixes that it announces.
+    pub prefixes_received: usize,
+    /// Those of them that may be used.
+    pub prefixes_accepted: usize,
+    /// Those of them that may not.
+    pub prefixes_refused: usize,
+    /// Why not, by reason.
+    pub refused: BTreeMap<String, usize>,
+    /// Prefixes from before its restart, kept until it has told all.
+    pub prefixes_stale: usize,
+    /// Seconds for which those are kept at most.
+    pub stale_seconds: Option<u64>,
+    /// Prefixes that it was told.
+    pub prefixes_announced: usize,
+    /// IPv6 prefixes that it announces, which the data path does not carry.
+    pub ipv6_prefixes_received: usize,
+    /// UPDATEs with faults for which the session need not end (RFC 7606).
+    pub faulty_updates: u64,
+    /// What was wrong with the last of them.
+    pub last_fault: Option<String>,
+    /// Why the last session, or the last attempt at one, ended.
+    pub last_error: Option<String>,
+    /// How long ago that was, in seconds.
+    pub last_error_age_seconds: Option<u64>,
+}
+
+/// `dataplane bgp routes`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BgpRoutes {
+    /// What the peers announce, by prefix and peer.
+    pub learned: Vec<BgpRoute>,
+    /// What is announced to every peer.
+    pub announced: Vec<Ipv4Net>,
+}
+
+/// What a peer says about a prefix.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct BgpRoute {
+    /// The destination.
+    pub prefix: Ipv4Net,
+    /// Who says it.
+    pub peer: Ipv4Addr,
+    /// NEXT_HOP.
+    pub next_hop: Ipv4Addr,
+    /// Whether it is the best for its prefix.
+    pub best: bool,
+    /// From before the peer's restart.
+    pub stale: bool,
+    /// Why it is not used.
+    pub refused: Option<String>,
+    /// The same in words.
+    pub refused_text: Option<String>,
+    /// LOCAL_PREF, or what stands for it.
+    pub local_preference: u32,
+    /// AS_PATH, the neighbour first.
+    pub as_path: Vec<u32>,
+    /// `igp`, `egp` or `incomplete`.
+    pub origin: String,
+    /// MULTI_EXIT_DISC.
+    pub med: Option<u32>,
+    /// ORIGINATOR_ID.
+    pub originator: Option<Ipv4Addr>,
+    /// CLUSTER_LIST.
+    pub clusters: Vec<Ipv4Addr>,
+}

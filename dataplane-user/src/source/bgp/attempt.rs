@@ -1,0 +1,120 @@
+//! A connection on its way to a session: OPENs are exchanged, then KEEPALIVEs.
+
+use tokio::{net::TcpStream, time::Instant};
+
+use super::{
+    connection::{Break, Connection},
+    negotiation::{Negotiated, negotiate},
+    shared::Timing,
+    status::Fall,
+    wire::{self, Message, Notification, Open},
+};
+
+/// Such a connection.
+#[derive(Debug)]
+pub struct Attempt {
+    connection: Connection,
+    ours: Open,
+    asn: u32,
+    /// What the OPENs agree on, once the peer's has come.
+    pub opened: Option<Negotiated>,
+    deadline: Instant,
+    /// Our KEEPALIVE is on its way: nothing else is said before the peer's comes.
+    confirmed: bool,
+}
+
+/// What became of an attempt.
+#[derive(Debug)]
+pub enum Progress {
+    /// The peer's OPEN has come, and it is acceptable.
+    Opened,
+    /// The session stands.
+    Established,
+    /// It failed; the connection is to be closed with this, which tells the peer why.
+    Failed(Fall),
+}
+
+impl Attempt {
+    /// Begins with our OPEN to a peer that must be in the autonomous system `asn`.
+    ///
+    /// # Errors
+    ///
+    /// Where the connection is gone already.
+    pub fn new(stream: TcpStream, ours: Open, asn: u32, timing: &Timing) -> std::io::Result<Self> {
+        let mut connection = Connection::new(stream)?;
+        connection.writer.push(&wire::encode_open(&ours));
+        let deadline = Instant::now() + timing.open;
+        Ok(Self { connection, ours, asn, opened: None, deadline, confirmed: false })
+    }
+
+    /// Waits for the next step. May be cancelled without loss.
+    pub async fn progress(&mut self) -> Progress {
+        loop {
+            let Connection { reader, writer, .. } = &mut self.connection;
+            let received = tokio::select! {
+                received = reader.message() => received,
+                sent = writer.flush(), if !writer.is_empty() => match sent {
+                    Ok(()) => continue,
+                    Err(error) => Err(Break::Lost(error)),
+                },
+                () = tokio::time::sleep_until(self.deadline) => {
+                    return Progress::Failed(Fall::sent(Notification::HOLD_TIMER_EXPIRED));
+                }
+            };
+            return match received {
+                Ok(message) => self.take(message),
+                Err(Break::Lost(error)) => Progress::Failed(Fall::Lost(error)),
+                Err(Break::Unreadable(unreadable)) => Progress::Failed(Fall::Sent(unreadable)),
+            };
+        }
+    }
+
+    fn take(&mut self, message: Message) -> Progress {
+        let failed = |notification| Progress::Failed(Fall::sent(notification));
+        match (message, self.confirmed) {
+            (Message::Notification(notification), _) => Progress::Failed(Fall::Received(notification)),
+            (Message::Open(theirs), false) => match negotiate(&self.ours, &theirs, self.asn) {
+                Ok(negotiated) => {
+                    self.opened = Some(negotiated);
+                    Progress::Opened
+                }
+                Err(unreadable) => Progress::Failed(Fall::Sent(unreadable)),
+            },
+            (Message::Keepalive, true) => Progress::Established,
+            (_, false) => failed(Notification::UNEXPECTED_IN_OPEN_SENT),
+            (_, true) => failed(Notification::UNEXPECTED_IN_OPEN_CONFIRM),
+        }
+    }
+
+    /// Accepts the peer's OPEN.
+    pub fn confirm(&mut self) {
+        self.confirmed = true;
+        self.connection.writer.push(&wire::encode_keepalive());
+        if let Some(hold) = self.opened.and_then(|negotiated| negotiated.hold) {
+            self.deadline = Instant::now() + hold;
+        }
+    }
+
+    /// Our OPEN.
+    pub fn ours(&self) -> &Open {
+        &self.ours
+    }
+
+    /// The connection, and what was agreed on, if it was.
+    pub fn into_parts(self) -> (Connection, Option<Negotiated>) {
+        (self.connection, self.opened)
+    }
+
+    /// Gives up, and tells the peer why.
+    pub fn close_with(self, notification: Notification) {
+        self.connection.close_with(notification);
+    }
+}
+
+/// The next step of an attempt, if there is one; else it waits for ever.
+pub async fn progress(attempt: &mut Option<Attempt>) -> Progress {
+    match attempt {
+        Some(attempt) => attempt.progress().await,
+        None => std::future::pending().await,
+    }
+}

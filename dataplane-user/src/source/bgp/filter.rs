@@ -1,0 +1,230 @@
+//! Which routes of a peer may reach the data path.
+//!
+//! A peer must not be able to pull traffic to itself that is not the containers' of another node: what it may say
+//! is bounded by the configuration, and by what this node has itself.
+
+use std::{collections::BTreeSet, net::Ipv4Addr};
+
+use ipnet::Ipv4Net;
+
+use super::attributes::Attributes;
+
+/// Why a route is not used. It stays in the table, so that it can be listed and holds as soon as the cause is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Refusal {
+    /// Outside `accept`.
+    NotAccepted,
+    /// Never a unicast destination (RFC 6890, RFC 1112).
+    Reserved,
+    /// A block of this node, or a part of one.
+    OwnBlock,
+    /// An address of this node.
+    OwnAddress,
+    /// A container of this node.
+    OwnContainer,
+    /// Our autonomous system is in AS_PATH (RFC 4271 section 9.1.2).
+    AsLoop,
+    /// We are its originator (RFC 4456 section 8).
+    Originator,
+    /// We are in CLUSTER_LIST (RFC 4456 section 8).
+    ClusterLoop,
+    /// The next hop is an address of this node.
+    NextHopIsOwn,
+    /// No uplink leads to the next hop.
+    NextHopUnreachable,
+}
+
+impl Refusal {
+    /// Every reason.
+    pub const ALL: [Self; 10] = [
+        Self::NotAccepted,
+        Self::Reserved,
+        Self::OwnBlock,
+        Self::OwnAddress,
+        Self::OwnContainer,
+        Self::AsLoop,
+        Self::Originator,
+        Self::ClusterLoop,
+        Self::NextHopIsOwn,
+        Self::NextHopUnreachable,
+    ];
+
+    /// The name in `--json` output.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::NotAccepted => "not-accepted",
+            Self::Reserved => "reserved",
+            Self::OwnBlock => "own-block",
+            Self::OwnAddress => "own-address",
+            Self::OwnContainer => "own-container",
+            Self::AsLoop => "as-loop",
+            Self::Originator => "originator",
+            Self::ClusterLoop => "cluster-loop",
+            Self::NextHopIsOwn => "next-hop-own",
+            Self::NextHopUnreachable => "next-hop-unreachable",
+        }
+    }
+
+    /// What it means, for people.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::NotAccepted => "outside `accept` of [bgp]",
+            Self::Reserved => "not a unicast destination",
+            Self::OwnBlock => "a block of this node: two nodes announce it",
+            Self::OwnAddress => "an address of this node",
+            Self::OwnContainer => "a container of this node",
+            Self::AsLoop => "our own autonomous system is in its path",
+            Self::Originator => "we announced it ourselves",
+            Self::ClusterLoop => "it came through a route reflector with our identifier",
+            Self::NextHopIsOwn => "its next hop is this node",
+            Self::NextHopUnreachable => "its next hop is not reachable by an uplink",
+        }
+    }
+}
+
+/// What the configuration says about learned routes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rules {
+    /// Our autonomous system.
+    pub asn: u32,
+    /// Our BGP identifier.
+    pub router_id: Ipv4Addr,
+    /// Prefixes outside these are refused.
+    pub accept: Vec<Ipv4Net>,
+}
+
+/// What the node has itself, and what it reaches.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Surroundings {
+    /// Its addresses.
+    pub addresses: BTreeSet<Ipv4Addr>,
+    /// Its containers.
+    pub containers: BTreeSet<Ipv4Addr>,
+    /// Its blocks.
+    pub blocks: BTreeSet<Ipv4Net>,
+    /// For routers: whether the longest prefix that holds their address leads out by an uplink.
+    pub reach: Vec<(Ipv4Net, bool)>,
+}
+
+impl Surroundings {
+    /// Whether an uplink leads to the address.
+    pub fn reaches(&self, address: Ipv4Addr) -> bool {
+        let holding = self.reach.iter().filter(|(network, _)| network.contains(&address));
+        holding.max_by_key(|(network, _)| network.prefix_len()).is_some_and(|(_, by_uplink)| *by_uplink)
+    }
+
+    /// Why no route with these attributes can be used, whatever its prefix.
+    pub fn refuse_attributes(&self, rules: &Rules, attributes: &Attributes) -> Option<Refusal> {
+        Some(if attributes.as_path.contains(&rules.asn) {
+            Refusal::AsLoop
+        } else if attributes.originator == Some(rules.router_id) {
+            Refusal::Originator
+        } else if attributes.clusters.contains(&rules.router_id) {
+            Refusal::ClusterLoop
+        } else if self.addresses.contains(&attributes.next_hop) {
+            Refusal::NextHopIsOwn
+        } else if !self.reaches(attributes.next_hop) {
+            Refusal::NextHopUnreachable
+        } else {
+            return None;
+        })
+    }
+
+    /// Why a route to the prefix cannot be used, whatever its attributes.
+    ///
+    /// A single address in one of our blocks may be elsewhere: a container that took its address along, or that
+    /// got it where the node's own blocks were full.
+    pub fn refuse_prefix(&self, rules: &Rules, prefix: Ipv4Net) -> Option<Refusal> {
+        let single = prefix.prefix_len() == 32;
+        Some(if is_reserved(prefix) {
+            Refusal::Reserved
+        } else if !rules.accept.iter().any(|network| network.contains(&prefix)) {
+            Refusal::NotAccepted
+        } else if single && self.addresses.contains(&prefix.addr()) {
+            Refusal::OwnAddress
+        } else if single && self.containers.contains(&prefix.addr()) {
+            Refusal::OwnContainer
+        } else if self.blocks.iter().any(|own| *own == prefix || (!single && own.contains(&prefix))) {
+            Refusal::OwnBlock
+        } else {
+            return None;
+        })
+    }
+
+    /// The single addresses about which [`Self::refuse_prefix`] may say something else than `other` does;
+    /// `None` where that may be so for any prefix, or for attributes.
+    pub fn difference(&self, other: &Self) -> Option<BTreeSet<Ipv4Addr>> {
+        let same =
+            self.addresses == other.addresses && self.blocks == other.blocks && self.reach == other.reach;
+        same.then(|| self.containers.symmetric_difference(&other.containers).copied().collect())
+    }
+}
+
+/// Wholly in 0/8, 127/8 or 224/3, which are nobody's unicast destination; the default route is somebody's.
+fn is_reserved(prefix: Ipv4Net) -> bool {
+    let first = prefix.network().octets()[0];
+    match prefix.prefix_len() {
+        0 => false,
+        _ => first >= 224 || prefix.prefix_len() >= 8 && (first == 127 || first == 0),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{address, attributes, prefix, rules, surroundings};
+    use super::*;
+
+    #[test]
+    fn prefixes_are_refused_for_what_they_are() {
+        let rules = Rules { accept: vec![prefix("172.19.0.0/16"), prefix("224.0.0.0/3")], ..rules() };
+        let surroundings = Surroundings {
+            containers: [address("172.19.35.2")].into(),
+            addresses: [address("172.19.0.1")].into(),
+            ..surroundings()
+        };
+        for (text, expected) in [
+            ("172.19.36.0/24", None),
+            ("172.19.36.7/32", None),
+            ("172.20.0.0/24", Some(Refusal::NotAccepted)),
+            ("172.16.0.0/12", Some(Refusal::NotAccepted)),
+            ("0.0.0.0/0", Some(Refusal::NotAccepted)),
+            ("224.0.0.0/4", Some(Refusal::Reserved)),
+            ("240.0.0.1/32", Some(Refusal::Reserved)),
+            ("127.0.0.0/8", Some(Refusal::Reserved)),
+            ("172.19.35.0/24", Some(Refusal::OwnBlock)),
+            ("172.19.35.128/25", Some(Refusal::OwnBlock)),
+            ("172.19.35.2/32", Some(Refusal::OwnContainer)),
+            ("172.19.35.3/32", None),
+            ("172.19.0.1/32", Some(Refusal::OwnAddress)),
+        ] {
+            assert_eq!(surroundings.refuse_prefix(&rules, prefix(text)), expected, "{text}");
+        }
+    }
+
+    #[test]
+    fn attributes_are_refused_for_loops_and_for_their_next_hop() {
+        let (rules, surroundings) = (rules(), surroundings());
+        let refused = |attributes| surroundings.refuse_attributes(&rules, &attributes);
+        let fine = attributes("10.141.0.2");
+        assert_eq!(refused(fine.clone()), None);
+        assert_eq!(
+            refused(Attributes { as_path: [7, rules.asn].into(), ..fine.clone() }),
+            Some(Refusal::AsLoop)
+        );
+        let originator = Some(rules.router_id);
+        assert_eq!(refused(Attributes { originator, ..fine.clone() }), Some(Refusal::Originator));
+        let clusters = [rules.router_id].into();
+        assert_eq!(refused(Attributes { clusters, ..fine }), Some(Refusal::ClusterLoop));
+        assert_eq!(refused(attributes("10.141.0.1")), Some(Refusal::NextHopIsOwn));
+        assert_eq!(refused(attributes("198.51.100.1")), Some(Refusal::NextHopUnreachable));
+    }
+
+    #[test]
+    fn the_longest_prefix_says_whether_a_router_is_reached() {
+        let reach = vec![(prefix("0.0.0.0/0"), true), (prefix("10.141.0.0/16"), false)];
+        let surroundings = Surroundings { reach, ..Surroundings::default() };
+        assert!(surroundings.reaches(address("192.0.2.1")));
+        assert!(!surroundings.reaches(address("10.141.0.2")));
+    }
+}

@@ -1,0 +1,356 @@
+//! The speaker's thread: peers as configured, connections handed to them, changes handed to the daemon.
+
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+    net::Ipv4Addr,
+    rc::Rc,
+    time::Duration,
+};
+
+use ipnet::Ipv4Net;
+use tokio::{
+    net::TcpStream,
+    sync::{mpsc, oneshot, watch},
+    task::JoinSet,
+    time::{Instant, sleep, sleep_until},
+};
+use tracing::{debug, error, info, warn};
+
+use super::{
+    News, Settings,
+    decision::Neighbour,
+    filter::Surroundings,
+    peer::{Peer, Retry},
+    report,
+    shared::{Shared, Timing},
+    socket::{Listener, Password},
+    status::Status,
+    table::{PeerId, Table},
+    wire::Notification,
+};
+use crate::{config::BgpPeer, control::answers};
+
+/// Changes in one batch: the daemon applies so many in a few milliseconds.
+const BATCH: usize = 8192;
+
+/// Connections of a peer that wait for its task.
+const ACCEPTED: usize = 2;
+
+/// How long an address that cannot be listened on is left alone.
+const LISTEN_AGAIN: Duration = Duration::from_secs(2);
+
+/// What the daemon can ask for.
+#[derive(Debug)]
+pub enum Order {
+    /// Follow this configuration.
+    Configure(Settings),
+    /// Announce these prefixes, and say when the peers were told.
+    Announce(BTreeSet<Ipv4Net>, oneshot::Sender<()>),
+    /// The node has and reaches this.
+    Surroundings(Surroundings),
+    /// How are the peers?
+    Peers(oneshot::Sender<Vec<answers::BgpPeer>>),
+    /// Which routes are there?
+    Routes {
+        /// Only those that are refused.
+        refused: bool,
+        /// Where the answer goes.
+        answer: oneshot::Sender<answers::BgpRoutes>,
+    },
+    /// End, with this for the peers, and say when they were told.
+    Shutdown(Notification, oneshot::Sender<()>),
+}
+
+/// The ends of the channels to the daemon.
+pub struct Outside {
+    pub orders: mpsc::UnboundedReceiver<Order>,
+    pub news: mpsc::Sender<News>,
+    pub complaint: watch::Sender<Option<String>>,
+}
+
+/// A peer's task, seen from outside.
+pub struct Handle {
+    pub config: BgpPeer,
+    password: Option<Password>,
+    pub id: PeerId,
+    accepted: mpsc::Sender<TcpStream>,
+    stop: mpsc::Sender<Notification>,
+    pub status: Rc<RefCell<Status>>,
+}
+
+struct Speaker {
+    shared: Rc<Shared>,
+    settings: Settings,
+    peers: BTreeMap<(Ipv4Addr, u16), Handle>,
+    tasks: JoinSet<()>,
+    listener: Option<Listener>,
+    listen_at: Instant,
+    complaint: watch::Sender<Option<String>>,
+}
+
+/// Runs until the daemon drops its ends, or orders the end.
+pub async fn run(settings: Settings, restarted: bool, timing: Timing, outside: Outside) {
+    let Outside { mut orders, news, complaint } = outside;
+    let table = Table::new(settings.rules.clone());
+    let shared = Rc::new(Shared::new(settings.local, table, timing, restarted));
+    let mut speaker = Speaker {
+        shared: shared.clone(),
+        settings: Settings { peers: Vec::new(), ..settings.clone() },
+        peers: BTreeMap::new(),
+        tasks: JoinSet::new(),
+        listener: None,
+        listen_at: Instant::now(),
+        complaint,
+    };
+    speaker.configure(settings);
+    let mut export = tokio::task::spawn_local(export(shared, news));
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                None => return,
+                Some(Order::Shutdown(notification, done)) => {
+                    speaker.shut_down(notification).await;
+                    let _ = done.send(());
+                    return;
+                }
+                Some(order) => speaker.obey(order),
+            },
+            accepted = accept(&speaker.listener) => speaker.accepted(accepted).await,
+            () = sleep_until(speaker.listen_at), if speaker.must_listen() => speaker.listen(),
+            Some(ended) = speaker.tasks.join_next() => {
+                if let Err(failure) = ended {
+                    // What a fault in one task has left of the table cannot be relied on.
+                    error!("the task of a BGP peer failed: {failure}");
+                    return;
+                }
+            }
+            _ = &mut export => return,
+        }
+    }
+}
+
+/// Hands the changes to the daemon, as fast as it takes them.
+async fn export(shared: Rc<Shared>, news: mpsc::Sender<News>) {
+    loop {
+        let changes = shared.table.borrow_mut().take_changes(BATCH);
+        if !changes.is_empty() {
+            if news.send(News::Changes(changes)).await.is_err() {
+                return;
+            }
+            shared.room.notify_waiters();
+            continue;
+        }
+        // Everything that was learned is with the daemon.
+        if shared.end_restart() {
+            if news.send(News::Converged).await.is_err() {
+                return;
+            }
+            continue;
+        }
+        match shared.restart_deadline() {
+            Some(deadline) => {
+                let _ = tokio::time::timeout_at(deadline, shared.news.notified()).await;
+            }
+            None => shared.news.notified().await,
+        }
+    }
+}
+
+async fn accept(listener: &Option<Listener>) -> std::io::Result<(TcpStream, Ipv4Addr)> {
+    match listener {
+        Some(listener) => listener.accept().await,
+        None => std::future::pending().await,
+    }
+}
+
+impl Speaker {
+    fn obey(&mut self, order: Order) {
+        match order {
+            Order::Configure(settings) => self.configure(settings),
+            Order::Announce(prefixes, done) => {
+                let changed = self.shared.announced.send_if_modified(|announced| {
+                    let changed = *announced != prefixes;
+                    *announced = prefixes;
+                    changed
+                });
+                if changed {
+                    self.shared.version.set(self.shared.version.get() + 1);
+                }
+                tokio::task::spawn_local(told(self.shared.clone(), self.statuses(), done));
+            }
+            Order::Surroundings(surroundings) => {
+                self.shared.table.borrow_mut().set_surroundings(surroundings);
+                self.shared.news.notify_one();
+            }
+            Order::Peers(answer) => {
+                let table = self.shared.table.borrow();
+                let _ = answer.send(self.peers.values().map(|peer| report::peer(peer, &table)).collect());
+            }
+            Order::Routes { refused, answer } => {
+                let peers = self.peers.values().map(|peer| (peer.id, peer.config.address)).collect();
+                let learned = report::routes(&self.shared.table.borrow(), &peers, refused);
+                let announced = self.shared.announced.borrow().iter().copied().collect();
+                let _ = answer.send(answers::BgpRoutes { learned, announced });
+            }
+            Order::Shutdown(..) => unreachable!("the loop ends with it"),
+        }
+    }
+
+    fn statuses(&self) -> Vec<Rc<RefCell<Status>>> {
+        self.peers.values().map(|peer| peer.status.clone()).collect()
+    }
+
+    /// Takes over a configuration: what is the same in it goes on as it was.
+    fn configure(&mut self, settings: Settings) {
+        let (old, new) = (self.settings.local, settings.local);
+        let same_speaker = (old.asn, old.router_id, old.address) == (new.asn, new.router_id, new.address);
+        self.shared.local.set(new);
+        self.shared.table.borrow_mut().set_rules(settings.rules.clone());
+        self.shared.news.notify_one();
+
+        let key = |peer: &BgpPeer| (peer.address, peer.port);
+        let wanted: BTreeMap<_, _> = settings.peers.iter().map(|peer| (key(&peer.0), peer)).collect();
+        self.peers.retain(|key, handle| {
+            let told = match wanted.get(key) {
+                None => Notification::DECONFIGURED,
+                Some((config, password)) => {
+                    if same_speaker && *config == handle.config && *password == handle.password {
+                        return true;
+                    }
+                    Notification::CONFIGURATION_CHANGE
+                }
+            };
+            info!("BGP peer {}: {}", key.0, told.text());
+            // There is room for this one message, and the task takes it at its next step.
+            let _ = handle.stop.try_send(told);
+            false
+        });
+        for (key, (config, password)) in wanted {
+            if !self.peers.contains_key(&key) {
+                let handle = self.start(config.clone(), password.clone());
+                self.peers.insert(key, handle);
+            }
+        }
+        if settings.listen != self.settings.listen {
+            self.listener = None;
+            self.complaint.send_replace(None);
+            self.listen_at = Instant::now();
+        }
+        self.settings = settings;
+        if self.must_listen() {
+            self.listen();
+        } else {
+            self.set_keys();
+        }
+    }
+
+    fn start(&mut self, config: BgpPeer, password: Option<Password>) -> Handle {
+        let neighbour = Neighbour {
+            address: config.address,
+            identifier: config.address,
+            external: config.asn != self.shared.local.get().asn,
+        };
+        let id = self.shared.table.borrow_mut().add_peer(neighbour);
+        self.shared.await_peer(id);
+        let (accept, accepted) = mpsc::channel(ACCEPTED);
+        let (stop, stopped) = mpsc::channel(1);
+        let status = Rc::new(RefCell::new(Status::default()));
+        let peer = Peer {
+            config: config.clone(),
+            password: password.clone(),
+            shared: self.shared.clone(),
+            id,
+            accepted,
+            stop: stopped,
+            status: status.clone(),
+            retry: Retry::new(self.shared.timing.retry),
+            graceful_restart: None,
+        };
+        self.tasks.spawn_local(peer.run());
+        Handle { config, password, id, accepted: accept, stop, status }
+    }
+
+    fn must_listen(&self) -> bool {
+        self.listener.is_none() && self.settings.listen.is_some()
+    }
+
+    /// Listens, or says why not and tries again later: the address may come.
+    fn listen(&mut self) {
+        let Some(address) = self.settings.listen else { return };
+        match Listener::bind(address) {
+            Ok(listener) => {
+                info!("BGP: listening on {address}");
+                self.listener = Some(listener);
+                self.complaint.send_replace(None);
+                self.set_keys();
+            }
+            Err(error) => {
+                self.listen_at = Instant::now() + LISTEN_AGAIN;
+                self.complain(format!("BGP: {error:#}"));
+            }
+        }
+    }
+
+    fn set_keys(&mut self) {
+        let keys =
+            |(config, password): &(BgpPeer, Option<Password>)| Some((config.address, password.clone()?));
+        let keys = self.settings.peers.iter().filter_map(keys).collect();
+        if let Some(listener) = &mut self.listener
+            && let Err(error) = listener.set_keys(keys)
+        {
+            self.complain(format!("BGP: {error:#}"));
+        }
+    }
+
+    fn complain(&self, complaint: String) {
+        self.complaint.send_if_modified(|held| {
+            let new = held.as_ref() != Some(&complaint);
+            if new {
+                warn!("{complaint}");
+                *held = Some(complaint);
+            }
+            new
+        });
+    }
+
+    /// Hands a connection to the peer's task; one that has enough of them loses it.
+    async fn accepted(&mut self, accepted: std::io::Result<(TcpStream, Ipv4Addr)>) {
+        match accepted {
+            Ok((stream, address)) => match self.peers.values().find(|peer| peer.config.address == address) {
+                Some(peer) => drop(peer.accepted.try_send(stream)),
+                None => debug!("BGP: a connection from {address}, which is no peer, is closed"),
+            },
+            Err(error) => {
+                debug!("BGP: a connection could not be taken: {error}");
+                // There may be no descriptor left, which a loop would only make worse.
+                sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+
+    async fn shut_down(&mut self, notification: Notification) {
+        for peer in self.peers.values() {
+            let _ = peer.stop.try_send(notification.clone());
+        }
+        while self.tasks.join_next().await.is_some() {}
+        // The farewells are written by tasks of their own.
+        sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// Waits until every session has handed its peer what is announced now.
+async fn told(shared: Rc<Shared>, statuses: Vec<Rc<RefCell<Status>>>, done: oneshot::Sender<()>) {
+    let version = shared.version.get();
+    loop {
+        let late = |status: &Rc<RefCell<Status>>| {
+            let status = status.borrow();
+            status.established.is_some() && status.told < version
+        };
+        if done.is_closed() || !statuses.iter().any(late) {
+            break;
+        }
+        shared.told.notified().await;
+    }
+    let _ = done.send(());
+}

@@ -1,0 +1,329 @@
+//! What the peers said: every path to every prefix, the best first, and which next hops changed.
+
+mod paths;
+
+use std::{
+    collections::{BTreeSet, HashMap, hash_map},
+    mem,
+    net::Ipv4Addr,
+};
+
+use ipnet::Ipv4Net;
+
+use super::{
+    attributes::{Attributes, Interner},
+    decision::{self, Neighbour},
+    filter::{Rules, Surroundings},
+};
+
+use self::paths::Paths;
+pub use self::paths::{Counts, Path, PeerId};
+
+/// A prefix, and the next hop of its best route from now on.
+pub type Change = (Ipv4Net, Option<Ipv4Addr>);
+
+#[derive(Clone, Debug)]
+struct Peer {
+    neighbour: Neighbour,
+    counts: Counts,
+}
+
+/// The routes of all peers.
+#[derive(Debug)]
+pub struct Table {
+    routes: HashMap<Ipv4Net, Paths>,
+    attributes: Interner,
+    peers: Vec<Option<Peer>>,
+    rules: Rules,
+    surroundings: Surroundings,
+    changes: Vec<Change>,
+}
+
+impl Table {
+    /// A table without routes.
+    pub fn new(rules: Rules) -> Self {
+        Self {
+            routes: HashMap::new(),
+            attributes: Interner::default(),
+            peers: Vec::new(),
+            rules,
+            surroundings: Surroundings::default(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// Takes in a peer.
+    pub fn add_peer(&mut self, neighbour: Neighbour) -> PeerId {
+        let peer = Some(Peer { neighbour, counts: Counts::default() });
+        let index = self.peers.iter().position(Option::is_none).unwrap_or_else(|| {
+            self.peers.push(None);
+            self.peers.len() - 1
+        });
+        self.peers[index] = peer;
+        PeerId(index as u16)
+    }
+
+    /// Notes the identifier of a peer's new session.
+    pub fn set_identifier(&mut self, id: PeerId, identifier: Ipv4Addr) {
+        if let Some(peer) = &mut self.peers[usize::from(id.0)] {
+            peer.neighbour.identifier = identifier;
+        }
+    }
+
+    /// Forgets a peer and all it said.
+    pub fn remove_peer(&mut self, id: PeerId) {
+        self.remove_paths(id, |_| true);
+        self.peers[usize::from(id.0)] = None;
+    }
+
+    /// How many routes of a peer are here.
+    pub fn counts(&self, id: PeerId) -> Counts {
+        self.peers[usize::from(id.0)].as_ref().map(|peer| peer.counts).unwrap_or_default()
+    }
+
+    /// A peer announces prefixes, all with the same attributes.
+    pub fn announce(&mut self, id: PeerId, prefixes: &[Ipv4Net], attributes: Attributes) {
+        let by_attributes = self.surroundings.refuse_attributes(&self.rules, &attributes);
+        let attributes = self.attributes.acquire(attributes);
+        for &prefix in prefixes {
+            let refused = self.surroundings.refuse_prefix(&self.rules, prefix).or(by_attributes);
+            self.attributes.retain(attributes);
+            self.put(prefix, Path::new(attributes, id, refused));
+        }
+        self.attributes.release(attributes);
+    }
+
+    fn put(&mut self, prefix: Ipv4Net, path: Path) {
+        let Self { routes, attributes, peers, changes, .. } = self;
+        count(peers, path.peer, |counts| counts.add(&path));
+        match routes.entry(prefix) {
+            hash_map::Entry::Vacant(place) => {
+                let next_hop = next_hop(attributes, &path);
+                place.insert(Paths::One(path));
+                if next_hop.is_some() {
+                    changes.push((prefix, next_hop));
+                }
+            }
+            hash_map::Entry::Occupied(mut place) => {
+                let paths = place.get_mut();
+                let before = told(attributes, paths);
+                match paths.as_mut_slice().iter_mut().find(|held| held.peer == path.peer) {
+                    Some(held) => {
+                        let replaced = mem::replace(held, path);
+                        count(peers, path.peer, |counts| counts.remove(&replaced));
+                        select(paths, attributes, peers);
+                        let after = told(attributes, paths);
+                        attributes.release(replaced.attributes);
+                        note(changes, prefix, before, after);
+                    }
+                    None => {
+                        paths.push(path);
+                        select(paths, attributes, peers);
+                        note(changes, prefix, before, told(attributes, paths));
+                    }
+                }
+            }
+        }
+    }
+
+    /// A peer withdraws prefixes; those that it never announced do not matter.
+    pub fn withdraw(&mut self, id: PeerId, prefixes: &[Ipv4Net]) {
+        for prefix in prefixes {
+            let Self { routes, attributes, peers, changes, .. } = self;
+            if let hash_map::Entry::Occupied(mut place) = routes.entry(*prefix)
+                && !take_off(*prefix, place.get_mut(), attributes, peers, changes, |path| path.peer == id)
+            {
+                place.remove();
+            }
+        }
+    }
+
+    /// The session to a peer ended, and it may come back with the same routes: they stay in use, as stale. What
+    /// was stale already is forgotten (RFC 4724 section 4.2).
+    pub fn make_stale(&mut self, id: PeerId) {
+        self.remove_stale(id);
+        for paths in self.routes.values_mut() {
+            for path in paths.as_mut_slice().iter_mut().filter(|path| path.peer == id) {
+                path.stale = true;
+            }
+        }
+        count(&mut self.peers, id, |counts| counts.stale = counts.received);
+    }
+
+    /// Forgets what a peer has not said again since it restarted.
+    pub fn remove_stale(&mut self, id: PeerId) {
+        if self.counts(id).stale != 0 {
+            self.remove_paths(id, |path| path.stale);
+        }
+    }
+
+    /// Forgets all that a peer said.
+    pub fn remove_all(&mut self, id: PeerId) {
+        if self.counts(id).received != 0 {
+            self.remove_paths(id, |_| true);
+        }
+    }
+
+    fn remove_paths(&mut self, id: PeerId, which: impl Fn(&Path) -> bool) {
+        let Self { routes, attributes, peers, changes, .. } = self;
+        routes.retain(|prefix, paths| {
+            take_off(*prefix, paths, attributes, peers, changes, |path| path.peer == id && which(path))
+        });
+        if routes.is_empty() {
+            routes.shrink_to_fit();
+        }
+    }
+
+    /// Other rules hold from now on, also for what was learned before.
+    pub fn set_rules(&mut self, rules: Rules) {
+        if self.rules != rules {
+            self.rules = rules;
+            self.judge_all();
+        }
+    }
+
+    /// The node has, or reaches, something else from now on.
+    pub fn set_surroundings(&mut self, surroundings: Surroundings) {
+        let difference = surroundings.difference(&self.surroundings);
+        self.surroundings = surroundings;
+        match difference {
+            None => self.judge_all(),
+            Some(addresses) => self.judge_some(&addresses),
+        }
+    }
+
+    fn judge_all(&mut self) {
+        let Self { routes, attributes, peers, rules, surroundings, changes } = self;
+        for (&prefix, paths) in routes {
+            judge(prefix, paths, attributes, peers, changes, rules, surroundings);
+        }
+    }
+
+    fn judge_some(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
+        let Self { routes, attributes, peers, rules, surroundings, changes } = self;
+        for prefix in addresses.iter().map(|address| Ipv4Net::from(*address)) {
+            if let Some(paths) = routes.get_mut(&prefix) {
+                judge(prefix, paths, attributes, peers, changes, rules, surroundings);
+            }
+        }
+    }
+
+    /// Changes that nobody has taken yet.
+    pub fn pending(&self) -> usize {
+        self.changes.len()
+    }
+
+    /// Takes the oldest changes, at most `limit`; of two for one prefix the later holds.
+    pub fn take_changes(&mut self, limit: usize) -> Vec<Change> {
+        if self.changes.len() <= limit {
+            return mem::take(&mut self.changes);
+        }
+        let rest = self.changes.split_off(limit);
+        let mut taken = mem::replace(&mut self.changes, rest);
+        taken.shrink_to_fit();
+        taken
+    }
+
+    /// Every path, with whether it is the best, in no order.
+    pub fn iter(&self) -> impl Iterator<Item = (Ipv4Net, &Path, &Attributes, bool)> {
+        self.routes.iter().flat_map(move |(&prefix, paths)| {
+            paths.as_slice().iter().enumerate().map(move |(place, path)| {
+                let best = place == 0 && path.refused.is_none();
+                (prefix, path, self.attributes.get(path.attributes), best)
+            })
+        })
+    }
+
+    /// Prefixes, and distinct sets of attributes.
+    #[cfg(test)]
+    pub fn size(&self) -> (usize, usize) {
+        (self.routes.len(), self.attributes.len())
+    }
+}
+
+fn count(peers: &mut [Option<Peer>], id: PeerId, change: impl FnOnce(&mut Counts)) {
+    if let Some(peer) = &mut peers[usize::from(id.0)] {
+        change(&mut peer.counts);
+    }
+}
+
+fn next_hop(attributes: &Interner, path: &Path) -> Option<Ipv4Addr> {
+    path.refused.is_none().then(|| attributes.get(path.attributes).next_hop)
+}
+
+/// The next hop that was told of for these paths.
+fn told(attributes: &Interner, paths: &Paths) -> Option<Ipv4Addr> {
+    paths.as_slice().first().and_then(|path| next_hop(attributes, path))
+}
+
+fn note(changes: &mut Vec<Change>, prefix: Ipv4Net, before: Option<Ipv4Addr>, after: Option<Ipv4Addr>) {
+    if before != after {
+        changes.push((prefix, after));
+    }
+}
+
+/// Puts the best path first.
+fn select(paths: &mut Paths, attributes: &Interner, peers: &[Option<Peer>]) {
+    let Paths::Many(paths) = paths else { return };
+    let neighbour = |path: &Path| {
+        let peer = peers[usize::from(path.peer.0)].as_ref();
+        peer.expect("a peer's paths go before it does").neighbour
+    };
+    if let Some(best) = decision::best(paths, attributes, neighbour) {
+        paths.swap(0, best);
+    }
+}
+
+/// Takes off the paths for which `gone` holds; says whether any is left.
+fn take_off(
+    prefix: Ipv4Net,
+    paths: &mut Paths,
+    attributes: &mut Interner,
+    peers: &mut [Option<Peer>],
+    changes: &mut Vec<Change>,
+    gone: impl Fn(&Path) -> bool,
+) -> bool {
+    if !paths.as_slice().iter().any(&gone) {
+        return true;
+    }
+    let before = told(attributes, paths);
+    let left = paths.retain(|path| {
+        let goes = gone(path);
+        if goes {
+            count(peers, path.peer, |counts| counts.remove(path));
+            attributes.release(path.attributes);
+        }
+        !goes
+    });
+    if left {
+        select(paths, attributes, peers);
+    }
+    let after = if left { told(attributes, paths) } else { None };
+    note(changes, prefix, before, after);
+    left
+}
+
+/// Judges the paths to a prefix again.
+fn judge(
+    prefix: Ipv4Net,
+    paths: &mut Paths,
+    attributes: &Interner,
+    peers: &mut [Option<Peer>],
+    changes: &mut Vec<Change>,
+    rules: &Rules,
+    surroundings: &Surroundings,
+) {
+    let before = told(attributes, paths);
+    let by_prefix = surroundings.refuse_prefix(rules, prefix);
+    for path in paths.as_mut_slice() {
+        count(peers, path.peer, |counts| counts.remove(path));
+        let of_path = || surroundings.refuse_attributes(rules, attributes.get(path.attributes));
+        path.refused = by_prefix.or_else(of_path);
+        count(peers, path.peer, |counts| counts.add(path));
+    }
+    select(paths, attributes, peers);
+    note(changes, prefix, before, told(attributes, paths));
+}
+
+#[cfg(test)]
+mod tests;

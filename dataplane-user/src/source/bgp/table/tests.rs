@@ -1,0 +1,122 @@
+use super::super::filter::Refusal;
+use super::super::testing::{address, attributes, prefix, rules, surroundings};
+use super::*;
+
+fn neighbour(text: &str) -> Neighbour {
+    Neighbour { address: address(text), identifier: address(text), external: false }
+}
+
+fn table() -> (Table, PeerId, PeerId) {
+    let mut table = Table::new(rules());
+    table.set_surroundings(surroundings());
+    let (one, two) = (table.add_peer(neighbour("10.141.0.2")), table.add_peer(neighbour("10.141.0.3")));
+    (table, one, two)
+}
+
+fn changes(table: &mut Table) -> Vec<(String, Option<String>)> {
+    let mut changes = table.take_changes(usize::MAX);
+    changes.sort();
+    changes.iter().map(|(prefix, hop)| (prefix.to_string(), hop.map(|hop| hop.to_string()))).collect()
+}
+
+fn change(prefix: &str, hop: Option<&str>) -> (String, Option<String>) {
+    (prefix.to_owned(), hop.map(str::to_owned))
+}
+
+#[test]
+fn an_entry_is_small() {
+    assert_eq!(size_of::<Path>(), 8);
+    assert_eq!(size_of::<(Ipv4Net, Paths)>(), 24);
+}
+
+#[test]
+fn the_best_path_is_told_and_its_loss_brings_the_next() {
+    let (mut table, one, two) = table();
+    let block = [prefix("172.19.36.0/24")];
+    table.announce(two, &block, attributes("10.141.0.3"));
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.141.0.3"))]);
+    table.announce(one, &block, attributes("10.141.0.2"));
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.141.0.2"))]);
+    table.announce(one, &block, attributes("10.141.0.2"));
+    assert_eq!(changes(&mut table), [], "said twice");
+    table.withdraw(one, &block);
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.141.0.3"))]);
+    table.withdraw(one, &block);
+    table.withdraw(two, &block);
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", None)]);
+    assert_eq!(table.size(), (0, 0));
+    assert_eq!(table.counts(one), Counts::default());
+}
+
+#[test]
+fn a_refused_route_is_counted_and_holds_when_the_cause_is_gone() {
+    let (mut table, one, two) = table();
+    let block = [prefix("172.20.0.0/24")];
+    table.announce(one, &block, attributes("10.141.0.2"));
+    table.announce(two, &[prefix("172.19.36.0/24")], attributes("192.0.2.1"));
+    assert_eq!(changes(&mut table), []);
+    assert_eq!(table.counts(one).accepted(), 0);
+    assert_eq!(table.counts(one).refused[Refusal::NotAccepted as usize], 1);
+    assert_eq!(table.counts(two).refused[Refusal::NextHopUnreachable as usize], 1);
+
+    table.set_rules(Rules { accept: vec![prefix("172.16.0.0/12")], ..rules() });
+    assert_eq!(changes(&mut table), [change("172.20.0.0/24", Some("10.141.0.2"))]);
+    let reach = vec![(prefix("0.0.0.0/0"), true)];
+    table.set_surroundings(Surroundings { reach, ..surroundings() });
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("192.0.2.1"))]);
+    assert_eq!(table.counts(two).accepted(), 1);
+}
+
+#[test]
+fn a_container_that_comes_takes_its_address_back_from_a_peer() {
+    let (mut table, one, _) = table();
+    table.announce(one, &[prefix("172.19.35.9/32")], attributes("10.141.0.2"));
+    assert_eq!(changes(&mut table), [change("172.19.35.9/32", Some("10.141.0.2"))]);
+    let containers = [address("172.19.35.9")].into();
+    table.set_surroundings(Surroundings { containers, ..surroundings() });
+    assert_eq!(changes(&mut table), [change("172.19.35.9/32", None)]);
+    table.set_surroundings(surroundings());
+    assert_eq!(changes(&mut table), [change("172.19.35.9/32", Some("10.141.0.2"))]);
+}
+
+#[test]
+fn stale_routes_stay_until_they_are_swept() {
+    let (mut table, one, _) = table();
+    let (kept, lost) = (prefix("172.19.36.0/24"), prefix("172.19.37.0/24"));
+    table.announce(one, &[kept, lost], attributes("10.141.0.2"));
+    changes(&mut table);
+    table.make_stale(one);
+    assert_eq!(changes(&mut table), [], "forwarding goes on");
+    assert_eq!(table.counts(one).stale, 2);
+    table.announce(one, &[kept], attributes("10.141.0.2"));
+    assert_eq!(table.counts(one).stale, 1);
+    table.remove_stale(one);
+    assert_eq!(changes(&mut table), [change("172.19.37.0/24", None)]);
+    assert_eq!(table.counts(one), Counts { received: 1, ..Counts::default() });
+
+    table.make_stale(one);
+    table.make_stale(one);
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", None)], "a second restart does not keep them");
+}
+
+#[test]
+fn a_peer_that_is_removed_takes_its_routes_along_and_its_place_is_free() {
+    let (mut table, one, two) = table();
+    table.announce(one, &[prefix("172.19.36.0/24")], attributes("10.141.0.2"));
+    table.announce(two, &[prefix("172.19.36.0/24")], attributes("10.141.0.3"));
+    changes(&mut table);
+    table.remove_peer(one);
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.141.0.3"))]);
+    assert_eq!(table.add_peer(neighbour("10.141.0.4")), one);
+}
+
+#[test]
+fn changes_are_taken_in_order_and_in_parts() {
+    let (mut table, one, _) = table();
+    let prefixes: Vec<_> = (0..10).map(|n| prefix(&format!("172.19.36.{n}/32"))).collect();
+    table.announce(one, &prefixes, attributes("10.141.0.2"));
+    assert_eq!(table.take_changes(4).len(), 4);
+    assert_eq!(table.pending(), 6);
+    assert_eq!(table.take_changes(10).len(), 6);
+    assert_eq!(table.pending(), 0);
+}

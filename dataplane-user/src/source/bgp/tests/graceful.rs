@@ -1,0 +1,126 @@
+//! Restarts, of the peer and of ourselves.
+
+use super::*;
+
+fn known_for(node: &Node, prefix: Ipv4Net) -> bool {
+    node.routes.contains_key(&prefix)
+}
+
+#[tokio::test]
+async fn a_peers_routes_stay_while_it_restarts_and_those_not_said_again_go() {
+    let (one, two) = (node(), node());
+    let mut first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    let blocks = ["172.19.36.0/24", "172.19.37.0/24"];
+    let second = Node::start(two, settings(two, vec![peer(one)]), false, &blocks).await;
+    first.until_routes(&blocks).await;
+    second.until_established().await;
+
+    drop(second);
+    let down = first.until_peer("the session fell", |peer| peer.prefixes_stale == 2).await;
+    assert!(down.stale_seconds.is_some());
+    assert!(down.last_error.unwrap().contains("connection"), "closed without a NOTIFICATION");
+    let news = first.news;
+    let _again = Node::start(two, settings(two, vec![peer(one)]), true, &blocks[..1]).await;
+    first.until_routes(&blocks[..1]).await;
+    assert_eq!(first.news, news + 1, "only the route that went was news");
+    let up = first.until_established().await;
+    assert_eq!((up.prefixes_stale, up.stale_seconds), (0, None));
+}
+
+#[tokio::test]
+async fn a_peer_that_lost_its_forwarding_loses_its_routes() {
+    let (one, two) = (node(), node());
+    let mut first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    let second = Node::start(two, settings(two, vec![peer(one)]), false, &["172.19.36.0/24"]).await;
+    first.until_routes(&["172.19.36.0/24"]).await;
+    drop(second);
+    first.until_peer("its routes are kept", |peer| peer.prefixes_stale == 1).await;
+    // Not restarted: its data path begins anew, and announces nothing.
+    let _again = Node::start(two, settings(two, vec![peer(one)]), false, &[]).await;
+    first.until_routes(&[]).await;
+}
+
+#[tokio::test]
+async fn stale_routes_go_when_the_restart_takes_too_long() {
+    let (one, two) = (node(), node());
+    let mut first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    let restart = Some(GracefulRestart { restarting: false, seconds: 1, ipv4: Some(true) });
+    let mut hand =
+        Hand::establish_with(two, one, Open { graceful_restart: restart, ..open(*two.ip()) }).await;
+    hand.announce(&[prefix("172.19.36.0/24")], hop(two)).await;
+    first.until_routes(&["172.19.36.0/24"]).await;
+    drop(hand);
+    first.until_peer("its routes are kept", |peer| peer.prefixes_stale == 1).await;
+    first.until_routes(&[]).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_says_goodbye_takes_its_routes_along() {
+    let (one, two) = (node(), node());
+    let mut first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    let second = Node::start(two, settings(two, vec![peer(one)]), false, &["172.19.36.0/24"]).await;
+    first.until_routes(&["172.19.36.0/24"]).await;
+    second.speaker.shut_down().await;
+    first.until_error("the peer ended the session: Cease: Administrative Shutdown").await;
+    first.until_routes(&[]).await;
+}
+
+#[tokio::test]
+async fn a_second_connection_of_a_restarted_peer_takes_over_without_a_gap() {
+    let (one, two) = (node(), node());
+    let mut first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    let mut hand = Hand::establish(two, one).await;
+    hand.announce(&[prefix("172.19.36.0/24")], hop(two)).await;
+    first.until_routes(&["172.19.36.0/24"]).await;
+
+    // The first connection is silent, as that of a node whose power went.
+    let restart = Some(GracefulRestart { restarting: true, seconds: 120, ipv4: Some(true) });
+    let mut again =
+        Hand::establish_with(two, one, Open { graceful_restart: restart, ..open(*two.ip()) }).await;
+    let news = first.news;
+    first.until_error("the peer connected anew").await;
+    again.announce(&[prefix("172.19.36.0/24")], hop(two)).await;
+    again.say(&wire::end_of_rib()).await;
+    first.until_peer("it is up again", |peer| peer.sessions == 2 && peer.prefixes_stale == 0).await;
+    again.announce(&[prefix("172.19.37.0/24")], hop(two)).await;
+    first.until_routes(&["172.19.36.0/24", "172.19.37.0/24"]).await;
+    assert_eq!(first.news, news + 1, "the route that stayed was never gone");
+}
+
+#[tokio::test]
+async fn after_our_restart_every_peer_is_awaited() {
+    let (one, two, three) = (node(), node(), node());
+    let mut first = Node::start(one, settings(one, vec![peer(two), peer(three)]), true, &[]).await;
+    let mut second = Hand::connect(two, one).await;
+    second.say(&wire::encode_open(&open(*two.ip()))).await;
+    let Some(Message::Open(ours)) = second.hear().await else { panic!("an OPEN comes first") };
+    let restart = ours.graceful_restart.unwrap();
+    assert!(restart.restarting && restart.ipv4 == Some(true), "{restart:?}");
+    second.say(&wire::encode_keepalive()).await;
+    second.announce(&[prefix("172.19.36.0/24")], hop(two)).await;
+    second.say(&wire::end_of_rib()).await;
+    first.until("the first peer's route is learned", |node| known_for(node, prefix("172.19.36.0/24"))).await;
+    assert!(!first.converged, "the other peer has told nothing yet");
+
+    // This one does not restart gracefully: a KEEPALIVE after its routes says that these were all.
+    let plain = Open { graceful_restart: None, ..open(*three.ip()) };
+    let mut third = Hand::establish_with(three, one, plain).await;
+    third.announce(&[prefix("172.19.37.0/24")], hop(three)).await;
+    third.say(&wire::encode_keepalive()).await;
+    first.until("all have told all", |node| node.converged).await;
+    assert!(known_for(&first, prefix("172.19.37.0/24")), "its routes came before");
+    drop(third);
+    let mut third = Hand::connect(three, one).await;
+    third.say(&wire::encode_open(&open(*three.ip()))).await;
+    let Some(Message::Open(ours)) = third.hear().await else { panic!("an OPEN comes first") };
+    assert!(!ours.graceful_restart.unwrap().restarting, "the restart is over");
+}
+
+#[tokio::test]
+async fn our_restart_ends_without_a_peer_that_never_comes() {
+    let one = node();
+    let mut settings = settings(one, vec![peer(node())]);
+    settings.local.restart_seconds = 1;
+    let mut first = Node::start(one, settings, true, &[]).await;
+    first.until("the time is over", |node| node.converged).await;
+}

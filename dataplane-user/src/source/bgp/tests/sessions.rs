@@ -1,0 +1,146 @@
+//! What two speakers tell each other.
+
+use super::*;
+
+/// Two speakers that both dial and listen, each with a block.
+async fn pair() -> ((SocketAddrV4, Node), (SocketAddrV4, Node)) {
+    let (one, two) = (node(), node());
+    let first = Node::start(one, settings(one, vec![peer(two)]), false, &["172.19.35.0/24"]).await;
+    let second = Node::start(two, settings(two, vec![peer(one)]), false, &["172.19.36.0/24"]).await;
+    ((one, first), (two, second))
+}
+
+#[tokio::test]
+async fn two_speakers_learn_each_others_blocks_over_one_session() {
+    let ((one, mut first), (two, mut second)) = pair().await;
+    first.until_routes(&["172.19.36.0/24"]).await;
+    second.until_routes(&["172.19.35.0/24"]).await;
+    assert_eq!(first.routes[&prefix("172.19.36.0/24")], hop(two), "next hop self");
+    assert_eq!(second.routes[&prefix("172.19.35.0/24")], hop(one));
+    let peer = first.until_established().await;
+    assert_eq!((peer.prefixes_accepted, peer.prefixes_announced, peer.sessions), (1, 1, 1));
+    assert_eq!(peer.router_id, Some(*two.ip()));
+    assert_eq!(second.until_established().await.sessions, 1);
+}
+
+#[tokio::test]
+async fn a_withdrawn_block_is_withdrawn_before_the_announcement_returns() {
+    let ((_, first), (_, mut second)) = pair().await;
+    second.until_routes(&["172.19.35.0/24"]).await;
+    first.speaker.announce(set(&["172.19.37.0/24", "172.19.38.0/24"])).await;
+    let peer = first.until_established().await;
+    assert_eq!(peer.prefixes_announced, 2);
+    second.until_routes(&["172.19.37.0/24", "172.19.38.0/24"]).await;
+    let routes = first.speaker.routes(false).await.unwrap();
+    assert_eq!(routes.announced, [prefix("172.19.37.0/24"), prefix("172.19.38.0/24")]);
+    assert_eq!(routes.learned.len(), 1);
+    assert!(routes.learned[0].best);
+}
+
+#[tokio::test]
+async fn what_is_announced_is_split_into_messages_that_fit() {
+    let (one, two) = (node(), node());
+    let blocks: BTreeSet<Ipv4Net> =
+        (0..5_000u32).map(|n| Ipv4Net::from(Ipv4Addr::from(0xac13_0000 + n))).collect();
+    let first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    first.speaker.announce(blocks.clone()).await;
+    let mut second = Node::start(two, settings(two, vec![peer(one)]), false, &[]).await;
+    second.until("all are learned", |node| node.routes.len() == 5_000).await;
+    assert!(second.routes.keys().eq(blocks.iter()));
+    first.speaker.announce(BTreeSet::new()).await;
+    second.until("all are gone", |node| node.routes.is_empty()).await;
+}
+
+#[tokio::test]
+async fn a_passive_peer_waits_and_one_without_a_listener_only_dials() {
+    let (one, two) = (node(), node());
+    let mut passive = settings(one, vec![peer(two)]);
+    passive.peers[0].0.passive = true;
+    let mut dialling = settings(two, vec![peer(one)]);
+    dialling.listen = None;
+    let mut first = Node::start(one, passive, false, &["172.19.35.0/24"]).await;
+    first.until_peer("it waits", |peer| peer.state == "active").await;
+    let mut second = Node::start(two, dialling, false, &["172.19.36.0/24"]).await;
+    first.until_routes(&["172.19.36.0/24"]).await;
+    second.until_routes(&["172.19.35.0/24"]).await;
+}
+
+#[tokio::test]
+async fn another_configuration_touches_only_the_peers_that_it_changes() {
+    let ((one, mut first), (two, second)) = pair().await;
+    let three = node();
+    let mut third = Node::start(three, settings(three, vec![peer(one)]), false, &["172.19.37.0/24"]).await;
+    first.until_routes(&["172.19.36.0/24"]).await;
+    first.speaker.configure(settings(one, vec![peer(two), peer(three)]));
+    first.until_routes(&["172.19.36.0/24", "172.19.37.0/24"]).await;
+    third.until_routes(&["172.19.35.0/24"]).await;
+
+    first.speaker.configure(settings(one, vec![peer(two)]));
+    first.until_routes(&["172.19.36.0/24"]).await;
+    third.until_error("Peer De-configured").await;
+    third.until_routes(&[]).await;
+    assert_eq!(second.until_established().await.sessions, 1, "it kept its session");
+
+    let mut narrower = settings(one, vec![peer(two)]);
+    narrower.rules.accept = vec![prefix("172.20.0.0/16")];
+    first.speaker.configure(narrower);
+    first.until_routes(&[]).await;
+    let peer = first.until_established().await;
+    assert_eq!(peer.refused, BTreeMap::from([("not-accepted".to_owned(), 1)]));
+    assert_eq!(peer.sessions, 1);
+    let refused = first.speaker.routes(true).await.unwrap().learned;
+    assert_eq!(refused[0].refused_text.as_deref(), Some("outside `accept` of [bgp]"));
+}
+
+#[tokio::test]
+async fn a_wrong_system_or_identifier_is_named_on_both_sides() {
+    let (one, two) = (node(), node());
+    let mut wrong = settings(one, vec![peer(two)]);
+    wrong.peers[0].0.asn = 64_999;
+    let first = Node::start(one, wrong.clone(), false, &[]).await;
+    let second = Node::start(two, settings(two, vec![peer(one)]), false, &[]).await;
+    first.until_error("the peer is in autonomous system 64512, not 64999").await;
+    second.until_error("Bad Peer AS").await;
+
+    let mut same = settings(one, vec![peer(two)]);
+    same.local.router_id = *two.ip();
+    first.speaker.configure(same);
+    first.until_error("router-id").await;
+    first.speaker.configure(settings(one, vec![peer(two)]));
+    first.until_established().await;
+    second.until_established().await;
+}
+
+#[tokio::test]
+async fn a_peer_that_is_not_there_is_said_to_be_not_there() {
+    let (one, two) = (node(), node());
+    let first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    first.until_error("nobody listens on port").await;
+}
+
+#[tokio::test]
+async fn an_address_that_is_taken_is_complained_about_and_tried_again() {
+    let one = node();
+    let taken = std::net::TcpListener::bind(one).unwrap();
+    let first = Node::start(one, settings(one, vec![peer(node())]), false, &[]).await;
+    let complaint = first.speaker.complaint().unwrap_or_default();
+    assert!(complaint.contains("another program does"), "{complaint}");
+    drop(taken);
+    first.speaker.complaint.clone().wait_for(Option::is_none).await.unwrap();
+}
+
+#[tokio::test]
+async fn an_external_peer_sees_our_system_and_we_see_its() {
+    let (one, two) = (node(), node());
+    let mut external = settings(one, vec![peer(two)]);
+    (external.local.asn, external.rules.asn) = (4_200_000_000, 4_200_000_000);
+    let mut expecting = settings(two, vec![peer(one)]);
+    expecting.peers[0].0.asn = 4_200_000_000;
+    let mut first = Node::start(one, external, false, &["172.19.35.0/24"]).await;
+    let mut second = Node::start(two, expecting, false, &["172.19.36.0/24"]).await;
+    second.until_routes(&["172.19.35.0/24"]).await;
+    first.until_routes(&["172.19.36.0/24"]).await;
+    let learned = second.speaker.routes(false).await.unwrap().learned;
+    assert_eq!(learned[0].as_path, [4_200_000_000]);
+    assert_eq!(first.speaker.routes(false).await.unwrap().learned[0].as_path, [ASN]);
+}
