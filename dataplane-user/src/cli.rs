@@ -54,6 +54,9 @@ pub enum Command {
     Route(RouteCommand),
     /// Packets dropped or passed to the kernel, by hook and reason
     Drops,
+    /// The BGP peers, and the routes that they announce
+    #[command(subcommand)]
+    Bgp(BgpCommand),
     /// Run the loaded program on a packet and tell each step
     Trace(TraceArgs),
     /// Make the daemon read its configuration file again; an invalid one changes nothing (exit status 2)
@@ -97,6 +100,19 @@ pub enum RouteCommand {
     Get {
         /// The address
         address: Ipv4Addr,
+    },
+}
+
+/// Commands about BGP.
+#[derive(Debug, Subcommand)]
+pub enum BgpCommand {
+    /// Each session: state, uptime, prefixes, and why it last fell
+    Peers,
+    /// What was learned, from whom, and what is announced
+    Routes {
+        /// Only what is refused, with the reason
+        #[arg(long)]
+        refused: bool,
     },
 }
 

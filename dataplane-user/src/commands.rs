@@ -71,6 +71,15 @@ pub fn drops(state_dir: &Path, json: bool) -> Result<()> {
     ask(state_dir, json, &Request::Drops, |list: &Vec<answers::Count>| show::counts(list))
 }
 
+/// `dataplane bgp peers`.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn bgp_peers(state_dir: &Path, json: bool) -> Result<()> {
+    ask(state_dir, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list))
+}
+
 /// `dataplane reload`.
 ///
 /// # Errors

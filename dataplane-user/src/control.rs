@@ -34,6 +34,13 @@ pub enum Request {
     },
     /// The counters: a list of [`answers::Count`].
     Drops,
+    /// How the BGP peers are: a list of [`answers::BgpPeer`].
+    BgpPeers,
+    /// What was learned and announced by BGP: [`answers::BgpRoutes`].
+    BgpRoutes {
+        /// Only what is refused.
+        refused: bool,
+    },
     /// A walk through the loaded programs: [`answers::Trace`].
     Trace(crate::trace::Probe),
     /// Read the configuration file again: a list of warnings.

@@ -1,6 +1,7 @@
 //! `dataplane run`: keeps the data path in step with the configuration and with the kernel.
 
 mod answer;
+mod bgp;
 mod lock;
 mod offers;
 mod reconcile;
@@ -33,7 +34,10 @@ use crate::{
     },
     rib::Rib,
     slow_path::SlowPath,
-    source::kernel::{Mirror, Policy},
+    source::{
+        bgp::{Settings, Speaker, Surroundings},
+        kernel::{Mirror, Policy},
+    },
     wanted::{Destination, Offer, PeerMacs},
 };
 
@@ -87,6 +91,9 @@ pub struct Daemon {
     dirty: BTreeSet<Ipv4Net>,
     /// What an earlier run left for routers and may have learned from peers: kept until these had their say.
     held: BTreeSet<Ipv4Net>,
+    speaker: Option<Speaker>,
+    /// What the speaker was told of the node.
+    surroundings: Option<Surroundings>,
     places: BTreeMap<Place, Program>,
     complaints: Vec<String>,
     rules_are_default: bool,
@@ -115,6 +122,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     daemon.places_given = places;
     let mut requests = server::listen(&daemon.config.node.state_dir)?;
     daemon.check_rules().await?;
+    daemon.start_bgp()?;
     if let Err(error) = daemon.take_over().await {
         if fresh {
             reconcile::remove_data_path(&daemon.pins, &daemon.mirror)?;
@@ -136,6 +144,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
             }
             () = tokio::time::sleep(RETRY), if failed => failed = daemon.try_reconcile().await,
             () = std::future::ready(()), if daemon.slow_path.is_pending() => daemon.work_slow_path(CHUNK).await,
+            news = bgp::next(&mut daemon.speaker) => failed |= daemon.heed(news?),
             Some((request, answer)) = requests.recv() => {
                 if daemon.serve(request, answer).await {
                     return Ok(());
@@ -151,6 +160,12 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
         }
     }
     let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    if daemon.config.bgp.as_ref().is_some_and(|bgp| bgp.graceful_restart_seconds == 0) {
+        // The peers are not to wait for the next run.
+        if let Some(speaker) = daemon.speaker.take() {
+            speaker.shut_down().await;
+        }
+    }
     info!(
         "stopping; programs and tables stay in place and keep forwarding (`dataplane detach` removes them)"
     );
@@ -193,6 +208,8 @@ impl Daemon {
             stale: Stale::default(),
             slow_path,
             own_routes: BTreeMap::new(),
+            speaker: None,
+            surroundings: None,
             places: BTreeMap::new(),
             complaints: Vec::new(),
             rules_are_default: true,
@@ -237,10 +254,8 @@ impl Daemon {
         let ends = matches!(request, Request::Detach);
         let result = match request {
             Request::Reload => self.reload().await.and_then(|warnings| Ok(serde_json::to_value(warnings)?)),
-            Request::Detach => {
-                remove_everything(&self.pins, &self.netlink).await.map(|()| serde_json::Value::Null)
-            }
-            other => self.answer(other),
+            Request::Detach => self.detach().await.map(|()| serde_json::Value::Null),
+            other => self.answer(other).await,
         };
         let failed = result.is_err();
         // A client that went away gets no answer.
@@ -257,6 +272,11 @@ impl Daemon {
         ends && !failed
     }
 
+    async fn detach(&mut self) -> Result<()> {
+        self.end_bgp().await?;
+        remove_everything(&self.pins, &self.netlink).await
+    }
+
     /// Reads the file again. What cannot change in a running daemon is refused, and nothing changes then.
     async fn reload(&mut self) -> Result<Vec<String>> {
         let Some(file) = self.config_file.clone() else {
@@ -267,10 +287,17 @@ impl Daemon {
         })?;
         self.places_given.apply(&mut loaded.config);
         refuse_fixed(&self.config, &loaded.config, &file)?;
+        let speaker = loaded.config.bgp.as_ref().map(Settings::new).transpose();
+        let speaker = speaker.with_context(|| format!("{}: nothing was changed", file.display()))?;
+        self.withdraw_blocks(&loaded.config).await;
         let before = std::mem::replace(&mut self.config, loaded.config);
         if before.datapath.kernel_routes != self.config.datapath.kernel_routes {
             self.slow_path.look_at(self.by_routers());
         }
+        if speaker.is_none() {
+            self.end_bgp().await?;
+        }
+        self.configure_bgp(speaker)?;
         let mode = Mode::choose(self.config.datapath.tc_attach);
         if mode != self.mode {
             // All are attached anew, which takes off what was attached the other way.

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use anyhow::Result;
 use clap::Parser as _;
 use dataplane::{
-    cli::{Cli, Command, EndpointCommand, RouteCommand, Setup},
+    cli::{BgpCommand, Cli, Command, EndpointCommand, RouteCommand, Setup},
     commands,
     config::{self, Config, Failure, Places},
     control::{BadFile, Request, answers},
@@ -50,6 +50,10 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             commands::ask(&asked, json, &request, |answer: &answers::RouteGet| show::route_get(answer))?;
         }
         Command::Drops => commands::drops(&asked, json)?,
+        Command::Bgp(BgpCommand::Peers) => commands::bgp_peers(&asked, json)?,
+        Command::Bgp(BgpCommand::Routes { refused }) => {
+            commands::ask(&asked, json, &Request::BgpRoutes { refused }, show::bgp::routes)?;
+        }
         Command::Trace(arguments) => {
             let request = Request::Trace(arguments.into());
             commands::ask(&asked, json, &request, show::trace)?;

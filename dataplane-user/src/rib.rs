@@ -133,6 +133,11 @@ impl<T: Clone + PartialEq> Rib<T> {
         self.offers(prefix).next()
     }
 
+    /// All offers of one source.
+    pub fn of(&self, source: Source) -> impl Iterator<Item = (Ipv4Net, &T)> {
+        self.offers[source as usize].iter().map(|(prefix, offer)| (*prefix, offer))
+    }
+
     /// All offers for exactly this prefix, the best first.
     pub fn offers(&self, prefix: Ipv4Net) -> impl Iterator<Item = (Source, &T)> {
         let prefix = prefix.trunc();

@@ -1,5 +1,7 @@
 //! Answers as text, for people.
 
+pub mod bgp;
+
 use std::net::Ipv4Addr;
 
 use comfy_table::{Table, presets};
@@ -70,6 +72,9 @@ pub fn status(status: &answers::Status) -> String {
             text.push_str(&format!(", {routes} left to the kernel ({cause}: {first}, …)"));
         }
         text.push('\n');
+    }
+    if !status.peers.is_empty() {
+        text.push_str(&format!("\n{}", bgp::peers(&status.peers)));
     }
     let packets = status.packets;
     text.push_str(&format!(

@@ -1,6 +1,7 @@
 //! The daemon beside, and against, other implementations of the protocols, each in a namespace of its own.
 
 mod interop {
+    mod bgp;
     mod bird;
     mod import;
 

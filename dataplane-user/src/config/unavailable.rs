@@ -20,11 +20,6 @@ const REFUSED: &[Missing] = &[
         mend: "remove the section",
     },
     Missing {
-        asked: |draft| draft.bgp.as_ref().map(|bgp| bgp.at),
-        message: "[bgp] is not available in this version: no route would be learned or announced",
-        mend: "remove the section and its peers, and write each block of another node as a [[route]]",
-    },
-    Missing {
         asked: |draft| {
             draft
                 .datapath

@@ -14,15 +14,16 @@ use crate::{
     control::{Request, answers},
     kernel::{attach, object::Program},
     rib::Source,
+    source::bgp::Speaker,
     trace::{self, Entrance, Namer, Probe},
     wanted::{Destination, Offer},
 };
 
 impl Daemon {
     /// The answer to a request that changes nothing.
-    pub(super) fn answer(&self, request: Request) -> Result<Value> {
+    pub(super) async fn answer(&self, request: Request) -> Result<Value> {
         Ok(match request {
-            Request::Status => to_value(self.status()?)?,
+            Request::Status => to_value(self.status(self.bgp_peers().await?)?)?,
             Request::EndpointList => to_value(self.endpoint_list())?,
             Request::RouteList => {
                 let routes = self
@@ -33,6 +34,8 @@ impl Daemon {
             }
             Request::RouteGet { address } => to_value(self.route_get(address))?,
             Request::Drops => to_value(self.counts()?)?,
+            Request::BgpPeers => to_value(self.bgp_peers().await?)?,
+            Request::BgpRoutes { refused } => to_value(self.bgp_routes(refused).await?)?,
             Request::Trace(probe) => to_value(self.trace(&probe)?)?,
             Request::Reload | Request::Detach => {
                 bail!("a request that changes the daemon is served by its loop")
@@ -40,7 +43,7 @@ impl Daemon {
         })
     }
 
-    fn status(&self) -> Result<answers::Status> {
+    fn status(&self, peers: Vec<answers::BgpPeer>) -> Result<answers::Status> {
         let mut packets = answers::PacketShare::default();
         for (_, reason, Counter { packets: count, .. }) in self.datapath.counters()? {
             match reason.class() {
@@ -65,11 +68,17 @@ impl Daemon {
         };
         let ((endpoints, max_endpoints), (next_hops, max_next_hops)) =
             (self.datapath.endpoint_slots(), self.datapath.next_hop_slots());
+        let complaints: Vec<String> = self
+            .complaints
+            .iter()
+            .cloned()
+            .chain(self.speaker.as_ref().and_then(Speaker::complaint))
+            .collect();
         Ok(answers::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.config.node.name.clone(),
-            health: if self.complaints.is_empty() { "ok" } else { "degraded" }.to_owned(),
-            complaints: self.complaints.clone(),
+            health: if complaints.is_empty() { "ok" } else { "degraded" }.to_owned(),
+            complaints,
             uptime_seconds: self.ready_since.elapsed().as_secs(),
             pid: std::process::id(),
             config_file: self.config_file.as_ref().map(|file| file.display().to_string()),
@@ -80,7 +89,7 @@ impl Daemon {
                 table("next-hops", next_hops, max_next_hops),
             ],
             route_table_bytes: usage.bytes as u64,
-            peers: Vec::new(),
+            peers,
             import: self.import(),
             packets,
         })

@@ -67,6 +67,7 @@ impl Daemon {
     async fn load_mirror(&mut self) -> Result<()> {
         self.mirror = read_kernel(&self.netlink).await?;
         self.slow_path = SlowPath::adopt(&self.mirror);
+        self.slow_path.postpone(&self.held);
         self.slow_path.look_at(self.own_routes.keys().copied());
         self.slow_path.look_at(self.by_routers());
         Ok(())
@@ -124,6 +125,7 @@ impl Daemon {
     pub(super) async fn reconcile(&mut self) -> Result<()> {
         let (slow_path, result) = self.update_data_path().await?;
         self.update_slow_path(slow_path).await;
+        self.tell_speaker();
         result?;
         self.stale = Stale::default();
         Ok(())
@@ -135,6 +137,7 @@ impl Daemon {
         let (slow_path, result) = self.update_data_path().await?;
         result?;
         self.update_slow_path(slow_path).await;
+        self.tell_speaker();
         Ok(())
     }
 

@@ -162,6 +162,11 @@ impl Speaker {
         let _ = tokio::time::timeout(PATIENCE, told).await;
     }
 
+    /// As [`Self::announce`], without waiting.
+    pub fn set_announced(&self, prefixes: BTreeSet<Ipv4Net>) {
+        self.order(Order::Announce(prefixes, oneshot::channel().0));
+    }
+
     /// Tells what the node has and reaches.
     pub fn set_surroundings(&self, surroundings: Surroundings) {
         self.order(Order::Surroundings(surroundings));

@@ -296,6 +296,19 @@ impl Mirror {
         uplinks
     }
 
+    /// The node's own addresses.
+    pub fn local_addresses(&self) -> impl Iterator<Item = Ipv4Addr> {
+        self.addresses.iter().map(|own| own.network.addr())
+    }
+
+    /// What [`Self::on_link`] finds, all of it: destinations that are reached directly, and by which link.
+    pub fn on_links(&self) -> impl Iterator<Item = (Ipv4Net, u32)> {
+        self.routes.by_destination(MAIN).filter_map(|mut routes| {
+            let route = routes.find(|route| is_on_link(route))?;
+            Some((route.destination, route.oif?))
+        })
+    }
+
     /// The route that says by which link an address is reached directly: the longest match among the unicast
     /// routes of table `main` that have no gateway.
     pub fn on_link(&self, address: Ipv4Addr) -> Option<&Route> {

@@ -168,7 +168,7 @@ pub fn config(speaker: &Speaker) -> String {
     if let Some(table) = kernel_table {
         let _ = writeln!(
             text,
-            "protocol kernel {{\n scan time 1;\n kernel table {table};\n \
+            "protocol kernel {{\n scan time 1;\n kernel table {table};\n graceful restart on;\n \
              ipv4 {{ import none; export where source != RTS_DEVICE; }};\n}}"
         );
     }

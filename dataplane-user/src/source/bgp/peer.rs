@@ -254,7 +254,8 @@ impl Peer {
     }
 
     fn attempt(&self, stream: TcpStream) -> Option<Attempt> {
-        let ours = self.shared.open(self.config.hold_seconds);
+        let again = self.status.borrow().sessions != 0;
+        let ours = self.shared.open(self.config.hold_seconds, again);
         let attempt = Attempt::new(stream, ours, self.config.asn, &self.shared.timing);
         attempt.inspect_err(|error| debug!("BGP peer {}: {error}", self.address())).ok()
     }

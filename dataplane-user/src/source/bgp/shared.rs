@@ -91,7 +91,7 @@ pub struct Shared {
     pub told: Notify,
     /// Times.
     pub timing: Timing,
-    /// The data path kept forwarding since an earlier run, or since this one began.
+    /// The data path kept forwarding since an earlier run.
     preserved: bool,
     restart: RefCell<Option<Restart>>,
 }
@@ -115,13 +115,13 @@ impl Shared {
         }
     }
 
-    /// Our OPEN to a peer of whom nothing is known yet.
-    pub fn open(&self, hold_seconds: u16) -> Open {
+    /// Our OPEN to a peer; `again`: it had a session with this run, since which the data path went on.
+    pub fn open(&self, hold_seconds: u16, again: bool) -> Open {
         let local = self.local.get();
         let restart = GracefulRestart {
             restarting: self.restarting(),
             seconds: local.restart_seconds,
-            ipv4: Some(self.preserved),
+            ipv4: Some(self.preserved || again),
         };
         Open {
             asn: local.asn,
