@@ -107,6 +107,8 @@ impl Peer {
                         break Fall::Lost(error);
                     }
                     taken = self.take_all(&mut session, || reader.next());
+                    // A peer that always has more to say must not keep the others waiting.
+                    tokio::task::yield_now().await;
                 }
                 // What waited in the socket meanwhile counts as if it came now.
                 () = self.shared.room.notified(), if full => session.alive(),
