@@ -122,8 +122,11 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     daemon.places_given = places;
     let mut requests = server::listen(&daemon.config.node.state_dir)?;
     daemon.check_rules().await?;
-    daemon.start_bgp()?;
-    if let Err(error) = daemon.take_over().await {
+    let taken_over = match daemon.start_bgp() {
+        Ok(()) => daemon.take_over().await,
+        refused => refused,
+    };
+    if let Err(error) = taken_over {
         if fresh {
             reconcile::remove_data_path(&daemon.pins, &daemon.mirror)?;
         }
@@ -144,7 +147,11 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
             }
             () = tokio::time::sleep(RETRY), if failed => failed = daemon.try_reconcile().await,
             () = std::future::ready(()), if daemon.slow_path.is_pending() => daemon.work_slow_path(CHUNK).await,
-            news = bgp::next(&mut daemon.speaker) => failed |= daemon.heed(news?),
+            news = bgp::next(&mut daemon.speaker) => {
+                failed |= daemon.heed(news?);
+                // There may be more for a while: the server of the requests must have its turn.
+                tokio::task::yield_now().await;
+            }
             Some((request, answer)) = requests.recv() => {
                 if daemon.serve(request, answer).await {
                     return Ok(());
