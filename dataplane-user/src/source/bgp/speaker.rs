@@ -181,6 +181,7 @@ impl Speaker {
             }
             Order::Surroundings(surroundings) => {
                 self.shared.table.borrow_mut().set_surroundings(surroundings);
+                self.shared.informed.set(true);
                 self.shared.news.notify_one();
             }
             Order::Peers(answer) => {
