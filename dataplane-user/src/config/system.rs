@@ -2,7 +2,10 @@
 
 use std::ffi::CString;
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::{fs, io};
+
+use crate::source::bgp;
 
 /// What the checks ask the machine: a trait, so that tests need none.
 pub trait System {
@@ -13,6 +16,30 @@ pub trait System {
     fn ephemeral_ports(&self) -> Option<RangeInclusive<u16>>;
     /// The ports that it leaves out of them (`net.ipv4.ip_local_reserved_ports`).
     fn reserved_ports(&self) -> Vec<RangeInclusive<u16>>;
+    /// Why the file does not hold a password, if it does not.
+    fn password_fault(&self, file: &Path) -> Option<String>;
+}
+
+/// Any machine: nothing of it is compared. For commands that must do their work whatever has become of this one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AnySystem;
+
+impl System for AnySystem {
+    fn interface_exists(&self, _name: &str) -> Option<bool> {
+        None
+    }
+
+    fn ephemeral_ports(&self) -> Option<RangeInclusive<u16>> {
+        None
+    }
+
+    fn reserved_ports(&self) -> Vec<RangeInclusive<u16>> {
+        Vec::new()
+    }
+
+    fn password_fault(&self, _file: &Path) -> Option<String> {
+        None
+    }
 }
 
 /// The machine, in the network namespace of the calling thread.
@@ -42,6 +69,10 @@ impl System for RunningSystem {
     fn reserved_ports(&self) -> Vec<RangeInclusive<u16>> {
         // Where it cannot be read, nothing counts as reserved, and an overlap is refused.
         parse_list(&fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default())
+    }
+
+    fn password_fault(&self, file: &Path) -> Option<String> {
+        bgp::check_password(file).err().map(|error| format!("{error:#}"))
     }
 }
 

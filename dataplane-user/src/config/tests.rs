@@ -9,6 +9,7 @@ mod relations;
 mod warnings;
 
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use super::{Diagnostic, Failure, Loaded, System, parse};
 
@@ -37,6 +38,10 @@ impl System for Machine {
 
     fn reserved_ports(&self) -> Vec<RangeInclusive<u16>> {
         self.reserved.clone()
+    }
+
+    fn password_fault(&self, file: &Path) -> Option<String> {
+        file.ends_with("not-there").then(|| "the password file is not there".to_owned())
     }
 }
 
