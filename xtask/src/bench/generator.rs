@@ -24,8 +24,11 @@ const MAP_OUT: &str = "OUT";
 /// Frames that the kernel makes between two runs of the network stack.
 const BATCH: u32 = 64;
 
-/// Ports whose low byte is left to the flows.
+/// The port on the side that does not vary.
 const PORT: u16 = 0x4e00;
+
+/// High byte of the ports whose low byte is left to the flows, where it does not matter which.
+pub(super) const PORT_HIGH: u8 = 0x4e;
 
 /// Which side of the frames differs from flow to flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,6 +46,8 @@ pub(super) struct Flows {
     pub(super) macs: [[u8; 6]; 2],
     /// Source and destination address.
     pub(super) addresses: [[u8; 4]; 2],
+    /// High byte of the port on the side that varies: other flows with another.
+    pub(super) port_high: u8,
     /// Which side varies.
     pub(super) vary: Vary,
     /// How many there are: a power of two, at most [`MAX_FLOWS`].
@@ -121,7 +126,12 @@ impl Flows {
         ensure!(self.flows.is_power_of_two() && self.flows <= MAX_FLOWS, "{} flows", self.flows);
         let [source, destination] = self.addresses;
         let headers = 14 + 20 + 8;
-        let mut udp = Udp::new(PORT, PORT, [0; FRAME - 14 - 20 - 8]);
+        let varied = u16::from(self.port_high) << 8;
+        let (source_port, destination_port) = match self.vary {
+            Vary::Source => (varied, PORT),
+            Vary::Destination => (PORT, varied),
+        };
+        let mut udp = Udp::new(source_port, destination_port, [0; FRAME - 14 - 20 - 8]);
         udp.checksum = Some(0);
         let bytes = Frame::new(self.macs[0], self.macs[1], Ipv4::new(source, destination, udp)).bytes();
         ensure!(bytes.len() == FRAME, "a frame of {} bytes has headers of {headers}", bytes.len());
