@@ -1,6 +1,7 @@
 //! The steps that are shown on a site that is up. A further one is a row of [`STEPS`].
 
 mod daemon;
+mod outside;
 mod share;
 mod traffic;
 
@@ -26,6 +27,9 @@ pub(super) const STEPS: &[Step] = &[
     Step { title: "An address that no container has", check: traffic::nobody },
     Step { title: "The hops between containers of two nodes", check: traffic::hops },
     Step { title: "A download of 20 MB by TCP", check: traffic::download },
+    Step { title: "To the outside, by the head node's MASQUERADE", check: outside::translated },
+    Step { title: "The hops to the outside", check: outside::hops },
+    Step { title: "A download of 20 MB from the outside", check: outside::download },
     Step { title: "What would happen to a packet", check: daemon::trace },
     Step { title: "What the daemon says", check: daemon::status },
     Step { title: "Which way the packets went", check: share::check },

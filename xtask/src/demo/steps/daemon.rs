@@ -71,7 +71,8 @@ pub(super) fn detach(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
         let count = |kind| before.iter().filter(|what| what.starts_with(kind)).count();
         let (programs, routes) = (count("program"), count("route"));
         // Were there none now, that none is left would say nothing.
-        ensure!(programs > 0 && routes > 0, "{} has no program or no route to be removed", node.name);
+        ensure!(programs > 0, "{} has no program to be removed", node.name);
+        ensure!(routes > 0, "{} has no route to be removed", node.name);
         told.command(&node.name, format!("dataplane detach --config {}", file.display()));
         managed.daemon.detach()?;
         let leftovers = managed.daemon.leftovers()?;
