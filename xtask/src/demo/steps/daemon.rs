@@ -65,14 +65,18 @@ pub(super) fn status(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
 }
 
 pub(super) fn detach(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
-    for (node, managed) in site.nodes() {
-        let file = managed.daemon.config_file();
+    // Counted before the first one goes: the others' routes to its block go with it.
+    let nodes = site.nodes();
+    let counts = nodes.each_ref().map(|(_, managed)| -> Result<_> {
         let before = managed.daemon.leftovers()?;
         let count = |kind| before.iter().filter(|what| what.starts_with(kind)).count();
-        let (programs, routes) = (count("program"), count("route"));
+        Ok((count("program"), count("route")))
+    });
+    for ((node, managed), counts) in nodes.into_iter().zip(counts) {
+        let (programs, routes) = counts?;
         // Were there none now, that none is left would say nothing.
-        ensure!(programs > 0, "{} has no program to be removed", node.name);
-        ensure!(routes > 0, "{} has no route to be removed", node.name);
+        ensure!(programs > 0 && routes > 0, "{} has no program or no route to be removed", node.name);
+        let file = managed.daemon.config_file();
         told.command(&node.name, format!("dataplane detach --config {}", file.display()));
         managed.daemon.detach()?;
         let leftovers = managed.daemon.leftovers()?;
