@@ -9,6 +9,13 @@
 //! The outside knows its own link alone: a packet that came to it untranslated would have no way back. Each test
 //! that ends with [`Egress::finish`] has seen that none came.
 
+mod errors;
+mod fragments;
+mod gateway;
+mod lifetime;
+mod limits;
+mod paths;
+mod rules;
 mod traffic;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -43,7 +50,7 @@ struct Egress {
     outside: Outside,
     node: Node,
     /// Behind the node's other uplink.
-    _fabric: Fabric,
+    fabric: Fabric,
 }
 
 impl Egress {
@@ -71,7 +78,7 @@ impl Egress {
         offload(&outside, "eth0", "off")?;
         let seen = Capture::start(&outside, "eth0", "ip")?;
         let daemon = Daemon::start(&node, &config)?;
-        Ok(Self { daemon, seen, c1, c2, outside, node, _fabric: fabric })
+        Ok(Self { daemon, seen, c1, c2, outside, node, fabric })
     }
 
     /// Runs the work, and sees that the node's kernel forwarded nothing.
