@@ -25,6 +25,7 @@ use dataplane_common::{reason::Reason, stats::Hook};
 use serde_json::Value;
 use tests::harness::{
     Capture, Config, Container, Daemon, Fabric, Namespace, Node, Outside, eventually,
+    inject::Injector,
     packet::{Frame, Ipv4, L4},
     topology::HOST_MAC,
 };
@@ -128,20 +129,38 @@ impl Egress {
         })
     }
 
-    /// A frame as the container sends it.
-    fn frame(container: &Container, packet: Ipv4) -> Result<Vec<u8>> {
-        Ok(Frame::new(container.mac("eth0")?, HOST_MAC, packet).bytes())
-    }
-
-    /// A frame as the outside sends it.
-    fn frame_back(&self, packet: Ipv4) -> Result<Vec<u8>> {
-        Ok(Frame::new(self.outside.mac("eth0")?, self.node.mac("eth1")?, packet).bytes())
+    /// What sends as the outside does.
+    fn back(&self) -> Result<Sender> {
+        Sender::new(&self.outside, self.node.mac("eth1")?)
     }
 
     /// Waits until the outside gets a packet that the predicate accepts.
     fn arrives(&self, predicate: impl Fn(&Ipv4) -> bool) -> Result<Ipv4> {
         let frame = self.seen.wait_for(PATIENCE, |frame| frame.ipv4().is_some_and(&predicate))?;
         frame.ipv4().cloned().context("no packet")
+    }
+}
+
+/// Sends packets as they are, from the `eth0` of a namespace.
+struct Sender {
+    injector: Injector,
+    source: [u8; 6],
+    destination: [u8; 6],
+}
+
+impl Sender {
+    /// A container's.
+    fn of(container: &Container) -> Result<Self> {
+        Self::new(container, HOST_MAC)
+    }
+
+    fn new(namespace: &Namespace, destination: [u8; 6]) -> Result<Self> {
+        let (injector, source) = (Injector::new(namespace, "eth0")?, namespace.mac("eth0")?);
+        Ok(Self { injector, source, destination })
+    }
+
+    fn send(&self, packet: &Ipv4) -> Result<()> {
+        self.injector.send(&Frame::new(self.source, self.destination, packet.clone()).bytes())
     }
 }
 

@@ -7,12 +7,11 @@ use anyhow::{Context as _, Result, ensure};
 use dataplane_common::{reason::Reason, stats::Hook};
 use tests::harness::{
     Capture,
-    inject::Injector,
     packet::{Icmp, Ipv4, L4, Tcp, Udp, flags},
     traffic::UdpPair,
 };
 
-use super::{Egress, FAR, NODE, PATIENCE, require_root, source_port};
+use super::{Egress, FAR, NODE, PATIENCE, Sender, require_root, source_port};
 
 /// A host that never answers: the outside gets the packets to it, and is no router.
 const SILENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
@@ -50,11 +49,11 @@ fn from_the_outside() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
     let at_c1 = Capture::start(&net.c1, "eth0", "icmp and dst host 172.19.35.2")?;
-    let (out, back) = (Injector::new(&net.c1, "eth0")?, Injector::new(&net.outside, "eth0")?);
+    let (out, back) = (Sender::of(&net.c1)?, net.back()?);
     let mut expected = Vec::new();
     for (number, payload) in payloads().into_iter().enumerate() {
         let sent = Ipv4 { id: 100 + number as u16, ..Ipv4::new(net.c1.address, SILENT, payload) };
-        out.send(&Egress::frame(&net.c1, sent.clone())?)?;
+        out.send(&sent)?;
         let seen = net.arrives(|packet| packet.id == sent.id && packet.destination == SILENT)?;
         assert_eq!((seen.source, seen.ttl), (NODE, 63));
         // As the router sees it: one hop further.
@@ -67,7 +66,7 @@ fn from_the_outside() -> Result<()> {
                     let id = expected.len() as u16;
                     Ipv4 { id, ..Ipv4::new(ROUTER, to, Icmp::error(kind, code, rest, &quoted[..length])) }
                 };
-                back.send(&net.frame_back(packet(NODE, &quoted))?)?;
+                back.send(&packet(NODE, &quoted))?;
                 let delivered = Ipv4 { ttl: 63, ..packet(net.c1.address, &original) };
                 expected.push(delivered);
             }
@@ -94,11 +93,11 @@ fn from_the_container() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
     let at_c1 = Capture::start(&net.c1, "eth0", "src net 203.0.113.0/24")?;
-    let (out, back) = (Injector::new(&net.c1, "eth0")?, Injector::new(&net.outside, "eth0")?);
+    let (out, back) = (Sender::of(&net.c1)?, net.back()?);
     let mut id = 0;
     for (number, payload) in payloads().into_iter().enumerate() {
         let sent = Ipv4 { id: 100 + number as u16, ..Ipv4::new(net.c1.address, SILENT, payload) };
-        out.send(&Egress::frame(&net.c1, sent.clone())?)?;
+        out.send(&sent)?;
         let seen = net.arrives(|packet| packet.id == sent.id && packet.destination == SILENT)?;
         let port = source_port(&seen).context("no port")?;
         let answer: L4 = match sent.payload {
@@ -107,7 +106,7 @@ fn from_the_container() -> Result<()> {
             _ => Icmp::echo_reply(port, 1, "echo data").into(),
         };
         let answer = Ipv4 { id: 200 + number as u16, ..Ipv4::new(SILENT, NODE, answer) };
-        back.send(&net.frame_back(answer.clone())?)?;
+        back.send(&answer)?;
         let got =
             at_c1.wait_for(PATIENCE, |frame| frame.ipv4().is_some_and(|packet| packet.id == answer.id))?;
         let (got, answer) = (got.ipv4().context("no packet")?.bytes(), Ipv4 { ttl: 63, ..answer }.bytes());
@@ -119,7 +118,7 @@ fn from_the_container() -> Result<()> {
                     id: 1000 + id,
                     ..Ipv4::new(from, SILENT, Icmp::error(kind, code, rest, &quoted[..length]))
                 };
-                out.send(&Egress::frame(&net.c1, packet(net.c1.address, &got))?)?;
+                out.send(&packet(net.c1.address, &got))?;
                 let seen = net.arrives(|packet| packet.id == 1000 + id)?;
                 assert_eq!(seen, Ipv4 { ttl: 63, ..packet(NODE, &answer) });
             }
@@ -157,9 +156,9 @@ fn the_kernel_s_own_for_a_closed_socket() -> Result<()> {
 fn malformed_quotes() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
-    let (out, back) = (Injector::new(&net.c1, "eth0")?, Injector::new(&net.outside, "eth0")?);
+    let (out, back) = (Sender::of(&net.c1)?, net.back()?);
     let sent = Ipv4::new(net.c1.address, SILENT, Udp::new(5000, 5001, "datagram"));
-    out.send(&Egress::frame(&net.c1, sent.clone())?)?;
+    out.send(&sent)?;
     let seen = net.arrives(|packet| packet.destination == SILENT)?;
     let L4::Udp(Udp { source_port: port, .. }) = seen.payload else { anyhow::bail!("{seen:?}") };
 
@@ -179,13 +178,13 @@ fn malformed_quotes() -> Result<()> {
     let bad = quotes(answer.clone());
     for quote in &bad {
         let packet = Ipv4::new(net.c1.address, SILENT, Icmp::unreachable(3, quote));
-        out.send(&Egress::frame(&net.c1, packet)?)?;
+        out.send(&packet)?;
     }
     net.await_count(Hook::FromContainer, Reason::NatBadError, bad.len() as u64)?;
     // A quote of a packet that never came.
     let other = Ipv4 { payload: Udp::new(5001, 5009, "answer").into(), ..answer };
     let packet = Ipv4::new(net.c1.address, SILENT, Icmp::unreachable(3, &other.bytes()));
-    out.send(&Egress::frame(&net.c1, packet)?)?;
+    out.send(&packet)?;
     net.await_count(Hook::FromContainer, Reason::NatNoFlow, 1)?;
 
     let at_c1 = Capture::start(&net.c1, "eth0", "icmp and dst host 172.19.35.2")?;
@@ -193,10 +192,10 @@ fn malformed_quotes() -> Result<()> {
     let mut bad = quotes(seen.clone());
     bad.push(Ipv4 { payload: Udp::new(port, 5009, "not sent").into(), ..seen.clone() }.bytes());
     for quote in &bad {
-        back.send(&net.frame_back(Ipv4::new(ROUTER, NODE, Icmp::unreachable(3, quote)))?)?;
+        back.send(&Ipv4::new(ROUTER, NODE, Icmp::unreachable(3, quote)))?;
     }
     net.await_count(Hook::FromUplink, Reason::ToHost, before + bad.len() as u64)?;
-    back.send(&net.frame_back(Ipv4::new(ROUTER, NODE, Icmp::unreachable(3, &seen.bytes())))?)?;
+    back.send(&Ipv4::new(ROUTER, NODE, Icmp::unreachable(3, &seen.bytes())))?;
     at_c1.wait_for(PATIENCE, |_| true)?;
     assert_eq!(at_c1.stop()?.len(), 1, "the good one alone");
     net.finish().map(drop)

@@ -6,12 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use dataplane_common::{reason::Reason, stats::Hook};
 use tests::harness::{
     Capture,
-    inject::Injector,
     packet::{Ipv4, Udp},
     traffic::{self, UdpPair},
 };
 
-use super::{Egress, FAR, NODE, PATIENCE, require_root, translated_port};
+use super::{Egress, FAR, NODE, PATIENCE, Sender, require_root, translated_port};
 
 /// Nobody has it, so nobody answers.
 const SILENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
@@ -41,8 +40,8 @@ fn both_ways_in_order() -> Result<()> {
 fn outwards_the_first_one_comes_first_or_nothing_goes() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
-    let injector = Injector::new(&net.c1, "eth0")?;
-    let send = |packet: &Ipv4| injector.send(&Egress::frame(&net.c1, packet.clone())?);
+    let sender = Sender::of(&net.c1)?;
+    let send = |packet: &Ipv4| sender.send(packet);
     let sent = datagram(net.c1.address, 1, 100);
     let [first, second, third] = &sent.fragments(40)[..] else { anyhow::bail!("not three fragments") };
 
@@ -72,14 +71,14 @@ fn outwards_the_first_one_comes_first_or_nothing_goes() -> Result<()> {
 fn datagrams_may_be_interleaved() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
-    let injectors = [Injector::new(&net.c1, "eth0")?, Injector::new(&net.c2, "eth0")?];
     let containers = [&net.c1, &net.c2];
+    let senders = [Sender::of(&net.c1)?, Sender::of(&net.c2)?];
     // The same ports and the same identification from two containers.
     let sent: Vec<Vec<Ipv4>> =
         containers.iter().map(|container| datagram(container.address, 9, 100).fragments(56)).collect();
     for place in 0..2 {
-        for ((injector, container), fragments) in injectors.iter().zip(containers).zip(&sent) {
-            injector.send(&Egress::frame(container, fragments[place].clone())?)?;
+        for (sender, fragments) in senders.iter().zip(&sent) {
+            sender.send(&fragments[place].clone())?;
         }
     }
     net.await_fragments(4)?;
@@ -95,12 +94,12 @@ fn datagrams_may_be_interleaved() -> Result<()> {
 fn inwards_the_first_one_comes_first_or_the_host_has_it() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
-    Injector::new(&net.c1, "eth0")?.send(&Egress::frame(&net.c1, datagram(net.c1.address, 1, 10))?)?;
+    Sender::of(&net.c1)?.send(&datagram(net.c1.address, 1, 10))?;
     net.arrives(|packet| packet.destination == SILENT)?;
     let port = translated_port(&net.flow("udp", (SILENT, 5001))?)?;
 
     let at_c1 = Capture::start(&net.c1, "eth0", "ip")?;
-    let back = Injector::new(&net.outside, "eth0")?;
+    let back = net.back()?;
     let reply = |id, to, port| Ipv4 {
         id,
         dont_fragment: false,
@@ -108,10 +107,10 @@ fn inwards_the_first_one_comes_first_or_the_host_has_it() -> Result<()> {
     };
     let before = net.daemon.drops(Hook::FromUplink, Reason::ToHost)?;
     let early = reply(20, NODE, port).fragments(56);
-    back.send(&net.frame_back(early[1].clone())?)?;
+    back.send(&early[1].clone())?;
     net.await_count(Hook::FromUplink, Reason::ToHost, before + 1)?;
     for fragment in reply(21, NODE, port).fragments(56) {
-        back.send(&net.frame_back(fragment)?)?;
+        back.send(&fragment)?;
     }
     at_c1.wait_for(PATIENCE, |frame| frame.ipv4().is_some_and(|packet| packet.fragment_offset == 7))?;
     let got: Vec<Ipv4> = at_c1.stop()?.iter().filter_map(|frame| frame.ipv4().cloned()).collect();

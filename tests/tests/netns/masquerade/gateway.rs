@@ -126,9 +126,9 @@ fn a_source_by_the_wrong_uplink_is_not_translated() -> Result<()> {
     fabric.send(&Frame::new([2, 0, 0, 0, 0, 9], head.node.mac("eth0")?, forged).bytes())?;
     head.await_count(Hook::FromUplink, Reason::SpoofedSource, 1)?;
     // From the outside: another node's container, to what the rule would have translated.
-    let outside = Injector::new(&head.outside, "eth0")?;
+    let outside = head.back()?;
     let before = head.daemon.drops(Hook::FromUplink, Reason::NotLocal)?;
-    outside.send(&head.frame_back(Ipv4::new(net.c3.address, [203, 0, 113, 9], udp()))?)?;
+    outside.send(&Ipv4::new(net.c3.address, [203, 0, 113, 9], udp()))?;
     head.await_count(Hook::FromUplink, Reason::NotLocal, before + 1)?;
     ensure!(head.daemon.cli(&["nat", "list", "--json"])?.as_array().is_some_and(Vec::is_empty));
     Ok(())

@@ -2,19 +2,18 @@
 
 use std::{
     io::{Read as _, Write as _},
-    net::{SocketAddr, TcpStream},
+    net::TcpStream,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use tests::harness::{
     Capture, eventually,
-    inject::Injector,
     packet::{Ipv4, L4, Tcp, Udp, flags},
     traffic::{self, TcpPair, UdpPair},
 };
 
-use super::{Egress, FAR, NODE, PATIENCE, RULE, config, require_root};
+use super::{Egress, FAR, NODE, PATIENCE, RULE, Sender, config, require_root};
 
 #[test]
 fn translation_goes_on_without_the_daemon() -> Result<()> {
@@ -110,7 +109,7 @@ fn a_forged_reset_does_not_end_a_connection() -> Result<()> {
     let remote = pair.server.local_addr()?;
     // Far outside the window: no end accepts it (RFC 5961).
     let reset = Tcp { sequence: 0x1234_5678, ..Tcp::new(remote.port(), seen_as.port(), flags::RST) };
-    Injector::new(&net.outside, "eth0")?.send(&net.frame_back(Ipv4::new(FAR, NODE, reset))?)?;
+    net.back()?.send(&Ipv4::new(FAR, NODE, reset))?;
     eventually(PATIENCE, || {
         let flow = net.flow("tcp", remote)?;
         ensure!(flow["state"] == "tcp-reset" && flow["expires_seconds"].as_u64() <= Some(10), "{flow}");
@@ -126,19 +125,26 @@ fn a_forged_reset_does_not_end_a_connection() -> Result<()> {
 fn both_ends_open_at_once() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
+    // The container's stack knows nothing of this connection.
+    net.c1.run("iptables -A OUTPUT -p tcp --tcp-flags RST RST -j DROP".split(' ')).ok()?;
     let at_c1 = Capture::start(&net.c1, "eth0", "tcp and dst host 172.19.35.2")?;
-    let (out, back) = (Injector::new(&net.c1, "eth0")?, Injector::new(&net.outside, "eth0")?);
+    let (out, back) = (Sender::of(&net.c1)?, net.back()?);
     let silent = [203, 0, 113, 77];
-    let packet = |flags| Ipv4::new(net.c1.address, silent, Tcp::new(5000, 5001, flags));
-    out.send(&Egress::frame(&net.c1, packet(flags::SYN))?)?;
+    let sent = |flags| Ipv4::new(net.c1.address, silent, Tcp::new(5000, 5001, flags));
+    out.send(&sent(flags::SYN))?;
     let seen = net.arrives(|packet| packet.destination.octets() == silent)?;
     let port = super::source_port(&seen).context("no port")?;
-    back.send(&net.frame_back(Ipv4::new(silent, NODE, Tcp::new(5001, port, flags::SYN)))?)?;
-    let got = at_c1.wait_for(PATIENCE, |_| true)?;
-    let expected = Ipv4 { ttl: 63, ..Ipv4::new(silent, net.c1.address, Tcp::new(5001, 5000, flags::SYN)) };
-    assert_eq!(got.ipv4(), Some(&expected));
-    let remote = SocketAddr::from((silent, 5001));
-    ensure!(net.flow("tcp", remote)?["state"] == "tcp-answered");
+    let state = || net.flow("tcp", (silent, 5001)).map(|flow| flow["state"].clone());
+    for (answer, number) in [(flags::SYN, 1), (flags::ACK, 2)] {
+        back.send(&Ipv4 { id: number, ..Ipv4::new(silent, NODE, Tcp::new(5001, port, answer)) })?;
+        let got = at_c1.wait_for(PATIENCE, |frame| frame.ipv4().is_some_and(|packet| packet.id == number))?;
+        let expected = Ipv4::new(silent, net.c1.address, Tcp::new(5001, 5000, answer));
+        assert_eq!(got.ipv4(), Some(&Ipv4 { id: number, ttl: 63, ..expected }));
+        ensure!(state()? == "tcp-answered");
+        out.send(&Ipv4 { id: number, ..sent(flags::ACK | if number == 1 { flags::SYN } else { 0 }) })?;
+        net.arrives(|packet| packet.destination.octets() == silent && packet.id == number)?;
+    }
+    ensure!(state()? == "tcp-established");
     net.finish().map(drop)
 }
 
@@ -146,17 +152,14 @@ fn both_ends_open_at_once() -> Result<()> {
 #[test]
 fn the_host_s_own_connections() -> Result<()> {
     require_root!();
-    let net = Egress::new()?;
-    let injector = Injector::new(&net.c1, "eth0")?;
-    // All of the rule's ports, towards the very port that the host will talk to.
-    let listener = net.outside.enter(|| Ok(std::net::TcpListener::bind((FAR, 0))?))?;
-    let to = listener.local_addr()?;
-    for port in 1..=4096 {
-        let packet = Ipv4::new(net.c1.address, FAR, Udp::new(port, to.port(), "flow"));
-        injector.send(&Egress::frame(&net.c1, packet)?)?;
+    let net = Egress::with(config().table(&format!("[timeouts]\nudp-unreplied-seconds = 600\n{RULE}")))?;
+    let sender = Sender::of(&net.c1)?;
+    for number in 0..16_000 {
+        let udp = Udp::new(1 + number / 4, 5001 + number % 4, "flow");
+        sender.send(&Ipv4::new(net.c1.address, FAR, udp))?;
     }
     let live = net.daemon.cli(&["nat", "stats", "--json"])?;
-    ensure!(live["flows"].as_u64() >= Some(4000), "{live}");
+    ensure!(live["flows"].as_u64() >= Some(16_000), "{live}");
     for _ in 0..50 {
         let own = TcpPair::connect(&net.node, &net.outside, FAR)?;
         let theirs = TcpPair::connect(&net.c1, &net.outside, FAR)?;

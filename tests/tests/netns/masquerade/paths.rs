@@ -10,12 +10,11 @@ use anyhow::{Context as _, Result, ensure};
 use dataplane_common::{reason::Reason, stats::Hook};
 use tests::harness::{
     Capture, Namespace,
-    inject::Injector,
     packet::{Icmp, Ipv4, L4, Tcp, Udp, flags},
     traffic::{self, TcpPair},
 };
 
-use super::{Egress, NODE, PATIENCE, require_root};
+use super::{Egress, NODE, PATIENCE, Sender, require_root};
 
 const BEYOND: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 5);
 
@@ -98,7 +97,7 @@ fn a_datagram_that_is_too_big_for_the_path() -> Result<()> {
     let _beyond = beyond(&net)?;
     let at_c1 = Capture::start(&net.c1, "eth0", "icmp")?;
     let sent = Ipv4 { id: 4711, ..Ipv4::new(net.c1.address, BEYOND, Udp::new(5000, 5001, vec![7; 1472])) };
-    Injector::new(&net.c1, "eth0")?.send(&Egress::frame(&net.c1, sent.clone())?)?;
+    Sender::of(&net.c1)?.send(&sent)?;
     let frame = at_c1.wait_for(PATIENCE, |frame| frame.ipv4().and_then(error).is_some())?;
     let message = frame.ipv4().and_then(error).context("no error")?;
     assert_eq!((message.kind, message.code, message.sequence_or_mtu(), message.checksum), (3, 4, 1400, None));
@@ -122,10 +121,10 @@ fn a_packet_that_is_too_big_for_the_uplink() -> Result<()> {
         node.ip("link set eth1 mtu 1400").map(drop)
     })?;
     let at_c1 = Capture::start(&net.c1, "eth0", "icmp")?;
-    let injector = Injector::new(&net.c1, "eth0")?;
+    let sender = Sender::of(&net.c1)?;
     let packet =
         Ipv4 { id: 4711, ..Ipv4::new(net.c1.address, super::FAR, Udp::new(5000, 5001, vec![7; 1472])) };
-    injector.send(&Egress::frame(&net.c1, packet.clone())?)?;
+    sender.send(&packet)?;
     let frame = at_c1.wait_for(PATIENCE, |frame| frame.ipv4().and_then(error).is_some())?;
     let message = frame.ipv4().and_then(error).context("no error")?;
     assert_eq!((message.kind, message.code, message.sequence_or_mtu(), message.checksum), (3, 4, 1400, None));
@@ -134,7 +133,7 @@ fn a_packet_that_is_too_big_for_the_uplink() -> Result<()> {
 
     let without = Ipv4 { dont_fragment: false, ..packet };
     net.by_bpf(|| {
-        injector.send(&Egress::frame(&net.c1, without)?)?;
+        sender.send(&without)?;
         net.await_count(Hook::FromContainer, Reason::NatTooBig, 1)
     })?;
     net.outside.ip("link set eth0 mtu 1400")?;
@@ -151,7 +150,7 @@ fn a_ttl_that_ends_at_the_node() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
     let at_c1 = Capture::start(&net.c1, "eth0", "icmp")?;
-    let injector = Injector::new(&net.c1, "eth0")?;
+    let sender = Sender::of(&net.c1)?;
     let payloads: [L4; 3] = [
         Udp::new(5000, 5001, "to the next").into(),
         Tcp::new(5000, 5001, flags::SYN).into(),
@@ -159,7 +158,7 @@ fn a_ttl_that_ends_at_the_node() -> Result<()> {
     ];
     for payload in payloads {
         let packet = Ipv4 { ttl: 1, ..Ipv4::new(net.c1.address, super::FAR, payload) };
-        injector.send(&Egress::frame(&net.c1, packet.clone())?)?;
+        sender.send(&packet)?;
         at_c1.wait_for(PATIENCE, |frame| {
             let message = frame.ipv4().and_then(error);
             message.is_some_and(|message| {
@@ -176,7 +175,7 @@ fn a_ttl_that_ends_at_the_node() -> Result<()> {
     let seen_as = pair.exchange(b"hello")?;
     let reply = Udp::new(pair.server.local_addr()?.port(), seen_as.port(), "the last hop");
     let reply = Ipv4 { ttl: 1, ..Ipv4::new(super::FAR, NODE, reply) };
-    Injector::new(&net.outside, "eth0")?.send(&net.frame_back(reply)?)?;
+    net.back()?.send(&reply)?;
     net.await_count(Hook::FromUplink, Reason::NatTtlExpired, 1)?;
     net.finish().map(drop)
 }

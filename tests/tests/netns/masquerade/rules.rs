@@ -9,12 +9,11 @@ use anyhow::{Context as _, Result, ensure};
 use dataplane_common::{reason::Reason, stats::Hook};
 use tests::harness::{
     Capture, eventually,
-    inject::Injector,
     packet::{Ipv4, L4, Tcp, Udp, flags},
     traffic::{self, TcpPair, UdpPair},
 };
 
-use super::{Egress, FAR, NODE, PATIENCE, RULE, config, require_root, source_port};
+use super::{Egress, FAR, NODE, PATIENCE, RULE, Sender, config, require_root, source_port};
 
 /// A host outside that is not to be translated to.
 const EXCLUDED: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 7);
@@ -73,8 +72,8 @@ fn address_and_ports_are_the_rule_s() -> Result<()> {
 fn what_cannot_be_translated_is_dropped() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
-    let injector = Injector::new(&net.c1, "eth0")?;
-    let send = |packet: Ipv4| injector.send(&Egress::frame(&net.c1, packet)?);
+    let sender = Sender::of(&net.c1)?;
+    let send = |packet: Ipv4| sender.send(&packet);
     let packet = |payload: L4| Ipv4::new(net.c1.address, FAR, payload);
     net.by_bpf(|| {
         // GRE, ESP, SCTP, and ICMP that is neither echo nor error: a timestamp (13), an unasked echo reply (0).
@@ -208,4 +207,28 @@ fn nothing_is_left_to_the_kernel_that_must_be_translated() -> Result<()> {
     })?;
     assert_eq!(at_node.stop()?.len(), 0);
     Ok(())
+}
+
+/// Nor where the data path knows no route, and the kernel finds one by a rule of its own (ip-rule(8)).
+#[test]
+fn nothing_leaves_by_a_policy_route() -> Result<()> {
+    require_root!();
+    let net = Egress::new()?;
+    net.node.ip_batch(
+        "route delete default\nroute add default via 198.51.100.1 table 100\nrule add pref 100 lookup 100\n",
+    )?;
+    eventually(PATIENCE, || {
+        let route = net.daemon.route_get(FAR)?;
+        ensure!(route["route"].is_null(), "{route}");
+        Ok(())
+    })?;
+    // The kernel would forward it.
+    net.node.ip(&format!("route get {FAR}"))?;
+    net.by_bpf(|| {
+        traffic::ping(&net.c1, FAR, 2)?.none_answered()?;
+        net.await_count(Hook::FromContainer, Reason::NatKernelRoute, 2)
+    })?;
+    // The host's own is not concerned.
+    traffic::ping(&net.node, FAR, 1)?.all_answered()?;
+    net.finish().map(drop)
 }

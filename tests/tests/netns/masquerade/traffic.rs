@@ -6,12 +6,11 @@ use anyhow::{Context as _, Result, ensure};
 use dataplane_common::{reason::Reason, stats::Hook};
 use tests::harness::{
     Capture, Namespace,
-    inject::Injector,
     packet::{Ipv4, L4, Udp},
     traffic::{self, TcpPair, UdpPair},
 };
 
-use super::{Egress, FAR, NODE, PATIENCE, offload, require_root, source_port, translated_port};
+use super::{Egress, FAR, NODE, PATIENCE, Sender, offload, require_root, source_port, translated_port};
 
 const BYTES: u64 = 3_000_000;
 
@@ -122,13 +121,13 @@ fn a_datagram_without_a_checksum() -> Result<()> {
     let at_c1 = Capture::start(&net.c1, "eth0", "udp and src net 203.0.113.0/24")?;
     let bare = |from, to| Udp { checksum: Some(0), ..Udp::new(from, to, "no checksum") };
     let sent = Ipv4::new(net.c1.address, FAR, bare(5000, 5001));
-    Injector::new(&net.c1, "eth0")?.send(&Egress::frame(&net.c1, sent)?)?;
+    Sender::of(&net.c1)?.send(&sent)?;
     let seen = net.arrives(|packet| packet.destination == FAR)?;
     let port = translated_port(&net.flow("udp", SocketAddr::from((FAR, 5001)))?)?;
     assert_eq!(seen, Ipv4 { ttl: 63, ..Ipv4::new(NODE, FAR, bare(port, 5001)) });
 
     let reply = Ipv4::new(FAR, NODE, bare(5001, port));
-    Injector::new(&net.outside, "eth0")?.send(&net.frame_back(reply)?)?;
+    net.back()?.send(&reply)?;
     let got = at_c1.wait_for(PATIENCE, |_| true)?;
     let expected = Ipv4 { ttl: 63, ..Ipv4::new(FAR, net.c1.address, bare(5001, 5000)) };
     assert_eq!(got.ipv4(), Some(&expected));
@@ -140,10 +139,10 @@ fn a_datagram_without_a_checksum() -> Result<()> {
 fn a_datagram_whose_checksum_comes_out_as_zero() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
-    let injector = Injector::new(&net.c1, "eth0")?;
+    let sender = Sender::of(&net.c1)?;
     let send = |payload: u16| {
         let packet = Ipv4::new(net.c1.address, FAR, Udp::new(5000, 5001, payload.to_be_bytes()));
-        injector.send(&Egress::frame(&net.c1, packet)?)
+        sender.send(&packet)
     };
     send(0)?;
     let first = net.arrives(|packet| packet.destination == FAR)?;
@@ -162,11 +161,10 @@ fn a_datagram_whose_checksum_comes_out_as_zero() -> Result<()> {
 fn one_socket_has_one_port_outside() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
-    let injector = Injector::new(&net.c1, "eth0")?;
+    let sender = Sender::of(&net.c1)?;
     for last in 1..=20 {
         let to = [203, 0, 113, last];
-        injector
-            .send(&Egress::frame(&net.c1, Ipv4::new(net.c1.address, to, Udp::new(5000, 5001, "hello")))?)?;
+        sender.send(&Ipv4::new(net.c1.address, to, Udp::new(5000, 5001, "hello")))?;
         net.arrives(|packet| packet.destination.octets() == to)?;
     }
     let packets = net.finish()?;
