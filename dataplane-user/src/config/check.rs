@@ -15,7 +15,7 @@ pub(super) fn check(draft: &Draft, system: &dyn System, report: &mut Report<'_>)
     }
     addresses::check(draft, report);
     interfaces::check(draft, system, report);
-    masquerade::check(&draft.masquerade, draft.node.uplinks.as_deref(), system, report);
+    masquerade::check(draft, system, report);
     if let Some(bgp) = &draft.bgp {
         bgp::check(bgp, &draft.network.pools, report);
     }

@@ -8,6 +8,7 @@ use ipnet::Ipv4Net;
 use toml::de::DeTable;
 
 use super::address;
+use super::datapath::Egress;
 use super::report::{Fault, Placed, Report};
 use super::schema::{Form, Schema};
 use super::section::Section;
@@ -104,12 +105,24 @@ fn taken_by_host(ports: &RangeInclusive<u16>, system: &dyn System) -> Option<Ran
 }
 
 /// Compares the rules with each other, with the uplinks, and with the ports that the host uses itself.
-pub(super) fn check(
-    rules: &[Draft],
-    uplinks: Option<&[Placed<String>]>,
-    system: &dyn System,
-    report: &mut Report<'_>,
-) {
+pub(super) fn check(draft: &super::Draft, system: &dyn System, report: &mut Report<'_>) {
+    let (rules, uplinks) = (&draft.masquerade, draft.node.uplinks.as_deref());
+    if let (Some(max_flows), []) = (&draft.datapath.max_flows, &rules[..]) {
+        let message = "`max-flows` has no effect without a [[masquerade]]";
+        report.warning(max_flows.at, Fault::new(message, "remove the line, or add a rule"));
+    }
+    if let (Egress::Kernel, Some(rule)) = (draft.datapath.datapath.egress, rules.first()) {
+        let message = "`egress = \"kernel\"` leaves to the kernel what is to be translated here";
+        report.error(rule.at, Fault::new(message, "write `egress = \"bpf\"`, or remove the rule"));
+    }
+    if let (Some(rule), []) = (rules.iter().find(|rule| rule.exclude.is_none()), &draft.network.pools[..]) {
+        let message = "without `exclude`, and without any [[pool]] that it could be, packets to other nodes' \
+                       containers are translated as well";
+        report.warning(
+            rule.at,
+            Fault::new(message, "add the [[pool]], or write `exclude = []` if it is meant"),
+        );
+    }
     for (index, rule) in rules.iter().enumerate() {
         refuse_host_ports(rule, system, report);
         check_addresses(rule, system, report);

@@ -24,7 +24,7 @@ pub fn peers(peers: &[BgpPeer]) -> String {
     let mut text = render(&table);
     for peer in peers {
         if let (Some(error), Some(age)) = (&peer.last_error, peer.last_error_age_seconds) {
-            text.push_str(&format!("{}, {age} s ago: {error}\n", peer.address));
+            text.push_str(&format!("{}: last error, {age} s ago: {error}\n", peer.address));
         }
         if let Some(fault) = &peer.last_fault {
             let count = peer.faulty_updates;

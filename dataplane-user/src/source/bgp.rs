@@ -145,7 +145,8 @@ impl Speaker {
     }
 
     /// What of the news is there already.
-    pub fn try_next(&mut self) -> Option<News> {
+    #[cfg(test)]
+    fn try_next(&mut self) -> Option<News> {
         self.news.try_recv().ok()
     }
 

@@ -36,6 +36,9 @@ const REGISTRY_HOSTS: [&str; 9] = [
     concat!("proxy.gol", "ang.org"),
 ];
 
+/// What `git merge` leaves where it cannot decide.
+const CONFLICT_MARKERS: [&str; 2] = [concat!("<<<<", "<<< "), concat!(">>>>", ">>> ")];
+
 /// A rule that a line of a file does not keep.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Breach {
@@ -71,6 +74,9 @@ pub(super) fn breaches(file: &str, text: &str) -> Vec<Breach> {
                 let what = format!("a test awaits a condition instead of sleeping: see {WAIT_HELPER}");
                 breaches.push(breach(number, what));
             }
+        }
+        if CONFLICT_MARKERS.iter().any(|marker| line.starts_with(marker)) {
+            breaches.push(breach(number, "a conflict of a merge: choose a side".to_owned()));
         }
         for directory in MACHINE_DIRECTORIES {
             if has_directory(line, directory) {

@@ -29,7 +29,7 @@ pub(super) const NOBODY_ON_NODE2: &str = "172.19.36.99";
 pub(super) struct Host {
     pub(super) containers: [Container; 2],
     pub(super) node: Node,
-    block: &'static str,
+    pub(super) block: &'static str,
 }
 
 /// Everything in [`INTRODUCTION`]'s picture. A head node and the outside join here: another [`Host`] or
@@ -67,14 +67,21 @@ impl Network {
         Ok(Self { host1, host2, _fabric: fabric })
     }
 
-    /// The node's configuration file: containers are found by their routes in the kernel.
+    /// The node's configuration file: containers are found by their routes in the kernel, and the other node's
+    /// block is learned from its daemon.
     pub(super) fn config(host: &Host, other: &Host) -> Config {
+        let (own, peer) = (host.node.address, other.node.address);
         Config::new()
             .node("name", format!("\"{}\"", host.node.name))
             .node("uplinks", r#"["eth0"]"#)
             .pool(POOL)
             .block(host.block)
-            .route(other.block, other.node.address)
+            .table(&format!(
+                "[bgp]\nasn = 64512\nrouter-id = \"{own}\"\nlisten = \"{own}:179\"\n\n\
+                 # Without BGP: [[route]] with to = \"{}\" and via = \"{peer}\"\n\
+                 [[bgp.peer]]\naddress = \"{peer}\"\nasn = 64512",
+                other.block
+            ))
     }
 }
 

@@ -19,6 +19,7 @@ pub(super) struct Step {
 
 /// In their order. The share comes behind all traffic.
 pub(super) const STEPS: &[Step] = &[
+    Step { title: "The nodes tell each other their blocks", check: daemon::bgp },
     Step { title: "Between containers of one node", check: traffic::same_host },
     Step { title: "Between containers of two nodes", check: traffic::across_hosts },
     Step { title: "Container to its node, and node to container", check: traffic::host_and_back },

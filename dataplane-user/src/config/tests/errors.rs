@@ -144,7 +144,7 @@ fn numbers_out_of_range() {
         ("[datapath]\nmax-routes = ¦-1\n", &["from 1 to 16777216, not `-1`"]),
         ("[datapath]\nmax-routes = ¦16_777_217\n", &["from 1 to 16777216"]),
         ("[datapath]\nmax-routes = ¦99999999999999999999999999999999999999999\n", &["from 1 to 16777216"]),
-        ("[datapath]\nmax-flows = ¦0x1000001\n", &["from 1 to 16777216, not `0x1000001`"]),
+        ("[datapath]\nmax-flows = ¦0x1000001\n", &["from 1 to 8388608, not `0x1000001`"]),
         ("[kernel]\nimport = true\ntable = ¦0\n", &["from 1 to 4294967295"]),
         ("[kernel]\nimport = true\ntable = ¦4294967296\n", &["from 1 to 4294967295"]),
     ]);

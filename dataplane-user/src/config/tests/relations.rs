@@ -148,6 +148,33 @@ fn rules_of_translation() {
         "[[masquerade]]\nsource = \"172.19.0.0/16\"\n[[masquerade]]\nsource = ¦\"172.19.0.0/16\"\n",
         &["packets from 172.19.0.0/16 by the same interface are translated in line 1 already"],
     )]);
+    assert_refused(&[(
+        "[datapath]\negress = \"kernel\"\n¦[[masquerade]]\nsource = \"172.19.0.0/16\"\n",
+        &["leaves to the kernel what is to be translated"],
+    )]);
+    let networks: Vec<_> = (0..65).map(|number| format!("\"10.{number}.0.0/16\"")).collect();
+    let text = |mark: &str| {
+        let (most, last) = networks.split_at(64);
+        format!(
+            "[[masquerade]]\nsource = \"172.19.0.0/16\"\nexclude = [{}, {mark}{}]\n",
+            most.join(", "),
+            last[0]
+        )
+    };
+    let failure = super::refused(&text(""));
+    assert_found(&(text("¦").leak(), &["more than 64 networks"]), &failure.errors);
+}
+
+#[test]
+fn what_shares_ports_or_addresses_is_noticed() {
+    let machine = Machine { open: vec![22, 51820], ..Machine::quiet() };
+    let case = (
+        "[[masquerade]]\nsource = \"172.19.0.0/16\"\naddress = ¦\"192.0.2.7\"\n\
+         exclude = [\"172.19.0.0/16\", ¦\"127.0.0.0/8\"]\nports = ¦\"50000-60000\"\n",
+        &["192.0.2.7 is no address of this node", "excluding it has no effect", "at port 51820"][..],
+    );
+    let loaded = parse("node.toml", &unmarked(case.0).0, &machine).unwrap();
+    assert_found(&case, &loaded.warnings);
 }
 
 #[test]
@@ -169,11 +196,14 @@ fn ports_that_the_host_uses() {
     machine.reserved = vec![50000..=60999];
     assert_found(&overlap, &refused(&machine).errors);
 
-    // Reserved, if in two pieces and out of order: only the feature's absence is left.
+    // Reserved, if in two pieces and out of order: it is taken.
     machine.reserved = vec![55000..=61000, 8080..=8080, 49000..=54999];
-    assert!(refused(&machine).to_string().contains("not available in this version"));
+    let ports = |machine: &Machine, text: &str| {
+        parse("node.toml", text, machine).unwrap().config.masquerade[0].ports.clone()
+    };
+    assert_eq!(ports(&machine, &text), 49152..=65535);
     machine.ephemeral = None;
-    assert!(refused(&machine).to_string().contains("not available in this version"));
+    assert_eq!(ports(&machine, &text), 49152..=65535);
 
     machine = Machine { ephemeral: Some(1..=65535), ..Machine::quiet() };
     assert_found(
@@ -181,7 +211,13 @@ fn ports_that_the_host_uses() {
         &refused(&machine).errors,
     );
 
-    // The default is checked too, at the section.
+    // Where no ports are given, those that the host takes are left out.
+    let default = "[[masquerade]]\nsource = \"172.19.0.0/16\"\n";
+    assert_eq!(ports(&Machine::quiet(), default), 49152..=65535);
+    let stock = Machine { ephemeral: Some(32768..=60999), ..Machine::quiet() };
+    assert_eq!(ports(&stock, default), 61000..=65535);
+
+    // Where that leaves none, the section is refused.
     let default = ("¦[[masquerade]]\nsource = \"172.19.0.0/16\"\n", &["the ports 49152-65535 overlap"][..]);
     let failure = parse("node.toml", &unmarked(default.0).0, &machine).unwrap_err();
     assert_found(&default, &failure.errors);

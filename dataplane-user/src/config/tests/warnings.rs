@@ -17,25 +17,35 @@ fn interfaces_that_are_not_there() {
     assert_eq!(loaded.config.endpoints.len(), 2);
 
     let case = (
-        "[[masquerade]]\nsource = \"172.19.0.0/16\"\ninterface = ¦\"eth1\"\n",
+        "[[pool]]\ncidr = \"172.19.0.0/16\"\n[[masquerade]]\nsource = \"172.19.0.0/16\"\ninterface = ¦\"eth1\"\n",
         &["there is no interface `eth1`"][..],
     );
-    let failure = parse("node.toml", &unmarked(case.0).0, &machine).unwrap_err();
-    assert_found(&case, &failure.warnings);
+    let loaded = parse("node.toml", &unmarked(case.0).0, &machine).unwrap();
+    assert_found(&case, &loaded.warnings);
+}
+
+#[test]
+fn translation_of_everything() {
+    let case = (
+        "¦[[masquerade]]\nsource = \"172.19.0.0/16\"\n",
+        &["packets to other nodes' containers are translated as well"][..],
+    );
+    assert_found(&case, &accepted(&unmarked(case.0).0).warnings);
 }
 
 #[test]
 fn translation_where_no_program_is() {
     let case = (
-        "[node]\nuplinks = [\"eth0\"]\n[[masquerade]]\nsource = \"172.19.0.0/16\"\ninterface = ¦\"eth1\"\n",
+        "[node]\nuplinks = [\"eth0\"]\n[[masquerade]]\nsource = \"172.19.0.0/16\"\nexclude = []\ninterface = ¦\"eth1\"\n",
         &["interface `eth1` is not among the uplinks; add it to `uplinks` of [node]"][..],
     );
-    assert_found(&case, &read(&unmarked(case.0).0).unwrap_err().warnings);
+    assert_found(&case, &accepted(&unmarked(case.0).0).warnings);
 }
 
 #[test]
 fn keys_without_effect() {
-    let case = ("[datapath]\nmax-flows = ¦1000\n", &["`max-flows` has no effect in this version"][..]);
+    let case =
+        ("[datapath]\nmax-flows = ¦1000\n", &["`max-flows` has no effect without a [[masquerade]]"][..]);
     let loaded = accepted(&unmarked(case.0).0);
     assert_found(&case, &loaded.warnings);
     assert_eq!(loaded.config.datapath.max_flows, 1000);

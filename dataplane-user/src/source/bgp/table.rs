@@ -3,7 +3,7 @@
 mod paths;
 
 use std::{
-    collections::{BTreeSet, HashMap, hash_map},
+    collections::{BTreeMap, BTreeSet, btree_map},
     mem,
     net::Ipv4Addr,
 };
@@ -31,7 +31,8 @@ struct Peer {
 /// The routes of all peers.
 #[derive(Debug)]
 pub struct Table {
-    routes: HashMap<Ipv4Net, Paths>,
+    /// A tree rather than a hash table: that would have to be there twice whenever it grows.
+    routes: BTreeMap<Ipv4Net, Paths>,
     attributes: Interner,
     peers: Vec<Option<Peer>>,
     rules: Rules,
@@ -43,7 +44,7 @@ impl Table {
     /// A table without routes.
     pub fn new(rules: Rules) -> Self {
         Self {
-            routes: HashMap::new(),
+            routes: BTreeMap::new(),
             attributes: Interner::default(),
             peers: Vec::new(),
             rules,
@@ -97,14 +98,14 @@ impl Table {
         let Self { routes, attributes, peers, changes, .. } = self;
         count(peers, path.peer, |counts| counts.add(&path));
         match routes.entry(prefix) {
-            hash_map::Entry::Vacant(place) => {
+            btree_map::Entry::Vacant(place) => {
                 let next_hop = next_hop(attributes, &path);
                 place.insert(Paths::One(path));
                 if next_hop.is_some() {
                     changes.push((prefix, next_hop));
                 }
             }
-            hash_map::Entry::Occupied(mut place) => {
+            btree_map::Entry::Occupied(mut place) => {
                 let paths = place.get_mut();
                 let before = told(attributes, paths);
                 match paths.as_mut_slice().iter_mut().find(|held| held.peer == path.peer) {
@@ -130,7 +131,7 @@ impl Table {
     pub fn withdraw(&mut self, id: PeerId, prefixes: &[Ipv4Net]) {
         for prefix in prefixes {
             let Self { routes, attributes, peers, changes, .. } = self;
-            if let hash_map::Entry::Occupied(mut place) = routes.entry(*prefix)
+            if let btree_map::Entry::Occupied(mut place) = routes.entry(*prefix)
                 && !take_off(*prefix, place.get_mut(), attributes, peers, changes, |path| path.peer == id)
             {
                 place.remove();
@@ -169,9 +170,6 @@ impl Table {
         routes.retain(|prefix, paths| {
             take_off(*prefix, paths, attributes, peers, changes, |path| path.peer == id && which(path))
         });
-        if routes.is_empty() {
-            routes.shrink_to_fit();
-        }
     }
 
     /// Other rules hold from now on, also for what was learned before.
@@ -224,7 +222,7 @@ impl Table {
         taken
     }
 
-    /// Every path, with whether it is the best, in no order.
+    /// Every path, with whether it is the best, by prefix.
     pub fn iter(&self) -> impl Iterator<Item = (Ipv4Net, &Path, &Attributes, bool)> {
         self.routes.iter().flat_map(move |(&prefix, paths)| {
             paths.as_slice().iter().enumerate().map(move |(place, path)| {
