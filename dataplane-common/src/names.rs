@@ -40,7 +40,8 @@ pub const MAP_NAT_FRAGMENTS: &str = "NAT_FRAGMENTS";
 /// Per-CPU array of one [`NatCounters`](crate::nat::settings::NatCounters).
 pub const MAP_NAT_COUNTERS: &str = "NAT_COUNTERS";
 
-/// Array of programs that packets go on in: see [`program_to_translate`] and [`program_of_hook`].
+/// Array of programs that packets go on in: see [`program_to_translate`], [`program_of_hook`]
+/// and [`PROGRAM_TO_OPEN`].
 pub const MAP_NAT_PROGRAMS: &str = "NAT_PROGRAMS";
 
 /// The maps that outlive the daemon, and so are pinned.
@@ -75,6 +76,9 @@ pub const PROGRAM_TRANSLATE_FROM_CONTAINER: &str = "translate_from_container";
 /// The same for packets by an uplink.
 pub const PROGRAM_TRANSLATE_FROM_UPLINK: &str = "translate_from_uplink";
 
+/// Program that opens flows.
+pub const PROGRAM_NAT_OPEN: &str = "nat_open";
+
 /// Program that sweeps some buckets of the flow table; it is run, not attached.
 pub const PROGRAM_NAT_SWEEP: &str = "nat_sweep";
 
@@ -87,7 +91,10 @@ pub const PROGRAM_WAITING: &str = "waiting";
 pub const ROUTE_PROTOCOL: u8 = 171;
 
 /// Places in [`MAP_NAT_PROGRAMS`].
-pub const PROGRAM_SLOTS: u32 = 2 * HOOK_SLOTS;
+pub const PROGRAM_SLOTS: u32 = 2 * HOOK_SLOTS + 1;
+
+/// Where the program is that opens flows.
+pub const PROGRAM_TO_OPEN: u32 = 2 * HOOK_SLOTS;
 
 /// Where the program is that goes on with a hook's packets that belong to no known flow.
 #[inline(always)]

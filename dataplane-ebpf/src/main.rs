@@ -58,6 +58,14 @@ pub fn translate_from_uplink(ctx: TcContext) -> i32 {
     verdict::finish(Hook::FromUplink, &packet, hook::translate::walk(&packet, Hook::FromUplink))
 }
 
+/// Opens the flow of a packet that one of the two above found to be in want of one.
+#[classifier]
+pub fn nat_open(ctx: TcContext) -> i32 {
+    let packet = Packet::new(&ctx);
+    let (hook, reason) = nat::open(&packet);
+    verdict::finish(hook, &packet, Err(reason))
+}
+
 /// Sweeps some buckets of the flow table. The daemon runs it by `BPF_PROG_TEST_RUN`, on no packet.
 #[classifier]
 pub fn nat_sweep(_ctx: TcContext) -> i32 {

@@ -3,6 +3,7 @@
 mod error;
 mod fragment;
 mod inward;
+mod open;
 mod outward;
 mod rewrite;
 mod sweep;
@@ -34,6 +35,7 @@ use dataplane_common::{
 use crate::observe;
 
 pub use inward::{Reply, find as find_reply};
+pub use open::open;
 pub use outward::{find_known, is_wanted, translate};
 pub use sweep::sweep;
 

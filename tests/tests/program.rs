@@ -52,6 +52,8 @@ mod packets;
 mod programs;
 #[path = "program/table.rs"]
 mod table;
+#[path = "program/verifier.rs"]
+mod verifier;
 #[path = "program/waiting.rs"]
 mod waiting;
 

@@ -1,6 +1,9 @@
 //! The two indexes of the flow table: a bucket of each is a cache line.
 
-use crate::atomic::{Word32, Word64};
+use crate::{
+    atomic::{Word32, Word64},
+    repeat::Repeat,
+};
 
 /// Flows in a bucket of tags, and so records that belong to it.
 pub const LANES: u32 = 16;
@@ -26,15 +29,13 @@ pub struct Lock(Word32);
 impl Lock {
     /// Takes the lock; false where another CPU kept it too long.
     #[inline(always)]
-    pub fn take(&self) -> bool {
-        let mut tries = 0;
-        while tries < LOCK_TRIES {
-            if self.0.replace(0, 1) {
-                return true;
-            }
-            tries += 1;
-        }
-        false
+    pub fn take(&self, repeat: &impl Repeat) -> bool {
+        let mut taken = false;
+        repeat.repeat(LOCK_TRIES, |_| {
+            taken = self.0.replace(0, 1);
+            !taken
+        });
+        taken
     }
 
     /// Gives the lock back.
@@ -158,6 +159,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::repeat::Plainly;
 
     proptest! {
         #[test]
@@ -178,9 +180,9 @@ mod tests {
     #[test]
     fn a_lock_is_held_by_one() {
         let lock = Lock::default();
-        assert!(lock.take());
-        assert!(!lock.take());
+        assert!(lock.take(&Plainly));
+        assert!(!lock.take(&Plainly));
         lock.release();
-        assert!(lock.take());
+        assert!(lock.take(&Plainly));
     }
 }

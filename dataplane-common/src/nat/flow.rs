@@ -134,7 +134,7 @@ impl Flow {
     pub fn is_out(&self, tuple: &Tuple) -> bool {
         let addresses = tuple.source.to_wire() as u64 | (tuple.destination.to_wire() as u64) << 32;
         let ports = ports_of(tuple.source_port, tuple.destination_port, 0, tuple.protocol);
-        self.addresses.load() == addresses && self.ports.load() & !(PORT_MASK << 32) == ports
+        (self.addresses.load() ^ addresses) | (self.ports.load() & !(PORT_MASK << 32) ^ ports) == 0
     }
 
     /// Whether this is the flow of replies with that tuple.

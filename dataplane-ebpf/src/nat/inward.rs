@@ -63,7 +63,7 @@ pub fn find(packet: &Packet, ipv4: &Ipv4) -> Option<Reply> {
             }
             Transport::Error => {
                 let tuple = error::answer_to_quoted(packet).ok()?;
-                (table.find_in(&tuple)?, Kind::Error)
+                (table.search_in(&tuple)?, Kind::Error)
             }
             Transport::Other => return None,
         }

@@ -1,13 +1,9 @@
 //! Packets that leave: those that a rule says must be translated are, or are dropped.
 
 use dataplane_common::{
-    names::program_of_hook,
     nat::{
-        rule::Rule,
-        settings::probe_row,
-        state::{self, Direction, Rank, State},
-        table::{Hit, Pool, Refusal, Table},
-        tuple::Tuple,
+        state::{self, Direction},
+        table::{Hit, Table},
     },
     net::Ipv4Be,
     reason::Reason,
@@ -16,9 +12,9 @@ use dataplane_common::{
 };
 
 use super::{
-    Maps, count, error, fragment,
+    Maps, error, fragment, open,
     rewrite::{self, Change},
-    rule, sweep, table, tell,
+    rule, table, tell,
     transport::{self, Transport},
 };
 use crate::{
@@ -92,8 +88,8 @@ pub fn is_wanted(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<bool> {
     }
 }
 
-/// Translates a packet of which [`is_wanted`] said so; a new flow begins here, and its packet goes on in its
-/// hook's program, which knows the flow then.
+/// Translates a packet of which [`is_wanted`] said so; the packet of a new flow goes on in the
+/// program that opens it.
 #[inline(always)]
 pub fn translate(packet: &Packet, ipv4: &Ipv4, ifindex: u32, hook: Hook) -> Walk<()> {
     let table = table().ok_or(Reason::NatContended)?;
@@ -119,9 +115,7 @@ pub fn translate(packet: &Packet, ipv4: &Ipv4, ifindex: u32, hook: Hook) -> Walk
             if observe::is_trace() {
                 return Ok(());
             }
-            open(&table, &tuple, rule, first)?;
-            packet.go_on_in(program_of_hook(hook));
-            return Err(Reason::NatNoProgram);
+            return Err(open::go_on(packet, &tuple, rule, first, hook));
         }
         // It ends at once only where another CPU takes its place.
         let hit = table.search_out(&tuple).ok_or(Reason::NatContended)?;
@@ -132,33 +126,6 @@ pub fn translate(packet: &Packet, ipv4: &Ipv4, ifindex: u32, hook: Hook) -> Walk
     };
     tell(&hit);
     Known { table, hit, tcp_flags }.apply(packet, ipv4)
-}
-
-#[inline(always)]
-fn open(table: &Table<'static, Maps>, tuple: &Tuple, rule: &Rule, first: State) -> Walk<()> {
-    let pool = Pool { address: rule.address, first: rule.first_port, count: rule.ports };
-    let outcome = table.open(tuple, &pool, first);
-    sweep::if_neglected(table);
-    match outcome.refusal() {
-        None => {}
-        Some(Refusal::Share) => return Err(Reason::NatShare),
-        Some(Refusal::Full) => return Err(Reason::NatTableFull),
-        Some(Refusal::Ports) => return Err(Reason::NatNoPort),
-        Some(Refusal::Contended) => return Err(Reason::NatContended),
-        Some(Refusal::Fault) => return Err(Reason::TableFault),
-    }
-    if outcome.probes() != 0 {
-        count(|counters| {
-            counters.opened += 1;
-            counters.probes[probe_row(outcome.probes())] += 1;
-            match outcome.displaced() {
-                Rank::Ended => counters.displaced_ended += 1,
-                Rank::HalfOpen => counters.displaced_half_open += 1,
-                Rank::Gone | Rank::Established => {}
-            }
-        });
-    }
-    Ok(())
 }
 
 /// An ICMP error: what it quotes came to the container with its own address. It says nothing about whether the

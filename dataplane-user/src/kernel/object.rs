@@ -7,9 +7,9 @@ use aya::{Ebpf, EbpfLoader, maps::ProgramArray, programs::SchedClassifier};
 use dataplane_common::{
     names::{
         GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_PROGRAMS, MAP_NAT_REFS, MAP_NAT_TAGS,
-        PINNED_MAPS, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_SWEEP,
-        PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING, program_of_hook,
-        program_to_translate,
+        PINNED_MAPS, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_OPEN, PROGRAM_NAT_SWEEP,
+        PROGRAM_TO_OPEN, PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING,
+        program_of_hook, program_to_translate,
     },
     nat::bucket::LANES,
     stats::Hook,
@@ -35,6 +35,8 @@ pub enum Program {
     Waiting,
     /// What goes on with a hook's packets of no known flow.
     Translate(Hook),
+    /// What opens flows.
+    Open,
     /// What sweeps the flow table; it is run and never attached.
     Sweep,
 }
@@ -47,6 +49,7 @@ impl Program {
         Self::Waiting,
         Self::Translate(Hook::FromContainer),
         Self::Translate(Hook::FromUplink),
+        Self::Open,
         Self::Sweep,
     ];
 
@@ -58,6 +61,7 @@ impl Program {
             Self::Waiting => PROGRAM_WAITING,
             Self::Translate(Hook::FromContainer) => PROGRAM_TRANSLATE_FROM_CONTAINER,
             Self::Translate(Hook::FromUplink) => PROGRAM_TRANSLATE_FROM_UPLINK,
+            Self::Open => PROGRAM_NAT_OPEN,
             Self::Sweep => PROGRAM_NAT_SWEEP,
         }
     }
@@ -112,18 +116,16 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
 
 /// Puts the programs that others go on in where those look for them.
 fn link_programs(object: &mut Ebpf) -> Result<()> {
+    let mut places = vec![(PROGRAM_TO_OPEN, Program::Open)];
     for &hook in Hook::ALL {
-        let places = [
-            (program_to_translate(hook), Program::Translate(hook)),
-            (program_of_hook(hook), Program::Walk(hook)),
-        ];
-        for (place, program) in places {
-            let program = classifier(object, program)?.fd()?.try_clone()?;
-            let programs =
-                object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
-            let mut programs: ProgramArray<_> = programs.try_into()?;
-            programs.set(place, &program, 0).context("cannot link the programs")?;
-        }
+        places.push((program_to_translate(hook), Program::Translate(hook)));
+        places.push((program_of_hook(hook), Program::Walk(hook)));
+    }
+    for (place, program) in places {
+        let program = classifier(object, program)?.fd()?.try_clone()?;
+        let programs = object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
+        let mut programs: ProgramArray<_> = programs.try_into()?;
+        programs.set(place, &program, 0).context("cannot link the programs")?;
     }
     Ok(())
 }

@@ -3,6 +3,7 @@
 mod faults;
 mod mesh;
 mod password;
+mod reload;
 mod restart;
 
 use std::{fmt::Display, time::Duration};

@@ -34,8 +34,7 @@ fn destinations_that_point_nowhere(n: &Network) -> Vec<Case> {
         receives(NO_ENDPOINT).must_pass(Reason::TableFault),
         receives(NO_SUCH_KIND).must_pass(Reason::TableFault),
         receives(NO_SUCH_REASON).must_pass(Reason::TableFault),
-        // By which router is no question of a packet that is not for this node.
-        receives(NO_NEXT_HOP).must_pass(Reason::NotLocal),
+        receives(NO_NEXT_HOP).must_pass(Reason::TableFault),
     ]
 }
 

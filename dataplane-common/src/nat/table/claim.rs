@@ -65,8 +65,8 @@ impl<M: Memory> Table<'_, M> {
                 0
             };
             claimed.probes = probe + 1;
-            claimed.refusal =
-                self.claim_port(request, (u32::from(request.pool.first) + claimed.offset) as u16);
+            let refusal = self.claim_port(request, (u32::from(request.pool.first) + claimed.offset) as u16);
+            claimed.refusal = self.settings.veil(u64::from(refusal)) as u8;
             claimed.refusal == Refusal::Ports as u8
         });
         claimed
@@ -80,7 +80,7 @@ impl<M: Memory> Table<'_, M> {
         let hash = reply.hash(self.settings.seed);
         let bucket = hash.below(self.settings.buckets);
         let Some(refs) = self.memory.refs(bucket) else { return Refusal::Fault as u8 };
-        if !refs.lock.take() {
+        if !refs.lock.take(self.memory) {
             return Refusal::Contended as u8;
         }
         let mut place = self.look(refs, &reply, hash.tag8());

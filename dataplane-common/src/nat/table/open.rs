@@ -10,6 +10,8 @@ use super::{
     Memory, Order, Table,
     claim::Request,
 };
+use core::hint;
+
 use crate::net::Ipv4Be;
 
 /// Where translated ports come from.
@@ -56,13 +58,26 @@ pub struct Outcome(u64);
 
 impl Outcome {
     #[inline(always)]
-    const fn opened(slot: u32, probes: u32, displaced: Rank) -> Self {
+    const fn opened(slot: u32, probes: u32, displaced: u8) -> Self {
         Self((displaced as u64) << 40 | (slot as u64) << 16 | (probes as u64) << 8)
     }
 
+    /// No flow.
     #[inline(always)]
-    pub(super) const fn refused(refusal: Refusal) -> Self {
+    pub const fn refused(refusal: Refusal) -> Self {
         Self(refusal as u64)
+    }
+
+    /// Takes the word.
+    #[inline(always)]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// The word.
+    #[inline(always)]
+    pub const fn to_bits(self) -> u64 {
+        self.0
     }
 
     /// Why there is no flow; `None` where there is one.
@@ -100,8 +115,9 @@ impl Outcome {
         }
     }
 
+    /// Whether the flow is there by this wish, and was not there before.
     #[inline(always)]
-    const fn is_new(self) -> bool {
+    pub const fn is_new(self) -> bool {
         self.0 as u8 == 0 && self.probes() != 0
     }
 }
@@ -145,38 +161,58 @@ impl<M: Memory> Table<'_, M> {
         let hash = tuple.hash(self.settings.seed);
         let bucket = hash.below(self.settings.buckets);
         let Some(tags) = self.memory.tags(bucket) else { return Outcome::refused(Refusal::Fault) };
-        if !tags.lock.take() {
+        if !tags.lock.take(self.memory) {
             return Outcome::refused(Refusal::Contended);
         }
-        let choice = self.choose(tuple, tags, bucket, hash.tag16(), full);
-        let outcome = match choice.existing {
-            true => Outcome::opened(bucket * LANES + choice.lane, 0, Rank::Gone),
-            false => self.place(tuple, pool, state, tags, bucket, hash.tag16(), choice),
+        let tag = hash.tag16();
+        let mut choice = self.find_same(tuple, tags, bucket, tag);
+        let outcome = if choice.order > Order::EXPIRED && choice.order != Order::NEVER {
+            Outcome::opened(bucket * LANES + choice.lane, 0, 0)
+        } else {
+            // One that has expired must end: a packet that found it in time could let it live on, beside the new one.
+            if choice.order != Order::EXPIRED {
+                choice = self.choose(tags, bucket, full);
+            }
+            self.place(tuple, pool, state, tags, bucket, tag, choice)
         };
         tags.lock.release();
         outcome
     }
 
-    /// The lane for a new flow. The caller holds the lock.
+    /// The lane of a flow with that tuple, which another packet has opened a moment before or which has expired;
+    /// [`Order::NEVER`] where there is none. The caller holds the lock.
     #[inline(always)]
-    fn choose(&self, tuple: &Tuple, tags: &Tags, bucket: u32, tag: u16, full: bool) -> Choice {
-        let mut best = Choice { order: Order::NEVER, lane: 0, existing: false };
+    fn find_same(&self, tuple: &Tuple, tags: &Tags, bucket: u32, tag: u16) -> Choice {
+        let mut same = Choice { order: Order::NEVER, lane: 0 };
         self.memory.repeat(LANES, |lane| {
-            let lanes_tag = tags.get(lane);
-            let mut order = Order::FREE;
-            if lanes_tag != 0
+            if tags.get(lane) == tag
                 && let Some(flow) = self.memory.flow(bucket * LANES + lane)
             {
-                order = Order::of(Life::from_bits(flow.life.load()), self.now);
-                if lanes_tag == tag && order.frees_a_flow() && flow.is_out(tuple) {
-                    // One that has expired must end: a packet that found it in time could let it live on, beside
-                    // the new one.
-                    best = Choice { order, lane, existing: order != Order::EXPIRED };
+                let order = Order::of(Life::from_bits(flow.life.load()), self.now);
+                if order.frees_a_flow() && flow.is_out(tuple) {
+                    same = Choice { order: Order(self.settings.veil(order.0)), lane };
                     return false;
                 }
             }
+            true
+        });
+        same
+    }
+
+    /// The lane for a new flow. The caller holds the lock.
+    #[inline(always)]
+    fn choose(&self, tags: &Tags, bucket: u32, full: bool) -> Choice {
+        let mut best = Choice { order: Order::NEVER, lane: 0 };
+        self.memory.repeat(LANES, |lane| {
+            let mut order = Order::FREE;
+            if tags.get(lane) != 0
+                && let Some(flow) = self.memory.flow(bucket * LANES + lane)
+            {
+                order = Order::of(Life::from_bits(flow.life.load()), self.now);
+            }
+            order = Order(self.settings.veil(order.0));
             if order < best.order && (!full || order.frees_a_flow()) {
-                (best.order, best.lane) = (order, lane);
+                best = Choice { order, lane };
             }
             true
         });
@@ -197,34 +233,32 @@ impl<M: Memory> Table<'_, M> {
         tags: &Tags,
         bucket: u32,
         tag: u16,
-        Choice { order, lane, .. }: Choice,
+        Choice { order, lane }: Choice,
     ) -> Outcome {
-        if order == Order::NEVER {
+        if !order.gives_way() {
             return Outcome::refused(Refusal::Full);
         }
         let slot = bucket * LANES + lane;
         let Some(flow) = self.memory.flow(slot) else { return Outcome::refused(Refusal::Fault) };
-        let mut displaced = Rank::Gone;
         if order != Order::FREE {
             let life = Life::from_bits(flow.life.load());
-            if order.frees_a_flow() {
-                if Order::of(life, self.now) != order || !self.end(flow, life) {
-                    return Outcome::refused(Refusal::Contended); // a packet came for it in this moment
-                }
-                if order != Order::EXPIRED {
-                    displaced = life.state().rank();
-                }
+            // A packet may have come for it in this moment.
+            if order.frees_a_flow() && (Order::of(life, self.now) != order || !self.end(flow, life)) {
+                return Outcome::refused(Refusal::Contended);
             }
             self.unlink(flow, slot);
         }
         flow.write(tuple, pool.address, self.now);
-        let deadline = self.now + self.settings.timeout(state);
+        // The verifier wants to see that the index is a byte, of which the compiler knows more and proves less.
+        let index = hint::black_box(state as u8);
+        let deadline = self.now + self.settings.timeouts[usize::from(index)];
         let life = Life::from_bits(flow.life.load()).next(state, deadline);
         let claimed = self.claim(&Request { flow, slot, tuple, pool, life });
-        tags.set(lane, if claimed.refusal == 0 { tag } else { 0 });
         if claimed.refusal == 0 {
-            Outcome::opened(slot, claimed.probes, displaced)
+            tags.set(lane, tag);
+            Outcome::opened(slot, claimed.probes, Order(self.settings.veil(order.0)).displaced())
         } else {
+            tags.set(lane, 0);
             Outcome(u64::from(claimed.refusal))
         }
     }
@@ -236,6 +270,4 @@ impl<M: Memory> Table<'_, M> {
 struct Choice {
     order: Order,
     lane: u32,
-    /// It is there already.
-    existing: bool,
 }

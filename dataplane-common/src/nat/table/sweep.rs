@@ -24,7 +24,7 @@ impl<'a, M: Memory> Table<'a, M> {
         let mut swept = Swept::default();
         let Some(tags) = self.memory.tags(bucket) else { return swept };
         // Most buckets have nothing to sweep: they are looked through without the lock.
-        if !self.has_rubbish(tags, bucket, &wanted) || !tags.lock.take() {
+        if !self.has_rubbish(tags, bucket, &wanted) || !tags.lock.take(self.memory) {
             return swept;
         }
         self.memory.repeat(LANES, |lane| {

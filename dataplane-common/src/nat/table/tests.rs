@@ -79,7 +79,7 @@ impl Arrays {
                 max_flows_per_source: u32::MAX,
                 first_rule: 0,
                 rules: 0,
-                reserved: 0,
+                zero: 0,
                 timeouts,
             },
         }

@@ -149,6 +149,18 @@ impl Runner {
         Ok(())
     }
 
+    /// Instructions that the verifier looked at for a program, in the counting copy and in the recording one;
+    /// none before Linux 5.16.
+    ///
+    /// # Errors
+    /// If the kernel does not tell of its programs.
+    pub fn verified(&mut self, program: Program) -> Result<[Option<u32>; 2]> {
+        let verified = |object| -> Result<Option<u32>> {
+            Ok(object::classifier(object, program)?.info()?.verified_instruction_count())
+        };
+        Ok([verified(&mut self.counting)?, verified(&mut self.recording)?])
+    }
+
     /// Runs the counting copy.
     ///
     /// # Errors
@@ -230,8 +242,6 @@ impl Packet {
         Context { ifindex: self.ifindex, gso_size, gso_segs, ..Context::default() }
     }
 }
-
-impl Traced {}
 
 fn run(
     object: &mut Ebpf,
