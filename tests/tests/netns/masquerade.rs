@@ -16,6 +16,7 @@ mod lifetime;
 mod limits;
 mod paths;
 mod rules;
+mod seen;
 mod traffic;
 
 use std::net::{Ipv4Addr, SocketAddr};

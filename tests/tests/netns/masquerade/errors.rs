@@ -200,3 +200,31 @@ fn malformed_quotes() -> Result<()> {
     assert_eq!(at_c1.stop()?.len(), 1, "the good one alone");
     net.finish().map(drop)
 }
+
+/// Checksums are updated and not computed anew: what was damaged on its way is not made good.
+#[test]
+fn a_wrong_checksum_stays_wrong() -> Result<()> {
+    require_root!();
+    let net = Egress::new()?;
+    let at_c1 = Capture::start(&net.c1, "eth0", "dst host 172.19.35.2")?;
+    Sender::of(&net.c1)?.send(&Ipv4::new(net.c1.address, SILENT, Udp::new(5000, 5001, "datagram")))?;
+    let seen = net.arrives(|packet| packet.destination == SILENT)?;
+    let port = source_port(&seen).context("no port")?;
+    let damaged_error = Icmp { checksum: Some(0x1234), ..Icmp::unreachable(3, &seen.bytes()) };
+    let damaged_reply = Udp { checksum: Some(0x1234), ..Udp::new(5001, port, "answer") };
+    for payload in [L4::from(damaged_error), damaged_reply.into()] {
+        net.back()?.send(&Ipv4 { id: 7, ..Ipv4::new(SILENT, NODE, payload) })?;
+    }
+    let checksums = |frame: &tests::harness::packet::Frame| match &frame.ipv4()?.payload {
+        L4::Icmp(message) => message.checksum,
+        L4::Udp(datagram) => datagram.checksum,
+        _ => None,
+    };
+    at_c1.wait_for(PATIENCE, |frame| {
+        checksums(frame).is_some() && frame.ipv4().is_some_and(|packet| matches!(packet.payload, L4::Icmp(_)))
+    })?;
+    at_c1.wait_for(PATIENCE, |frame| {
+        checksums(frame).is_some() && frame.ipv4().is_some_and(|packet| matches!(packet.payload, L4::Udp(_)))
+    })?;
+    Ok(())
+}
