@@ -45,11 +45,18 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
         },
         Some(Target::Kernel(reason @ (Reason::Multicast | Reason::Broadcast))) => Err(reason),
         Some(Target::NextHop(index)) => through(packet, &ipv4, next_hop::get(index)?),
-        Some(Target::Kernel(reason)) => Err(match leave_to_kernel(&ipv4, reason) {
-            Reason::NatKernelRoute => Reason::NatKernelRoute,
-            _ => Reason::NotLocal,
-        }),
-        None => Err(if entry.is_none() { Reason::NotLocal } else { Reason::TableFault }),
+        Some(Target::Kernel(reason)) => Err(leave_foreign_to_kernel(&ipv4, reason)),
+        None if entry.is_none() => Err(leave_foreign_to_kernel(&ipv4, Reason::NoRoute)),
+        None => Err(Reason::TableFault),
+    }
+}
+
+/// What is for no container of this node goes to the kernel, unless that must not forward it untranslated.
+#[inline(always)]
+fn leave_foreign_to_kernel(ipv4: &Ipv4, reason: Reason) -> Reason {
+    match leave_to_kernel(ipv4, reason) {
+        Reason::NatKernelRoute => Reason::NatKernelRoute,
+        _ => Reason::NotLocal,
     }
 }
 
