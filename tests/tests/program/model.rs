@@ -160,9 +160,7 @@ impl Model {
             Some(Route::To(Destination::Kernel(
                 reason @ (Reason::ToHost | Reason::Multicast | Reason::Broadcast),
             ))) => Err(reason),
-            Some(Route::To(Destination::Kernel(_) | Destination::NextHop(_)) | Route::MissingNextHop) => {
-                Err(Reason::NotLocal)
-            }
+            Some(Route::To(Destination::Kernel(_) | Destination::NextHop(_))) => Err(Reason::NotLocal),
             Some(_) => Err(Reason::TableFault),
             None => Err(Reason::NotLocal),
         }
@@ -171,8 +169,9 @@ impl Model {
     /// Whether answers to that address have a route of BPF's, be it a broken one.
     fn way_back(&self, source: Ipv4Addr) -> Result<(), Reason> {
         match self.lookup(source) {
-            Some(Route::MissingChunk) => Err(Reason::TableFault),
-            Some(Route::To(Destination::Kernel(_)) | Route::Unknown) | None => Err(Reason::KernelRoute),
+            Some(Route::To(Destination::Kernel(_)) | Route::Unknown | Route::MissingChunk) | None => {
+                Err(Reason::KernelRoute)
+            }
             Some(_) => Ok(()),
         }
     }
@@ -181,7 +180,7 @@ impl Model {
     fn owner(&self, address: Ipv4Addr, ifindex: u32) -> Result<Endpoint, Reason> {
         match self.lookup(address) {
             Some(Route::To(Destination::Endpoint(endpoint))) if endpoint.ifindex == ifindex => Ok(endpoint),
-            Some(Route::MissingEndpoint | Route::MissingChunk) => Err(Reason::TableFault),
+            Some(Route::MissingEndpoint) => Err(Reason::TableFault),
             _ => Err(Reason::SpoofedSource),
         }
     }
