@@ -91,7 +91,8 @@ impl Model {
         &self.routes
     }
 
-    fn lookup(&self, address: Ipv4Addr) -> Option<Route> {
+    /// What the table has for the address.
+    pub(crate) fn lookup(&self, address: Ipv4Addr) -> Option<Route> {
         let matching = self.routes.iter().filter(|(prefix, _)| prefix.contains(&address));
         matching.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, route)| *route)
     }

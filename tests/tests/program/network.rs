@@ -173,6 +173,34 @@ impl Network {
         Ok(network)
     }
 
+    /// A node all of whose next hops may translate, by [`Self::rules`], which are not set yet.
+    pub(crate) fn for_fuzzed_translation() -> Result<Self> {
+        let mut network = Self::new()?;
+        network.translates = true;
+        let routes = [
+            ("203.0.113.0/24", network.outside),
+            ("172.19.36.0/24", network.node2),
+            ("172.19.37.0/26", network.node3),
+            ("172.19.48.0/20", network.node4),
+            ("172.19.38.0/24", network.node5),
+            ("10.141.0.0/16", network.fabric),
+            ("10.142.0.0/16", Hop { gateway: None, ..network.node5 }),
+        ];
+        for (prefix, hop) in routes {
+            network.set(prefix.parse()?, Some(Hop { translates: true, ..hop }.destination()))?;
+        }
+        network.set("10.142.0.1/32".parse()?, Some(Destination::Kernel(Reason::ToHost)))?;
+        Ok(network)
+    }
+
+    /// [`Self::rule`] with more ports and fewer exceptions, and one like it for eth1.
+    pub(crate) fn rules(&self) -> Vec<Rule> {
+        let mut rule = Rule { ports: 12, ..self.rule() };
+        rule.exclude[0] = RuleNetwork::new(Ipv4Addr::new(172, 19, 48, 0).into(), 20);
+        let address = Ipv4Addr::new(10, 142, 0, 1).into();
+        vec![rule, Rule { ifindex: self.eth1.ifindex, address, ..rule }]
+    }
+
     /// What comes from the pool of containers and leaves the pool and the fabric by eth0 gets [`NODE`] and
     /// [`PORT`], of which there is one only: then every packet is known beforehand.
     pub(crate) fn rule(&self) -> Rule {
