@@ -83,7 +83,8 @@ fn refuse_source(ipv4: &Ipv4) -> Reason {
     if nat::must_translate(ipv4.source, ipv4.destination) { Reason::SpoofedSource } else { Reason::NotLocal }
 }
 
-/// A reply to a translated packet. The kernel would take it for the node's own, so nothing is left to it.
+/// A reply to a translated packet. The kernel would take it for the node's own, so nothing is left to it that is not
+/// translated.
 #[inline(always)]
 fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
     match ipv4::check_forwardable(packet, ipv4) {
@@ -95,18 +96,28 @@ fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
     match entry.target() {
         Some(Target::Endpoint(index)) => {
             let endpoint = endpoint::get(index)?;
-            ipv4::check_size(packet, ipv4, endpoint.mtu).map_err(|_| Reason::NatTooBig)?;
-            reply.apply(packet, ipv4)?;
+            apply(packet, ipv4, reply, endpoint.mtu)?;
             deliver_checked(packet, endpoint)
         }
         Some(Target::NextHop(index)) => {
             let next_hop = next_hop::get(index)?;
-            ipv4::check_size(packet, ipv4, next_hop.mtu).map_err(|_| Reason::NatTooBig)?;
-            reply.apply(packet, ipv4)?;
+            apply(packet, ipv4, reply, next_hop.mtu)?;
             forward_checked(packet, reply.destination, next_hop)
         }
         _ => Err(Reason::NoEndpoint),
     }
+}
+
+/// Translates the reply. One that does not fit the next link goes on in the kernel, which fragments it; with "don't
+/// fragment" the kernel's error would be about a packet that nobody sent.
+#[inline(always)]
+fn apply(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Walk<()> {
+    let size = ipv4::check_size(packet, ipv4, mtu);
+    if size.is_err() && ipv4.must_not_fragment() {
+        return Err(Reason::NatTooBig);
+    }
+    reply.apply(packet, ipv4)?;
+    size
 }
 
 /// Whether BPF carries the answers to a packet from there, too.

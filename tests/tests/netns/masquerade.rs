@@ -25,7 +25,7 @@ use anyhow::{Context as _, Result, ensure};
 use dataplane_common::{reason::Reason, stats::Hook};
 use serde_json::Value;
 use tests::harness::{
-    Capture, Config, Container, Daemon, Fabric, Namespace, Node, Outside, eventually,
+    Capture, Config, Container, ContainerSpec, Daemon, Fabric, Namespace, Node, Outside, eventually,
     inject::Injector,
     packet::{Frame, Ipv4, L4},
     topology::HOST_MAC,
@@ -66,10 +66,22 @@ impl Egress {
 
     /// With something done to the node before its daemon starts.
     fn build(config: Config, prepare: impl FnOnce(&Node) -> Result<()>) -> Result<Self> {
+        Self::build_with(config, 1500, prepare)
+    }
+
+    /// With containers of that MTU.
+    fn build_with(
+        config: Config,
+        container_mtu: u32,
+        prepare: impl FnOnce(&Node) -> Result<()>,
+    ) -> Result<Self> {
         let fabric = Fabric::new()?;
         let node = Node::new(&fabric, "node1", "10.141.0.1")?;
-        let c1 = node.container("cali1", "172.19.35.2")?;
-        let c2 = node.container("cali2", "172.19.35.3")?;
+        let spec =
+            |interface, address| anyhow::Ok(ContainerSpec::new(interface, address)?.mtu(container_mtu));
+        let specs = [spec("cali1", "172.19.35.2")?, spec("cali2", "172.19.35.3")?];
+        let [c1, c2]: [Container; 2] =
+            node.add(&specs)?.try_into().map_err(|_| anyhow::anyhow!("not two containers"))?;
         let outside = node.outside("eth1", "198.51.100.10/24", "198.51.100.1")?;
         outside.add_address(FAR)?;
         // As on a router: errors are not limited in number, and show who sends them.

@@ -143,6 +143,32 @@ fn a_packet_that_is_too_big_for_the_uplink() -> Result<()> {
     net.finish().map(drop)
 }
 
+/// A reply that is too big for the container: the kernel fragments it, translated; with DF it is dropped and counted.
+#[test]
+fn a_reply_that_is_too_big_for_the_container() -> Result<()> {
+    require_root!();
+    let net = Egress::build_with(super::config().table(super::RULE), 1400, |_| Ok(()))?;
+    let pair = traffic::UdpPair::new(&net.c1, &net.outside, super::FAR)?;
+    let seen_as = pair.exchange(b"hello")?;
+    let (from, port) = (pair.server.local_addr()?.port(), pair.client.local_addr()?.port());
+    let reply = Ipv4::new(super::FAR, NODE, Udp::new(from, seen_as.port(), vec![7; 1472]));
+    net.back()?.send(&reply)?;
+    net.await_count(Hook::FromUplink, Reason::NatTooBig, 1)?;
+
+    let at_c1 = Capture::start(&net.c1, "eth0", "src net 203.0.113.0/24")?;
+    net.back()?.send(&Ipv4 { dont_fragment: false, id: 4711, ..reply.clone() })?;
+    let mut buffer = [0; 2000];
+    assert_eq!(pair.client.recv(&mut buffer)?, 1472);
+    assert_eq!(buffer[..1472], [7; 1472]);
+    assert_eq!(net.daemon.drops(Hook::FromUplink, Reason::TooBig)?, 1);
+    let fragments: Vec<Ipv4> = at_c1.stop()?.iter().filter_map(|frame| frame.ipv4().cloned()).collect();
+    let expected = Ipv4::new(super::FAR, net.c1.address, Udp::new(from, port, vec![7; 1472]));
+    assert_eq!(Ipv4::reassemble(&fragments)?, Ipv4 { dont_fragment: false, id: 4711, ttl: 63, ..expected });
+    // TCP tells the other end what fits.
+    TcpPair::connect(&net.c1, &net.outside, super::FAR)?.download(500_000)?;
+    net.finish().map(drop)
+}
+
 /// A packet whose TTL ends at the node is answered by the kernel, about the packet as the container sent it, and
 /// begins no translation that it does not need.
 #[test]

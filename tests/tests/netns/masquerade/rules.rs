@@ -189,6 +189,56 @@ fn a_reload_adds_changes_and_removes_a_rule() -> Result<()> {
     Ok(())
 }
 
+/// Routes to the outside are carried whoever wrote them: the kernel would not translate on the way.
+#[test]
+fn a_static_route_by_an_uplink_is_followed() -> Result<()> {
+    require_root!();
+    let net = Egress::new()?;
+    net.node.ip_batch(
+        "route delete default\nroute add 203.0.113.0/24 via 198.51.100.1\n\
+         route add unreachable 192.0.2.0/24\n",
+    )?;
+    let kind = |to: Ipv4Addr, kind: &str| {
+        eventually(PATIENCE, || {
+            let route = net.daemon.route_get(to)?;
+            ensure!(route["route"]["kind"] == kind, "{route}");
+            Ok(())
+        })
+    };
+    kind(FAR, "next-hop")?;
+    net.by_bpf(|| {
+        ensure!(UdpPair::new(&net.c1, &net.outside, FAR)?.exchange(b"as the node")?.ip() == NODE);
+        traffic::ping(&net.c1, FAR, 2)?.all_answered()
+    })?;
+    kind(EXCLUDED, "kernel")?;
+    traffic::ping(&net.c1, EXCLUDED, 1)?.none_answered()?;
+    net.await_count(Hook::FromContainer, Reason::NatKernelRoute, 1)?;
+    net.finish().map(drop)
+}
+
+/// What leaves by an interface that is no uplink has no rule, once it is excluded: it is the kernel's.
+#[test]
+fn an_excluded_network_behind_another_interface_is_the_kernel_s() -> Result<()> {
+    require_root!();
+    let rule = format!("{RULE}\nexclude = [\"172.19.0.0/16\", \"192.0.2.0/24\"]");
+    let net = Egress::with(config().table(&rule))?;
+    let behind = tests::harness::Namespace::new("behind")?;
+    net.node.ip_batch(&format!(
+        "link add vpn0 type veth peer name eth0 netns {}\naddress add 192.0.2.1/24 dev vpn0\n\
+         link set vpn0 up\n",
+        behind.name()
+    ))?;
+    behind
+        .ip_batch("address add 192.0.2.7/24 dev eth0\nlink set eth0 up\nroute add default via 192.0.2.1\n")?;
+    eventually(PATIENCE, || {
+        let route = net.daemon.route_get(EXCLUDED)?;
+        ensure!(route["route"]["kind"] == "kernel", "{route}");
+        Ok(())
+    })?;
+    ensure!(UdpPair::new(&net.c1, &behind, EXCLUDED)?.exchange(b"as I am")?.ip() == net.c1.address);
+    Ok(())
+}
+
 /// Where the kernel's route is one that BPF does not carry, the kernel would send the packet on untranslated.
 #[test]
 fn nothing_is_left_to_the_kernel_that_must_be_translated() -> Result<()> {
