@@ -15,7 +15,7 @@
 //!
 //! * A packet of a living flow takes no lock. It renews the life word by compare-and-exchange, at most once
 //!   per tick, and a flow that is ended meanwhile is a miss.
-//! * [`open`](table::open) and [`sweep`](table::sweep) hold the lock of the tags' bucket, and below it the lock of one
+//! * [`open`](table::Table::open) and [`sweep`](table::Table::sweep) hold the lock of the tags' bucket, and below it the lock of one
 //!   bucket of references at a time. Only BPF programs take these locks, so no process can die with one.
 //! * A flow ends by one compare-and-exchange of its life word, by whoever finds it expired or in the way. Then
 //!   its lane and its reference may be reused.

@@ -71,10 +71,12 @@ fn check_size(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop, is_translated: b
         .map_err(|reason| if is_translated && !ipv4.must_not_fragment() { Reason::NatTooBig } else { reason })
 }
 
-/// Refuses to leave to the kernel what it would forward untranslated against a rule.
+/// Refuses to leave to the kernel what it would forward untranslated against a rule. It may have a route where the
+/// table has none: by a policy rule, or since a moment ago.
 #[inline(always)]
 fn leave_to_kernel(ipv4: &Ipv4, reason: Reason) -> Reason {
-    let forwards = matches!(reason, Reason::KernelRoute | Reason::NoNextHop | Reason::LinkLocal);
+    let forwards =
+        matches!(reason, Reason::KernelRoute | Reason::NoNextHop | Reason::LinkLocal | Reason::NoRoute);
     if forwards && nat::must_translate(ipv4.source, ipv4.destination) {
         Reason::NatKernelRoute
     } else {

@@ -125,7 +125,7 @@ impl Packet {
     #[inline(always)]
     pub fn go_on_in(&self, program: u32) {
         // SAFETY: the context is valid, and the packet is as it came.
-        let _ = unsafe { NAT_PROGRAMS.tail_call(&TcContext::new(self.skb), program) };
+        unsafe { NAT_PROGRAMS.tail_call(&TcContext::new(self.skb), program) };
     }
 
     /// Sets a transport checksum right after a change from `from` to `to`, as `flags` say

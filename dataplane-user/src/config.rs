@@ -35,14 +35,14 @@ use toml::de::DeTable;
 pub use self::bgp::{Bgp, BgpPeer};
 pub use self::datapath::{Datapath, Egress, MAX_ENDPOINTS, MAX_FLOWS, MAX_ROUTES, TcAttach, UplinkHook};
 pub use self::diagnostic::{Diagnostic, Failure};
-pub use self::file::load;
+pub use self::file::{load, load_for};
 pub use self::kernel::{KernelImport, RouteProtocol};
 pub use self::log::{Log, LogFormat, LogLevel};
 pub use self::masquerade::Masquerade;
 pub use self::network::{Endpoint, Route};
 pub use self::node::{Node, Places};
 use self::report::Report;
-pub use self::system::{RunningSystem, System};
+pub use self::system::{AnySystem, RunningSystem, System};
 pub use self::timeouts::Timeouts;
 
 use crate::kernel::nat::Limits;

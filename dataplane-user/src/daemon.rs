@@ -6,6 +6,7 @@ mod lock;
 mod nat;
 mod offers;
 mod reconcile;
+mod reload;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -24,7 +25,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
-    config::{self, Config, Places},
+    config::{Config, Places},
     control::{Answer, BadFile, Request, server},
     datapath::Datapath,
     kernel::{
@@ -37,7 +38,7 @@ use crate::{
     rib::Rib,
     slow_path::SlowPath,
     source::{
-        bgp::{Settings, Speaker, Surroundings},
+        bgp::{Speaker, Surroundings},
         kernel::{Mirror, Policy},
     },
     wanted::{Destination, Offer, PeerMacs},
@@ -130,8 +131,11 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     daemon.places_given = places;
     let mut requests = server::listen(&daemon.config.node.state_dir)?;
     daemon.check_rules().await?;
-    daemon.start_bgp()?;
-    if let Err(error) = daemon.take_over().await {
+    let taken_over = match daemon.start_bgp() {
+        Ok(()) => daemon.take_over().await,
+        refused => refused,
+    };
+    if let Err(error) = taken_over {
         if fresh {
             reconcile::remove_data_path(&daemon.pins, &daemon.mirror)?;
         }
@@ -155,7 +159,11 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
             _ = sweeps.tick(), if daemon.nat.settings().buckets != 0 => daemon.sweep(),
             () = tokio::time::sleep(RETRY), if failed => failed = daemon.try_reconcile().await,
             () = std::future::ready(()), if daemon.slow_path.is_pending() => daemon.work_slow_path(CHUNK).await,
-            news = bgp::next(&mut daemon.speaker) => failed |= daemon.heed(news?),
+            news = bgp::next(&mut daemon.speaker) => {
+                failed |= daemon.heed(news?);
+                // There may be more for a while: the server of the requests must have its turn.
+                tokio::task::yield_now().await;
+            }
             Some((request, answer)) = requests.recv() => {
                 if daemon.serve(request, answer).await {
                     return Ok(());
@@ -294,66 +302,6 @@ impl Daemon {
         self.end_bgp().await?;
         remove_everything(&self.pins, &self.netlink).await
     }
-
-    /// Reads the file again. What cannot change in a running daemon is refused, and nothing changes then.
-    async fn reload(&mut self) -> Result<Vec<String>> {
-        let Some(file) = self.config_file.clone() else {
-            anyhow::bail!("this daemon runs without a file: there is nothing to read again");
-        };
-        let mut loaded = config::load(&file).map_err(|failure| {
-            BadFile(format!("{failure}\nnothing was changed; the daemon goes on as before"))
-        })?;
-        self.places_given.apply(&mut loaded.config);
-        refuse_fixed(&self.config, &loaded.config, &file)?;
-        let speaker = loaded.config.bgp.as_ref().map(Settings::new).transpose();
-        let speaker = speaker.with_context(|| format!("{}: nothing was changed", file.display()))?;
-        self.withdraw_blocks(&loaded.config).await;
-        let before = std::mem::replace(&mut self.config, loaded.config);
-        self.nat.configure(&self.config.limits())?;
-        if speaker.is_none() {
-            self.end_bgp().await?;
-        }
-        self.configure_bgp(speaker)?;
-        if before.datapath.kernel_routes != self.config.datapath.kernel_routes {
-            self.slow_path.look_at(self.by_routers());
-        }
-        let mode = Mode::choose(self.config.datapath.tc_attach);
-        if mode != self.mode {
-            // All are attached anew, which takes off what was attached the other way.
-            self.places.clear();
-            self.mode = mode;
-        }
-        let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-        for warning in &warnings {
-            warn!("{warning}");
-        }
-        self.reconcile().await?;
-        info!("read {} again", file.display());
-        Ok(warnings)
-    }
-}
-
-/// The keys that name what a running daemon stands on.
-fn refuse_fixed(old: &Config, new: &Config, file: &Path) -> Result<()> {
-    let fixed = [
-        ("node.state-dir", old.node.state_dir != new.node.state_dir),
-        ("node.bpf-dir", old.node.bpf_dir != new.node.bpf_dir),
-        ("datapath.max-endpoints", old.datapath.max_endpoints != new.datapath.max_endpoints),
-        ("datapath.max-routes", old.datapath.max_routes != new.datapath.max_routes),
-        ("datapath.max-flows", old.datapath.max_flows != new.datapath.max_flows),
-        ("whether there is any [[masquerade]]", old.masquerade.is_empty() != new.masquerade.is_empty()),
-        ("log", old.log != new.log),
-    ];
-    let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
-    if changed.is_empty() {
-        return Ok(());
-    }
-    anyhow::bail!(
-        "{}: {} cannot change while the daemon runs: restart it (it forwards meanwhile), or put the old value \
-         back; nothing was changed",
-        file.display(),
-        changed.join(", ")
-    )
 }
 
 /// The object with its tables: those that are pinned, if they can be used.

@@ -7,7 +7,7 @@ use clap::Parser as _;
 use dataplane::{
     cli::{BgpCommand, Cli, Command, EndpointCommand, NatCommand, RouteCommand, Setup},
     commands,
-    config::{self, Config, Failure, Places},
+    config::{self, AnySystem, Config, Failure, Places, RunningSystem, System},
     control::{BadFile, Request, answers},
     daemon, log, show,
 };
@@ -33,7 +33,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     match command {
         Command::Run(setup) => {
             let places = Places { state_dir, bpf_dir: setup.bpf_dir.clone() };
-            let config = load(&setup, &places)?;
+            let config = load(&setup, &places, &RunningSystem)?;
             log::start(&config.log);
             let file = (!setup.from_kernel).then_some(setup.config);
             block_on(daemon::run(config, file, places))?;
@@ -63,18 +63,19 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Reload => commands::reload(&asked, json)?,
         Command::Detach(setup) => {
             let places = Places { state_dir, bpf_dir: setup.bpf_dir.clone() };
-            block_on(commands::detach(&load(&setup, &places)?))?;
+            // A password that is gone, for instance, must not keep the data path in place.
+            block_on(commands::detach(&load(&setup, &places, &AnySystem)?))?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// The file's configuration, or the one without a file.
-fn load(setup: &Setup, places: &Places) -> Result<Config> {
+fn load(setup: &Setup, places: &Places, system: &dyn System) -> Result<Config> {
     let mut config = if setup.from_kernel {
         Config::from_kernel()
     } else {
-        let loaded = config::load(&setup.config)?;
+        let loaded = config::load_for(&setup.config, system)?;
         for warning in &loaded.warnings {
             eprintln!("dataplane: warning: {warning}");
         }

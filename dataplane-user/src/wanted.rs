@@ -85,6 +85,7 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs) -> Picture {
         uplinks: uplinks.iter().filter_map(|index| mirror.link(*index)).cloned().collect(),
         endpoints: discovered(config, mirror),
         egress: config.datapath.egress == Egress::Bpf,
+        translates: !config.masquerade.is_empty(),
         import: import(config),
         shadows: mirror.shadows(),
     };

@@ -10,6 +10,7 @@ mod netns {
     mod foreign;
     mod from_kernel;
     mod import;
+    mod masquerade;
     mod mtu;
     mod network;
     mod next_hop;

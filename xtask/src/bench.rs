@@ -12,6 +12,7 @@ mod interrupt;
 mod layout;
 mod machine;
 mod new_endpoint;
+mod new_flows;
 mod pps;
 mod report;
 mod sink;
@@ -67,8 +68,10 @@ pub(crate) struct Args {
 enum Case {
     /// 64-byte UDP, 65,536 flows, from the fabric into a container, on one CPU
     PpsDeliver,
-    /// The same from a container to other nodes, without translation
+    /// The same from a container to the outside by MASQUERADE, and to other nodes without
     PpsEgress,
+    /// Translations that begin, each by one packet, and the memory that they take
+    NewFlows,
     /// The same generator straight into the sink: what the harness itself costs
     Direct,
     /// Bulk transfer between containers of two nodes (netperf TCP_STREAM)
@@ -87,7 +90,12 @@ impl Case {
     fn run(self, bench: &Bench) -> Result<Vec<Finding>> {
         match self {
             Self::PpsDeliver => pps::run(bench, Way::Deliver),
-            Self::PpsEgress => pps::run(bench, Way::Egress),
+            Self::PpsEgress => {
+                let mut findings = pps::run(bench, Way::Masquerade)?;
+                findings.extend(pps::run(bench, Way::Egress)?);
+                Ok(findings)
+            }
+            Self::NewFlows => new_flows::run(bench),
             Self::Direct => pps::direct(bench),
             Self::TcpStream => tcp::run(bench, &tcp::STREAM),
             Self::TcpRr => tcp::run(bench, &tcp::RR),

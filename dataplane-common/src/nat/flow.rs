@@ -113,7 +113,7 @@ pub struct Flow {
     ports: Word64,
     /// Translated address in the low half, tick at which the flow began in the high one.
     translated: Word64,
-    /// Bytes of IP packets, by [`Direction`]. Packets that two CPUs handle at one time may count once.
+    /// Bytes of frames, by [`Direction`]. Packets that two CPUs handle at one time may count once.
     bytes: [Word64; 2],
     /// Packets, by [`Direction`]; an aggregate counts once.
     packets: [Word64; 2],
@@ -189,7 +189,7 @@ impl Flow {
         (self.translated.load() >> 32) as u32
     }
 
-    /// Bytes of IP packets in that direction.
+    /// Bytes of frames in that direction.
     pub fn bytes(&self, direction: Direction) -> u64 {
         self.bytes[direction as usize].load()
     }

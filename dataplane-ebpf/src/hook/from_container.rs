@@ -35,6 +35,7 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
         }
         Some(Target::Block) => Err(Reason::NoEndpoint),
         Some(Target::Kernel(reason)) => Err(leave_to_kernel(&ipv4, reason)),
-        None => Err(if entry.is_none() { Reason::NoRoute } else { Reason::TableFault }),
+        None if entry.is_none() => Err(leave_to_kernel(&ipv4, Reason::NoRoute)),
+        None => Err(Reason::TableFault),
     }
 }

@@ -45,11 +45,18 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
         },
         Some(Target::Kernel(reason @ (Reason::Multicast | Reason::Broadcast))) => Err(reason),
         Some(Target::NextHop(index)) => through(packet, &ipv4, next_hop::get(index)?),
-        Some(Target::Kernel(reason)) => Err(match leave_to_kernel(&ipv4, reason) {
-            Reason::NatKernelRoute => Reason::NatKernelRoute,
-            _ => Reason::NotLocal,
-        }),
-        None => Err(if entry.is_none() { Reason::NotLocal } else { Reason::TableFault }),
+        Some(Target::Kernel(reason)) => Err(leave_foreign_to_kernel(&ipv4, reason)),
+        None if entry.is_none() => Err(leave_foreign_to_kernel(&ipv4, Reason::NoRoute)),
+        None => Err(Reason::TableFault),
+    }
+}
+
+/// What is for no container of this node goes to the kernel, unless that must not forward it untranslated.
+#[inline(always)]
+fn leave_foreign_to_kernel(ipv4: &Ipv4, reason: Reason) -> Reason {
+    match leave_to_kernel(ipv4, reason) {
+        Reason::NatKernelRoute => Reason::NatKernelRoute,
+        _ => Reason::NotLocal,
     }
 }
 
@@ -76,7 +83,8 @@ fn refuse_source(ipv4: &Ipv4) -> Reason {
     if nat::must_translate(ipv4.source, ipv4.destination) { Reason::SpoofedSource } else { Reason::NotLocal }
 }
 
-/// A reply to a translated packet. The kernel would take it for the node's own, so nothing is left to it.
+/// A reply to a translated packet. The kernel would take it for the node's own, so nothing is left to it that is not
+/// translated.
 #[inline(always)]
 fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
     match ipv4::check_forwardable(packet, ipv4) {
@@ -88,18 +96,28 @@ fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
     match entry.target() {
         Some(Target::Endpoint(index)) => {
             let endpoint = endpoint::get(index)?;
-            ipv4::check_size(packet, ipv4, endpoint.mtu).map_err(|_| Reason::NatTooBig)?;
-            reply.apply(packet, ipv4)?;
+            apply(packet, ipv4, reply, endpoint.mtu)?;
             deliver_checked(packet, endpoint)
         }
         Some(Target::NextHop(index)) => {
             let next_hop = next_hop::get(index)?;
-            ipv4::check_size(packet, ipv4, next_hop.mtu).map_err(|_| Reason::NatTooBig)?;
-            reply.apply(packet, ipv4)?;
+            apply(packet, ipv4, reply, next_hop.mtu)?;
             forward_checked(packet, reply.destination, next_hop)
         }
         _ => Err(Reason::NoEndpoint),
     }
+}
+
+/// Translates the reply. One that does not fit the next link goes on in the kernel, which fragments it; with "don't
+/// fragment" the kernel's error would be about a packet that nobody sent.
+#[inline(always)]
+fn apply(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Walk<()> {
+    let size = ipv4::check_size(packet, ipv4, mtu);
+    if size.is_err() && ipv4.must_not_fragment() {
+        return Err(Reason::NatTooBig);
+    }
+    reply.apply(packet, ipv4)?;
+    size
 }
 
 /// Whether BPF carries the answers to a packet from there, too.

@@ -69,9 +69,7 @@ pub fn apply(packet: &Packet, ipv4: &Ipv4, change: &Change) -> Walk<()> {
         // Constants on each path: the verifier wants to know where in the packet a helper writes.
         match ipv4.protocol {
             protocol::TCP => transport(packet, protocol::TCP, old_address, change, 0)?,
-            protocol::UDP => {
-                transport(packet, protocol::UDP, old_address, change, BPF_F_MARK_MANGLED_0 as u32)?
-            }
+            protocol::UDP => transport(packet, protocol::UDP, old_address, change, BPF_F_MARK_MANGLED_0)?,
             _ => transport(packet, protocol::ICMP, old_address, change, 0)?,
         }
     }
@@ -83,7 +81,7 @@ fn transport(packet: &Packet, protocol: u8, old_address: Ipv4Be, change: &Change
     let fields = Fields::of(protocol, change.side);
     let checksum = ipv4::TRANSPORT + fields.checksum;
     if protocol != protocol::ICMP {
-        let flags = flags | BPF_F_PSEUDO_HDR as u32 | 4;
+        let flags = flags | BPF_F_PSEUDO_HDR | 4;
         packet.replace_checksum(checksum, old_address.to_wire(), change.address.to_wire(), flags)?;
     }
     let (old_port, port) = (change.old_port.to_be(), change.port.to_be());

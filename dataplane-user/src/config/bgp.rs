@@ -11,6 +11,7 @@ use super::address;
 use super::report::{Fault, Placed, Report};
 use super::schema::{Form, Schema};
 use super::section::Section;
+use super::system::System;
 use super::value;
 
 /// The BGP speaker (RFC 4271).
@@ -103,7 +104,7 @@ struct PeerDraft {
     asn: Option<Placed<u32>>,
     port: u16,
     passive: Option<Placed<bool>>,
-    password_file: Option<PathBuf>,
+    password_file: Option<Placed<PathBuf>>,
     hold_seconds: u16,
     max_prefixes: u32,
 }
@@ -133,7 +134,7 @@ fn peers<'a>(bgp: &'a DeTable<'a>, report: &mut Report<'a>) -> Vec<PeerDraft> {
         asn: asn(section),
         port: section.number("port", 1..=u16::MAX).map_or(PORT, |port| port.value),
         passive: section.flag("passive"),
-        password_file: section.text("password-file", value::absolute_path).map(|path| path.value),
+        password_file: section.text("password-file", value::absolute_path),
         hold_seconds: hold_seconds(section),
         max_prefixes: section
             .number("max-prefixes", 1..=super::MAX_ROUTES)
@@ -186,7 +187,7 @@ impl PeerDraft {
             asn: self.asn.as_ref()?.value,
             port: self.port,
             passive: self.is_passive(),
-            password_file: self.password_file.clone(),
+            password_file: self.password_file.as_ref().map(|file| file.value.clone()),
             hold_seconds: self.hold_seconds,
             max_prefixes: self.max_prefixes,
         })
@@ -197,8 +198,13 @@ impl PeerDraft {
     }
 }
 
-/// Compares the peers with each other and with ourselves.
-pub(super) fn check(bgp: &Draft, pools: &[Option<Placed<Ipv4Net>>], report: &mut Report<'_>) {
+/// Compares the peers with each other, with ourselves and with the files they name.
+pub(super) fn check(
+    bgp: &Draft,
+    pools: &[Option<Placed<Ipv4Net>>],
+    system: &dyn System,
+    report: &mut Report<'_>,
+) {
     if bgp.accept.is_none() && pools.is_empty() {
         let fault = Fault::new(
             "[bgp] would refuse every prefix: it has no `accept`, and there is no pool",
@@ -213,6 +219,12 @@ pub(super) fn check(bgp: &Draft, pools: &[Option<Placed<Ipv4Net>>], report: &mut
                 "add `listen` to [bgp], or write `passive = false`",
             );
             report.error(passive.at, fault);
+        }
+        if let Some(file) = &peer.password_file
+            && let Some(fault) = system.password_fault(&file.value)
+        {
+            let mend = "write the password that the peer has into it, or correct the line";
+            report.error(file.at, Fault::new(fault, mend));
         }
         let Some(address) = &peer.address else { continue };
         let same = |other: &&PeerDraft| {

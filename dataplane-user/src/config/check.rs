@@ -17,6 +17,6 @@ pub(super) fn check(draft: &Draft, system: &dyn System, report: &mut Report<'_>)
     interfaces::check(draft, system, report);
     masquerade::check(draft, system, report);
     if let Some(bgp) = &draft.bgp {
-        bgp::check(bgp, &draft.network.pools, report);
+        bgp::check(bgp, &draft.network.pools, system, report);
     }
 }

@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use std::path::Path;
 
 use super::report::Fault;
-use super::system::RunningSystem;
+use super::system::{RunningSystem, System};
 use super::text::Text;
 use super::{DEFAULT_FILE, Failure, Loaded, parse};
 
@@ -19,10 +19,19 @@ const LARGEST: u64 = 256 << 20;
 /// Where the file cannot be read, or is no text: one error, at its first line and column, or at the first
 /// byte that is no UTF-8. Otherwise as [`parse`].
 pub fn load(file: &Path) -> Result<Loaded, Failure> {
+    load_for(file, &RunningSystem)
+}
+
+/// Reads a file, and compares it with that system.
+///
+/// # Errors
+///
+/// As [`load`].
+pub fn load_for(file: &Path, system: &dyn System) -> Result<Loaded, Failure> {
     let name = file.display().to_string();
     let bytes = read(file).map_err(|error| failure(&name, "", 0, unreadable(file, &error)))?;
     match std::str::from_utf8(&bytes) {
-        Ok(text) => parse(&name, text, &RunningSystem),
+        Ok(text) => parse(&name, text, system),
         Err(error) => {
             let at = error.valid_up_to();
             let fault = Fault::new("the file is not UTF-8 text from here on", "save it as UTF-8");

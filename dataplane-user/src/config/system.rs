@@ -3,7 +3,10 @@
 use std::ffi::CString;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::ops::RangeInclusive;
+use std::path::Path;
 use std::{fs, io};
+
+use crate::source::bgp;
 
 /// What the checks ask the machine: a trait, so that tests need none.
 pub trait System {
@@ -18,6 +21,38 @@ pub trait System {
     fn open_ports(&self) -> Vec<u16>;
     /// Whether it has the address.
     fn has_address(&self, address: Ipv4Addr) -> bool;
+    /// Why the file does not hold a password, if it does not.
+    fn password_fault(&self, file: &Path) -> Option<String>;
+}
+
+/// Any machine: nothing of it is compared. For commands that must do their work whatever has become of this one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AnySystem;
+
+impl System for AnySystem {
+    fn interface_exists(&self, _name: &str) -> Option<bool> {
+        None
+    }
+
+    fn ephemeral_ports(&self) -> Option<RangeInclusive<u16>> {
+        None
+    }
+
+    fn reserved_ports(&self) -> Vec<RangeInclusive<u16>> {
+        Vec::new()
+    }
+
+    fn password_fault(&self, _file: &Path) -> Option<String> {
+        None
+    }
+
+    fn open_ports(&self) -> Vec<u16> {
+        Vec::new()
+    }
+
+    fn has_address(&self, _address: Ipv4Addr) -> bool {
+        true
+    }
 }
 
 /// The machine, in the network namespace of the calling thread.
@@ -63,6 +98,10 @@ impl System for RunningSystem {
         // Only an own address can be bound to.
         let bound = UdpSocket::bind((address, 0));
         !matches!(bound, Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable)
+    }
+
+    fn password_fault(&self, file: &Path) -> Option<String> {
+        bgp::check_password(file).err().map(|error| format!("{error:#}"))
     }
 }
 

@@ -10,6 +10,7 @@ mod warnings;
 
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
+use std::path::Path;
 
 use super::{Diagnostic, Failure, Loaded, System, parse};
 
@@ -54,6 +55,10 @@ impl System for Machine {
 
     fn has_address(&self, address: Ipv4Addr) -> bool {
         self.addresses.contains(&address)
+    }
+
+    fn password_fault(&self, file: &Path) -> Option<String> {
+        file.ends_with("not-there").then(|| "the password file is not there".to_owned())
     }
 }
 

@@ -70,12 +70,12 @@ impl Daemon {
         };
         let ((endpoints, max_endpoints), (next_hops, max_next_hops)) =
             (self.datapath.endpoint_slots(), self.datapath.next_hop_slots());
-        let complaints: Vec<String> = self
-            .complaints
-            .iter()
-            .cloned()
-            .chain(self.speaker.as_ref().and_then(Speaker::complaint))
-            .collect();
+        let down = peers.iter().filter(|peer| peer.state != "established").map(|peer| {
+            let why = peer.last_error.as_deref().unwrap_or("it has not connected yet");
+            format!("BGP peer {} is not established ({}): {why}", peer.address, peer.state)
+        });
+        let listening = self.speaker.as_ref().and_then(Speaker::complaint);
+        let complaints: Vec<String> = self.complaints.iter().cloned().chain(listening).chain(down).collect();
         Ok(answers::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.config.node.name.clone(),

@@ -1,6 +1,7 @@
 //! The hooks: a program at tc ingress of an interface, as a TCX link or as a clsact filter.
 
 mod clsact;
+mod link;
 mod tcx;
 
 use std::{collections::BTreeMap, ffi::CString};

@@ -35,7 +35,7 @@ mod testing;
 mod tests;
 mod wire;
 
-use std::{collections::BTreeSet, net::SocketAddrV4, thread, time::Duration};
+use std::{collections::BTreeSet, net::SocketAddrV4, path::Path, thread, time::Duration};
 
 use anyhow::{Context as _, Result};
 use ipnet::Ipv4Net;
@@ -87,6 +87,15 @@ impl Settings {
             peers: bgp.peers.iter().map(peer).collect::<Result<_>>()?,
         })
     }
+}
+
+/// Whether a file holds the key of a TCP MD5 signature.
+///
+/// # Errors
+///
+/// Where it does not, with its name.
+pub fn check_password(file: &Path) -> Result<()> {
+    Password::read(file).map(drop)
 }
 
 /// What the daemon hears from the speaker.
@@ -145,7 +154,8 @@ impl Speaker {
     }
 
     /// What of the news is there already.
-    pub fn try_next(&mut self) -> Option<News> {
+    #[cfg(test)]
+    fn try_next(&mut self) -> Option<News> {
         self.news.try_recv().ok()
     }
 

@@ -1,6 +1,6 @@
 //! What passes an interface: `tcpdump` writes, the test reads.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
@@ -8,12 +8,15 @@ use tempfile::TempDir;
 use super::{
     netns::Namespace,
     packet::Frame,
-    process::{Process, Stream},
+    process::{Process, Stream, run},
     wait::eventually,
 };
 
 /// How long `tcpdump` may take to start and to end.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// The buffer between kernel and tcpdump, in KiB: each packet takes as much of it as the largest would.
+const BUFFER: &str = "32768";
 
 /// A running capture; dropped, it ends.
 #[derive(Debug)]
@@ -24,7 +27,7 @@ pub struct Capture {
 
 impl Capture {
     /// Captures both directions of an interface; `filter` as in pcap-filter(7), empty for everything.
-    /// Every packet that comes after this returns is seen.
+    /// Every packet that comes after this returns is seen, unless megabytes come at once.
     ///
     /// # Errors
     /// If `tcpdump` does not start: with what it says.
@@ -32,7 +35,7 @@ impl Capture {
         let directory = tempfile::Builder::new().prefix("dataplane-capture-").tempdir()?;
         let file = directory.path().join("capture.pcap").to_string_lossy().into_owned();
         // Each packet is written at once; without -Z, tcpdump would drop to a user who may not write there.
-        let options = ["-n", "-U", "--immediate-mode", "-Z", "root", "-s", "0"];
+        let options = ["-n", "-U", "--immediate-mode", "-Z", "root", "-s", "0", "-B", BUFFER];
         let command = ["tcpdump"].into_iter().chain(options).chain(["-i", interface, "-w", &file, filter]);
         let process = namespace.spawn(command)?;
         process.wait_for_line(Stream::Stderr, |line| line.contains("listening on"), PATIENCE)?;
@@ -84,6 +87,26 @@ impl Capture {
         ensure!(said.contains("\n0 packets dropped by kernel"), "the capture is not complete: {said}");
         self.frames()
     }
+
+    /// Has `tcpdump` verify every checksum of the packets so far: of IP headers, TCP, UDP and ICMP.
+    ///
+    /// A checksum that the sender left to its device is wrong here: turn `tx` off where the packets leave.
+    ///
+    /// # Errors
+    /// If one is wrong: what `tcpdump` says of it.
+    pub fn verify_checksums(&self) -> Result<()> {
+        let mut tcpdump = Command::new("tcpdump");
+        tcpdump.args(["-n", "-vv", "-r"]).arg(self.directory.path().join("capture.pcap"));
+        let said = run(tcpdump, "").ok()?;
+        let wrong: Vec<&str> = said.lines().filter(|line| complains_of_a_checksum(line)).collect();
+        ensure!(wrong.is_empty(), "wrong checksums:\n{}", wrong.join("\n"));
+        Ok(())
+    }
+}
+
+/// The words of print-ip.c, print-tcp.c, print-udp.c and print-icmp.c in tcpdump 4.99.
+fn complains_of_a_checksum(line: &str) -> bool {
+    ["bad cksum", "(incorrect", "bad udp cksum", "wrong icmp cksum"].iter().any(|words| line.contains(words))
 }
 
 /// Reads a capture file (draft-ietf-opsawg-pcap) as this machine writes it; a last packet that is not yet
@@ -130,6 +153,22 @@ mod tests {
         file.extend([1, 2]);
         assert_eq!(parse_pcap(&file)?, [vec![7, 8, 9]]);
         Ok(())
+    }
+
+    #[test]
+    fn complaints_are_known_from_praise() {
+        for line in [
+            "    10.0.0.1.1 > 10.0.0.2.2: [bad udp cksum 0x1234 -> 0x5678!] UDP, length 1",
+            "    10.0.0.1.1 > 10.0.0.2.2: Flags [S], cksum 0x1234 (incorrect -> 0x5678), seq 1, length 0",
+            "    10.0.0.1 > 10.0.0.2: ICMP echo request, id 1, seq 1, length 8 (wrong icmp cksum 1 (->2)!)",
+            "IP (tos 0x0, ttl 64, id 1, offset 0, flags [DF], proto UDP (17), length 29, bad cksum 1 (->2)!)",
+        ] {
+            assert!(complains_of_a_checksum(line), "{line}");
+        }
+        assert!(!complains_of_a_checksum("    10.0.0.1.1 > 10.0.0.2.2: [udp sum ok] UDP, length 1"));
+        assert!(!complains_of_a_checksum(
+            "    10.0.0.1.1 > 10.0.0.2.2: Flags [S], cksum 0x1 (correct), seq 1"
+        ));
     }
 
     #[test]

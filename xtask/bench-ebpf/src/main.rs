@@ -48,9 +48,9 @@ pub fn generate(ctx: XdpContext) -> u32 {
         unsafe { frame.add(index * 8).cast::<u64>().write_unaligned(*word) };
     }
     if traffic.address_byte == SOURCE_BYTE {
-        vary(frame, SOURCE_BYTE, flow);
+        vary(frame, SOURCE_BYTE, flow, traffic.port_high);
     } else {
-        vary(frame, DESTINATION_BYTE, flow);
+        vary(frame, DESTINATION_BYTE, flow, traffic.port_high);
     }
     OUT.redirect(0, 0).unwrap_or(xdp_action::XDP_ABORTED)
 }
@@ -62,12 +62,13 @@ const fn port_byte(address_byte: u32) -> u32 {
 
 /// Puts the flow's bytes into the frame, whose checksum is for zeros there.
 #[inline(always)]
-fn vary(frame: *mut u8, address_byte: u32, flow: u32) {
+fn vary(frame: *mut u8, address_byte: u32, flow: u32, port_high: u32) {
     let low = flow & 0xff;
     // SAFETY: the caller checked the frame's length, and all offsets are below it.
     unsafe {
         frame.add(address_byte as usize).write(low as u8);
         frame.add(port_byte(address_byte) as usize).write((flow >> 8) as u8);
+        frame.add(port_byte(address_byte) as usize - 1).write((port_high + (flow >> 16)) as u8);
         // The byte is the low one of a 16-bit word: it adds itself to the sum (RFC 1624).
         let checksum = frame.add(CHECKSUM).cast::<u16>();
         let sum = u32::from(!u16::from_be(checksum.read_unaligned())) + low;
@@ -84,6 +85,37 @@ pub fn sink(_: XdpContext) -> u32 {
         unsafe { *sunk += 1 };
     }
     xdp_action::XDP_DROP
+}
+
+/// Sends the frame back as the answer to it: every address and port changes sides, which no checksum minds.
+#[xdp]
+pub fn reflect(ctx: XdpContext) -> u32 {
+    let start = ctx.data();
+    if start + FRAME > ctx.data_end() {
+        return xdp_action::XDP_PASS;
+    }
+    let frame = start as *mut u8;
+    // SAFETY: the frame was checked to have these bytes; packets may be misaligned.
+    unsafe {
+        swap::<[u16; 3]>(frame, frame.add(6));
+        swap::<u32>(frame.add(26), frame.add(30));
+        swap::<u16>(frame.add(34), frame.add(36));
+    }
+    xdp_action::XDP_TX
+}
+
+/// # Safety
+///
+/// Both are valid for reading and writing, and do not overlap.
+#[inline(always)]
+unsafe fn swap<T>(one: *mut u8, other: *mut u8) {
+    let (one, other) = (one.cast::<T>(), other.cast::<T>());
+    // SAFETY: the caller's promise.
+    unsafe {
+        let value = one.read_unaligned();
+        one.write_unaligned(other.read_unaligned());
+        other.write_unaligned(value);
+    }
 }
 
 #[unsafe(no_mangle)]

@@ -13,8 +13,8 @@ use tests::harness::packet::{Frame, Ipv4, Udp};
 use super::layout::{self, FRAME, Traffic};
 use super::machine;
 
-/// Most flows: two bytes of each frame tell them apart.
-pub(super) const MAX_FLOWS: u32 = 1 << 16;
+/// Most flows: the high byte of a port has room for so many times 65,536.
+pub(super) const MAX_FLOWS: u32 = 1 << 21;
 
 // Names in the object.
 const PROGRAM: &str = "generate";
@@ -24,7 +24,7 @@ const MAP_OUT: &str = "OUT";
 /// Frames that the kernel makes between two runs of the network stack.
 const BATCH: u32 = 64;
 
-/// Ports whose low byte is left to the flows.
+/// The port on both sides, of which the flows change one.
 const PORT: u16 = 0x4e00;
 
 /// Which side of the frames differs from flow to flow.
@@ -114,7 +114,7 @@ struct Words(Traffic);
 // SAFETY: transparent over integers without padding between or after them.
 unsafe impl aya::Pod for Words {}
 
-const _: () = assert!(size_of::<Traffic>() == FRAME + 16);
+const _: () = assert!(size_of::<Traffic>() == FRAME + 24);
 
 impl Flows {
     fn traffic(&self) -> Result<Traffic> {
@@ -133,6 +133,7 @@ impl Flows {
             Vary::Source => layout::SOURCE_BYTE,
             Vary::Destination => layout::DESTINATION_BYTE,
         };
-        Ok(Traffic { frame, address_byte, flow_mask: self.flows - 1, made: 0 })
+        let port_high = u32::from(PORT >> 8);
+        Ok(Traffic { frame, address_byte, flow_mask: self.flows - 1, port_high, reserved: 0, made: 0 })
     }
 }

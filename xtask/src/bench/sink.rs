@@ -10,6 +10,7 @@ use tests::harness::Namespace;
 
 // Names in the object.
 const PROGRAM: &str = "sink";
+const MIRROR: &str = "reflect";
 const MAP_SUNK: &str = "SUNK";
 
 /// A sink: the cheapest that does not favour any of the paths that end in it.
@@ -33,18 +34,7 @@ impl<'a> Sink<'a> {
 
     /// Attaches it to the interface; it goes with this value.
     pub(super) fn in_xdp(object: &Path, place: &'a Namespace, interface: &str) -> Result<Self> {
-        let object = place.enter(|| {
-            let mut object =
-                Ebpf::load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
-            let program = object.program_mut(PROGRAM).context("no sink in the object")?;
-            let program: &mut Xdp = program.try_into()?;
-            program.load().context("the kernel refused the sink")?;
-            program
-                .attach(interface, XdpMode::Driver)
-                .with_context(|| format!("cannot attach the sink to {interface}"))?;
-            Ok(object)
-        })?;
-        Ok(Self::Xdp(Box::new(object)))
+        Ok(Self::Xdp(Box::new(attach(object, PROGRAM, place, interface)?)))
     }
 
     /// Packets that came until now.
@@ -66,4 +56,28 @@ impl<'a> Sink<'a> {
             }
         }
     }
+}
+
+/// A link that answers every frame that it receives with its own addresses and ports, while this value lives.
+pub(super) struct Mirror(#[expect(dead_code, reason = "what is attached goes with it")] Ebpf);
+
+impl Mirror {
+    /// Attaches it to the interface.
+    pub(super) fn new(object: &Path, place: &Namespace, interface: &str) -> Result<Self> {
+        attach(object, MIRROR, place, interface).map(Self)
+    }
+}
+
+fn attach(object: &Path, program: &str, place: &Namespace, interface: &str) -> Result<Ebpf> {
+    place.enter(|| {
+        let mut object =
+            Ebpf::load_file(object).with_context(|| format!("cannot load {}", object.display()))?;
+        let loaded = object.program_mut(program).with_context(|| format!("no {program} in the object"))?;
+        let loaded: &mut Xdp = loaded.try_into()?;
+        loaded.load().with_context(|| format!("the kernel refused the program {program}"))?;
+        loaded
+            .attach(interface, XdpMode::Driver)
+            .with_context(|| format!("cannot attach {program} to {interface}"))?;
+        Ok(object)
+    })
 }

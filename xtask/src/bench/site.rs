@@ -10,8 +10,14 @@ use super::baseline::Path;
 /// The container's interface on its node.
 const INTERFACE: &str = "cali1";
 
+/// The default of `max-flows`.
+const MAX_FLOWS: u32 = 262_144;
+
 /// The way out of the fabric, which nobody takes.
-const GATEWAY: &str = "10.141.255.254";
+pub(super) const GATEWAY: &str = "10.141.255.254";
+
+/// What a site translates, as the baselines' rules do: packets to no container.
+const MASQUERADE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"";
 
 /// A node, its container, and the data path on it if that is its path.
 ///
@@ -39,6 +45,8 @@ impl Site {
         let daemon = if let Some(binary) = binary {
             let mut config =
                 Config::new().node("uplinks", r#"["eth0"]"#).pool("172.19.0.0/16").block(&block(number));
+            // One container has all flows here.
+            config = config.table(MASQUERADE).datapath("max-flows-per-source", MAX_FLOWS);
             for &other in others {
                 config = config.route(&block(other), address(other));
             }
@@ -52,11 +60,15 @@ impl Site {
         Ok(Self { daemon, container, node, path })
     }
 
-    /// Tells the node the MAC of the router of site `number`, which need not be there.
-    pub(super) fn know_neighbour(&self, number: u8, mac: [u8; 6]) -> Result<()> {
+    /// Tells the node the MAC of a router, which need not be there.
+    pub(super) fn know_neighbour(&self, address: &str, mac: [u8; 6]) -> Result<()> {
         let mac = mac.map(|octet| format!("{octet:02x}")).join(":");
-        let address = address(number);
         self.node.ip(&format!("neigh replace {address} lladdr {mac} dev eth0 nud permanent")).map(drop)
+    }
+
+    /// An answer of the daemon's.
+    pub(super) fn ask(&self, command: &[&str]) -> Result<Option<Value>> {
+        self.daemon.as_ref().map(|daemon| daemon.cli(&[command, &["--json"]].concat())).transpose()
     }
 
     /// How the programs are attached; none where there is no data path.
@@ -73,7 +85,8 @@ impl Site {
     }
 }
 
-fn address(number: u8) -> String {
+/// The address of site `number` on the fabric.
+pub(super) fn address(number: u8) -> String {
     format!("10.141.0.{number}")
 }
 

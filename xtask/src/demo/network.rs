@@ -2,18 +2,19 @@
 
 use std::time::Instant;
 
-use ::tests::harness::{Config, Container, ContainerSpec, Fabric, Node};
+use ::tests::harness::{Config, Container, ContainerSpec, Fabric, Node, Outside};
 use anyhow::{Context as _, Result};
 
 use super::screen::Told;
 
 /// The picture, and how the steps' commands are to be read.
 pub(super) const INTRODUCTION: &str = "\
-Two nodes with two containers each, in network namespaces of this machine:
+Two nodes with two containers each, and a head node towards the outside, in network namespaces of this machine:
 
  c1 172.19.35.2 ─ cali1┐                                  ┌cali3 ─ 172.19.36.2 c3
                        node1 10.141.0.1 ══fabric══ 10.141.0.2 node2
- c2 172.19.35.3 ─ cali2┘                                  └cali4 ─ 172.19.36.3 c4
+ c2 172.19.35.3 ─ cali2┘             ║                    └cali4 ─ 172.19.36.3 c4
+                            head 10.141.255.254 / 198.51.100.172 ── outside 198.51.100.1
 
 `c1$ COMMAND` stands for `nsenter --net=/run/netns/dp-demo-c1 COMMAND`, and so for the others.
 ";
@@ -25,18 +26,27 @@ pub(super) const NOBODY_ON_NODE1: &str = "172.19.35.99";
 /// An address in node2's block that no container has.
 pub(super) const NOBODY_ON_NODE2: &str = "172.19.36.99";
 
+/// The head node's address on the fabric: the nodes' default router.
+const HEAD: &str = "10.141.255.254";
+/// Its address towards the outside, and that of the host there (RFC 5737).
+const HEAD_OUTSIDE: &str = "198.51.100.172/24";
+const OUTSIDE: &str = "198.51.100.1";
+
 /// A node with its containers.
 pub(super) struct Host {
     pub(super) containers: [Container; 2],
     pub(super) node: Node,
-    block: &'static str,
+    pub(super) block: &'static str,
 }
 
-/// Everything in [`INTRODUCTION`]'s picture. A head node and the outside join here: another [`Host`] or
-/// `Node::outside` on the fabric, and the nodes' default routes to it.
+/// Everything in [`INTRODUCTION`]'s picture.
 pub(super) struct Network {
     pub(super) host1: Host,
     pub(super) host2: Host,
+    /// It has no containers, and translates for those of the others.
+    pub(super) head: Node,
+    /// It knows no address of a container.
+    pub(super) outside: Outside,
     /// The link between the nodes, for as long as they are there.
     _fabric: Fabric,
 }
@@ -62,19 +72,40 @@ impl Network {
             "172.19.36.0/24",
             [("c3", "cali3", "172.19.36.2"), ("c4", "cali4", "172.19.36.3")],
         )?;
+        let head = Node::new(&fabric, "head", HEAD)?;
+        let outside = head.outside("eth1", HEAD_OUTSIDE, OUTSIDE)?;
+        for host in [&host1, &host2] {
+            host.node.default_via(HEAD)?;
+        }
         let milliseconds = begin.elapsed().as_millis();
         told.result(format!("made in {milliseconds} ms, as Calico's plugin leaves a node; no daemon yet"));
-        Ok(Self { host1, host2, _fabric: fabric })
+        Ok(Self { host1, host2, head, outside, _fabric: fabric })
     }
 
-    /// The node's configuration file: containers are found by their routes in the kernel.
-    pub(super) fn config(host: &Host, other: &Host) -> Config {
-        Config::new()
-            .node("name", format!("\"{}\"", host.node.name))
-            .node("uplinks", r#"["eth0"]"#)
-            .pool(POOL)
-            .block(host.block)
-            .route(other.block, other.node.address)
+    /// Every node that has a daemon.
+    pub(super) fn nodes(&self) -> [&Node; 3] {
+        [&self.host1.node, &self.host2.node, &self.head]
+    }
+
+    /// A node's configuration file: containers are found by their routes in the kernel, and the other nodes'
+    /// blocks are learned from their daemons. Without BGP, each would be a `[[route]]`.
+    pub(super) fn config(&self, node: &Node) -> Config {
+        let own = node.address;
+        let mut bgp = format!("[bgp]\nasn = 64512\nrouter-id = \"{own}\"\nlisten = \"{own}:179\"\n");
+        for peer in self.nodes().into_iter().filter(|peer| peer.address != own) {
+            bgp += &format!("\n[[bgp.peer]]\naddress = \"{}\"\nasn = 64512\n", peer.address);
+        }
+        let mut config = Config::new().node("name", format!("\"{}\"", node.name)).pool(POOL);
+        for host in [&self.host1, &self.host2].into_iter().filter(|host| host.node.address == own) {
+            config = config.block(host.block);
+        }
+        if own == self.head.address {
+            let rule = format!("[[masquerade]]\nsource = \"{POOL}\"\ninterface = \"eth1\"\n");
+            config = config.node("uplinks", r#"["eth0", "eth1"]"#).table(&rule);
+        } else {
+            config = config.node("uplinks", r#"["eth0"]"#);
+        }
+        config.table(&bgp)
     }
 }
 

@@ -6,7 +6,7 @@ use ::tests::harness::{Container, Daemon, Node, traffic};
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 
-use super::network::{Host, Network};
+use super::network::Network;
 use super::place::Place;
 use super::screen::Told;
 
@@ -14,6 +14,7 @@ use super::screen::Told;
 pub(super) struct Site<'a> {
     pub(super) daemon1: Managed,
     pub(super) daemon2: Managed,
+    pub(super) head: Managed,
     pub(super) network: Network,
     pub(super) place: &'a Place,
 }
@@ -28,15 +29,15 @@ impl<'a> Site<'a> {
     /// Starts a daemon on each node, and waits until both are ready and have found the containers.
     pub(super) fn start(place: &'a Place, network: Network, told: &mut Told<'_>) -> Result<Self> {
         let begin = Instant::now();
-        let (host1, host2) = (&network.host1, &network.host2);
-        let daemon1 = Managed::start(place, host1, host2, told)?;
-        let daemon2 = Managed::start(place, host2, host1, told)?;
-        let site = Self { daemon1, daemon2, network, place };
+        let [daemon1, daemon2, head] =
+            network.nodes().map(|node| Managed::start(place, &network, node, told));
+        let site = Self { daemon1: daemon1?, daemon2: daemon2?, head: head?, network, place };
         let milliseconds = begin.elapsed().as_millis();
         for (node, managed) in site.nodes() {
-            told.result(format!("{}: {}", node.name, managed.attached()?));
+            let containers = if node.address == site.network.head.address { 0 } else { 2 };
+            told.result(format!("{}: {}", node.name, managed.attached(containers)?));
         }
-        told.result(format!("ready after {milliseconds} ms for both"));
+        told.result(format!("ready after {milliseconds} ms for all"));
         Ok(site)
     }
 
@@ -57,18 +58,18 @@ impl<'a> Site<'a> {
     }
 
     /// Each node with its daemon.
-    pub(super) fn nodes(&self) -> [(&Node, &Managed); 2] {
-        [(&self.network.host1.node, &self.daemon1), (&self.network.host2.node, &self.daemon2)]
+    pub(super) fn nodes(&self) -> [(&Node, &Managed); 3] {
+        let [node1, node2, head] = self.network.nodes();
+        [(node1, &self.daemon1), (node2, &self.daemon2), (head, &self.head)]
     }
 }
 
 impl Managed {
-    fn start(place: &Place, host: &Host, other: &Host, told: &mut Told<'_>) -> Result<Self> {
-        let node = &host.node;
+    fn start(place: &Place, network: &Network, node: &Node, told: &mut Told<'_>) -> Result<Self> {
         let directory = place.node_directory(&node.name)?;
         let forwarded_before = traffic::ip_forw_datagrams(node)?;
         told.command(&node.name, format!("dataplane run --config {}/node.toml", directory.display()));
-        let config = Network::config(host, other);
+        let config = network.config(node);
         let bpf_dir = place.bpf_dir(&node.name);
         let mut daemon = Daemon::prepare_at(node, &config, place.binary.clone(), &directory, &bpf_dir)?;
         daemon.launch()?;
@@ -86,7 +87,7 @@ impl Managed {
     }
 
     /// What is attached where, and which containers were found, in words.
-    fn attached(&self) -> Result<String> {
+    fn attached(&self, containers: usize) -> Result<String> {
         let status = self.status()?;
         let hooks = status["hooks"].as_array().context("status has no hooks")?;
         let places: Vec<&str> = hooks.iter().filter_map(|hook| hook["interface"].as_str()).collect();
@@ -94,7 +95,8 @@ impl Managed {
         let endpoints = self.daemon.cli(&["endpoint", "list", "--json"])?;
         let addresses: Vec<&str> =
             endpoints.as_array().into_iter().flatten().filter_map(|one| one["address"].as_str()).collect();
-        ensure!(addresses.len() == 2, "of two containers, the daemon found {}", addresses.join(", "));
-        Ok(format!("programs on {} ({mode}), containers {}", places.join(", "), addresses.join(", ")))
+        let found = if addresses.is_empty() { "none".to_owned() } else { addresses.join(", ") };
+        ensure!(addresses.len() == containers, "of {containers} containers, the daemon found {found}");
+        Ok(format!("programs on {} ({mode}), containers: {found}", places.join(", ")))
     }
 }

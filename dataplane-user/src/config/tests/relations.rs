@@ -120,13 +120,17 @@ fn uplinks() {
 #[test]
 fn bgp() {
     const BGP: &str = "[bgp]\nasn = 1\nrouter-id = \"1.1.1.1\"\n";
-    let cases: [(&str, &[&str]); 3] = [
+    let cases: [(&str, &[&str]); 4] = [
         (
             "[[bgp.peer]]\naddress = \"10.141.0.2\"\nasn = 1\n[[bgp.peer]]\naddress = ¦\"10.141.0.2\"\n\
              asn = 2\n",
             &["peer 10.141.0.2 port 179 is given in line 4 already"],
         ),
         ("[[bgp.peer]]\naddress = \"10.141.0.2\"\nasn = 1\npassive = ¦true\n", &["[bgp] has no `listen`"]),
+        (
+            "[[bgp.peer]]\naddress = \"10.141.0.2\"\nasn = 1\npassword-file = ¦\"/not-there\"\n",
+            &["the password file is not there; write the password that the peer has into it"],
+        ),
         (
             "listen = \"10.141.0.1:1179\"\n[[bgp.peer]]\naddress = ¦\"10.141.0.1\"\nasn = 1\n\
              port = 1179\npassive = true\n",

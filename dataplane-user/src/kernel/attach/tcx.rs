@@ -12,7 +12,7 @@ use aya::{
     sys::SyscallError,
 };
 
-use super::Place;
+use super::{Place, link};
 use crate::kernel::pins::Pins;
 
 fn pin(pins: &Pins, place: &Place) -> PathBuf {
@@ -57,9 +57,11 @@ pub(super) fn foreign(pins: &Pins, place: &Place) -> Option<String> {
     Some(format!("TCX program {}", foreign.id()))
 }
 
-/// Removes the pin, and with it the link.
+/// Takes the link off its interface, and removes the pin.
 pub(super) fn detach(pins: &Pins, place: &Place) -> Result<()> {
-    match fs::remove_file(pin(pins, place)) {
+    let pin = pin(pins, place);
+    link::detach(&pin).with_context(|| format!("cannot detach the link at {}", pin.display()))?;
+    match fs::remove_file(&pin) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("cannot remove the pin"),
         _ => Ok(()),
     }

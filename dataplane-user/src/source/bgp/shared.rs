@@ -93,6 +93,8 @@ pub struct Shared {
     pub timing: Timing,
     /// The data path kept forwarding since an earlier run.
     preserved: bool,
+    /// The daemon has told what the node has and reaches: before, every route looks unusable.
+    pub informed: Cell<bool>,
     restart: RefCell<Option<Restart>>,
 }
 
@@ -111,6 +113,7 @@ impl Shared {
             told: Notify::new(),
             timing,
             preserved,
+            informed: Cell::new(false),
             restart: RefCell::new(restart),
         }
     }
@@ -162,11 +165,9 @@ impl Shared {
 
     /// Notes that the restart is over, if it is; true exactly once.
     pub fn end_restart(&self) -> bool {
-        let over = self
-            .restart
-            .borrow()
-            .as_ref()
-            .is_some_and(|restart| restart.waiting.is_empty() || restart.deadline <= Instant::now());
+        let over = self.restart.borrow().as_ref().is_some_and(|restart| {
+            restart.waiting.is_empty() && self.informed.get() || restart.deadline <= Instant::now()
+        });
         if over {
             *self.restart.borrow_mut() = None;
         }

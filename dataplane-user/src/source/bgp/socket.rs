@@ -42,11 +42,9 @@ impl Password {
             key.pop();
         }
         match key.len() {
-            0 => bail!("the password file {name} is empty: write the password into it"),
+            0 => bail!("the password file {name} is empty"),
             1..=MAX_KEY => Ok(Self(key)),
-            _ => bail!(
-                "the password in {name} is longer than {MAX_KEY} bytes: use a shorter one on both sides"
-            ),
+            _ => bail!("the password in {name} is longer than {MAX_KEY} bytes"),
         }
     }
 

@@ -32,7 +32,7 @@ use super::{
 use crate::{config::BgpPeer, control::answers};
 
 /// Changes in one batch: the daemon applies so many in a few milliseconds.
-const BATCH: usize = 8192;
+const BATCH: usize = 2048;
 
 /// Connections of a peer that wait for its task.
 const ACCEPTED: usize = 2;
@@ -181,6 +181,7 @@ impl Speaker {
             }
             Order::Surroundings(surroundings) => {
                 self.shared.table.borrow_mut().set_surroundings(surroundings);
+                self.shared.informed.set(true);
                 self.shared.news.notify_one();
             }
             Order::Peers(answer) => {
@@ -330,6 +331,7 @@ impl Speaker {
     }
 
     async fn shut_down(&mut self, notification: Notification) {
+        self.listener = None;
         for peer in self.peers.values() {
             let _ = peer.stop.try_send(notification.clone());
         }

@@ -3,7 +3,7 @@
 mod paths;
 
 use std::{
-    collections::{BTreeSet, HashMap, hash_map},
+    collections::{BTreeMap, BTreeSet, btree_map},
     mem,
     net::Ipv4Addr,
 };
@@ -31,24 +31,28 @@ struct Peer {
 /// The routes of all peers.
 #[derive(Debug)]
 pub struct Table {
-    routes: HashMap<Ipv4Net, Paths>,
+    /// A tree rather than a hash table: that would have to be there twice whenever it grows.
+    routes: BTreeMap<Ipv4Net, Paths>,
     attributes: Interner,
     peers: Vec<Option<Peer>>,
     rules: Rules,
     surroundings: Surroundings,
     changes: Vec<Change>,
+    /// Older changes, on their way out.
+    leaving: std::vec::IntoIter<Change>,
 }
 
 impl Table {
     /// A table without routes.
     pub fn new(rules: Rules) -> Self {
         Self {
-            routes: HashMap::new(),
+            routes: BTreeMap::new(),
             attributes: Interner::default(),
             peers: Vec::new(),
             rules,
             surroundings: Surroundings::default(),
             changes: Vec::new(),
+            leaving: Vec::new().into_iter(),
         }
     }
 
@@ -97,14 +101,14 @@ impl Table {
         let Self { routes, attributes, peers, changes, .. } = self;
         count(peers, path.peer, |counts| counts.add(&path));
         match routes.entry(prefix) {
-            hash_map::Entry::Vacant(place) => {
+            btree_map::Entry::Vacant(place) => {
                 let next_hop = next_hop(attributes, &path);
                 place.insert(Paths::One(path));
                 if next_hop.is_some() {
                     changes.push((prefix, next_hop));
                 }
             }
-            hash_map::Entry::Occupied(mut place) => {
+            btree_map::Entry::Occupied(mut place) => {
                 let paths = place.get_mut();
                 let before = told(attributes, paths);
                 match paths.as_mut_slice().iter_mut().find(|held| held.peer == path.peer) {
@@ -130,7 +134,7 @@ impl Table {
     pub fn withdraw(&mut self, id: PeerId, prefixes: &[Ipv4Net]) {
         for prefix in prefixes {
             let Self { routes, attributes, peers, changes, .. } = self;
-            if let hash_map::Entry::Occupied(mut place) = routes.entry(*prefix)
+            if let btree_map::Entry::Occupied(mut place) = routes.entry(*prefix)
                 && !take_off(*prefix, place.get_mut(), attributes, peers, changes, |path| path.peer == id)
             {
                 place.remove();
@@ -169,9 +173,6 @@ impl Table {
         routes.retain(|prefix, paths| {
             take_off(*prefix, paths, attributes, peers, changes, |path| path.peer == id && which(path))
         });
-        if routes.is_empty() {
-            routes.shrink_to_fit();
-        }
     }
 
     /// Other rules hold from now on, also for what was learned before.
@@ -193,14 +194,14 @@ impl Table {
     }
 
     fn judge_all(&mut self) {
-        let Self { routes, attributes, peers, rules, surroundings, changes } = self;
+        let Self { routes, attributes, peers, rules, surroundings, changes, .. } = self;
         for (&prefix, paths) in routes {
             judge(prefix, paths, attributes, peers, changes, rules, surroundings);
         }
     }
 
     fn judge_some(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
-        let Self { routes, attributes, peers, rules, surroundings, changes } = self;
+        let Self { routes, attributes, peers, rules, surroundings, changes, .. } = self;
         for prefix in addresses.iter().map(|address| Ipv4Net::from(*address)) {
             if let Some(paths) = routes.get_mut(&prefix) {
                 judge(prefix, paths, attributes, peers, changes, rules, surroundings);
@@ -210,21 +211,24 @@ impl Table {
 
     /// Changes that nobody has taken yet.
     pub fn pending(&self) -> usize {
-        self.changes.len()
+        self.changes.len() + self.leaving.len()
     }
 
-    /// Takes the oldest changes, at most `limit`; of two for one prefix the later holds.
+    /// Takes some of the oldest changes, at most `limit`, each prefix once. They come by prefix, whatever the order
+    /// in which the peers told them: neighbours in a table are found faster one after the other.
     pub fn take_changes(&mut self, limit: usize) -> Vec<Change> {
-        if self.changes.len() <= limit {
-            return mem::take(&mut self.changes);
+        if self.leaving.len() == 0 {
+            let mut changes = mem::take(&mut self.changes);
+            // The last one for a prefix holds.
+            changes.reverse();
+            changes.sort_by_key(|(prefix, _)| *prefix);
+            changes.dedup_by_key(|(prefix, _)| *prefix);
+            self.leaving = changes.into_iter();
         }
-        let rest = self.changes.split_off(limit);
-        let mut taken = mem::replace(&mut self.changes, rest);
-        taken.shrink_to_fit();
-        taken
+        self.leaving.by_ref().take(limit).collect()
     }
 
-    /// Every path, with whether it is the best, in no order.
+    /// Every path, with whether it is the best, by prefix.
     pub fn iter(&self) -> impl Iterator<Item = (Ipv4Net, &Path, &Attributes, bool)> {
         self.routes.iter().flat_map(move |(&prefix, paths)| {
             paths.as_slice().iter().enumerate().map(move |(place, path)| {

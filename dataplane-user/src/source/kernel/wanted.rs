@@ -38,6 +38,8 @@ pub struct Policy {
     pub endpoints: BTreeSet<(Ipv4Addr, u32)>,
     /// Whether connected networks and the default route by an uplink are carried.
     pub egress: bool,
+    /// Whether any other route by an uplink is carried with them: where BPF translates, the kernel does not.
+    pub translates: bool,
     /// Which other routes are; without it none.
     pub import: Option<Import>,
     /// Destinations about which table `main` is not asked, as [`Mirror::shadows`] gives them.
@@ -71,8 +73,8 @@ impl Policy {
 
     /// Whether both mean the same for every prefix but those of endpoints.
     pub fn agrees_but_for_endpoints(&self, other: &Self) -> bool {
-        (&self.uplinks, self.egress, &self.import, &self.shadows)
-            == (&other.uplinks, other.egress, &other.import, &other.shadows)
+        (&self.uplinks, self.egress, self.translates, &self.import, &self.shadows)
+            == (&other.uplinks, other.egress, other.translates, &other.import, &other.shadows)
     }
 }
 
@@ -146,12 +148,13 @@ impl Mirror {
         Some(next_hop.unwrap_or(Wanted::Kernel(Reason::KernelRoute)))
     }
 
-    /// The next hop of a connected network or a default route.
+    /// The next hop of a connected network or a default route; of any route, where its packets are translated.
     fn egress(route: &Route, policy: &Policy) -> Option<Wanted> {
         let default = route.destination.prefix_len() == 0;
         let connected =
             is_on_link(route) && route.protocol == libc::RTPROT_KERNEL && route.scope == libc::RT_SCOPE_LINK;
-        if policy.egress && (default || connected) { Self::next_hop(route, policy) } else { None }
+        let carried = policy.egress && (default || connected || policy.translates);
+        if carried { Self::next_hop(route, policy) } else { None }
     }
 
     /// The next hop of a route that the data path can carry: a single one by an uplink, for every TOS.

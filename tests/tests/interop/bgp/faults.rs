@@ -69,6 +69,12 @@ impl Hand {
         self.say(2, &[&[0, 0], &length[..], &attributes, &prefixes].concat())
     }
 
+    fn withdraw(&mut self, prefixes: &[[u8; 3]]) -> Result<()> {
+        let prefixes: Vec<u8> = prefixes.iter().flat_map(|[a, b, c]| [24, *a, *b, *c]).collect();
+        let length = u16::try_from(prefixes.len())?.to_be_bytes();
+        self.say(2, &[&length[..], &prefixes, &[0, 0]].concat())
+    }
+
     /// The body of the next message of that kind.
     fn hear(&mut self, kind: u8) -> Result<Vec<u8>> {
         loop {
@@ -84,6 +90,42 @@ impl Hand {
 }
 
 const ORIGIN: [u8; 4] = [0x40, 1, 1, 0];
+
+#[test]
+fn a_flap_storm_ends_as_it_was_told() -> Result<()> {
+    require_root!();
+    let fabric = Fabric::new()?;
+    let node1 = Node::new(&fabric, "node1", "10.141.0.1")?;
+    let rogue = Node::new(&fabric, "rogue", "10.141.0.9")?;
+    let c1 = node1.routed_container("cali1", "172.19.35.2")?;
+    let c2 = node1.routed_container("cali2", "172.19.35.3")?;
+    let daemon = Daemon::start(&node1, &peer(config(&node1, "172.19.35.0/24"), rogue.address, ""))?;
+    let mut hand = Hand::establish(&rogue)?;
+    let attributes = [&ORIGIN[..], &[0x40, 3, 4, 10, 141, 0, 9]].concat();
+    let prefixes: Vec<[u8; 3]> = (50..150).map(|third| [172, 19, third]).collect();
+    // Each prefix comes and goes a hundred times, in UPDATEs of its own; half of them stay.
+    for _ in 0..100 {
+        for prefix in &prefixes {
+            hand.announce(&attributes, &[*prefix])?;
+        }
+        for prefix in &prefixes {
+            hand.withdraw(&[*prefix])?;
+        }
+    }
+    let (stay, _) = prefixes.split_at(50);
+    stay.iter().try_for_each(|prefix| hand.announce(&attributes, &[*prefix]))?;
+    await_peer(&daemon, rogue.address, "at the end", |peer| peer["prefixes_accepted"] == 50)?;
+    await_route(&daemon, "172.19.99.1", rogue.address)?;
+    super::await_no_route(&daemon, "172.19.100.1")?;
+    super::eventually(super::PATIENCE, || {
+        // With the block that is ours.
+        let routes = node1.ip("route show proto 171")?.lines().count();
+        ensure!(routes == 51, "{routes} routes in the kernel");
+        Ok(())
+    })?;
+    ensure!(super::bgp_peer(&daemon, rogue.address)?["sessions"] == 1, "the session fell");
+    traffic::ping(&c1, c2.address, 20)?.all_answered()
+}
 
 #[test]
 fn malformed_updates_and_a_peer_that_stops_cost_the_others_nothing() -> Result<()> {

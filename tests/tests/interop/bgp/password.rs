@@ -42,6 +42,6 @@ fn right_wrong_and_missing() -> Result<()> {
     await_established(&daemon, node2.address)?;
     fs::write(secret.path(), "")?;
     let refused = daemon.cli_output(&["reload"]);
-    assert!(refused.code() == Some(1) && refused.stderr.contains("is empty"), "{refused:?}");
+    assert!(refused.code() == Some(2) && refused.stderr.contains("is empty"), "{refused:?}");
     await_established(&daemon, node2.address).map(drop)
 }

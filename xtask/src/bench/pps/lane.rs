@@ -8,23 +8,29 @@ use tests::harness::topology::HOST_MAC;
 
 use super::Way;
 use crate::bench::Bench;
-use crate::bench::generator::{Flows, Generator, MAX_FLOWS, Vary};
+use crate::bench::generator::{Flows, Generator, Vary};
 use crate::bench::interrupt;
-use crate::bench::sink::Sink;
-use crate::bench::site::{Site, port_of, take_redirected};
+use crate::bench::sink::{Mirror, Sink};
+use crate::bench::site::{GATEWAY, Site, address, port_of, take_redirected};
 
 /// Frames before each measurement: every flow twice, so that connection tracking knows it and caches are as
 /// they stay.
-const WARM_UP: u32 = 2 * MAX_FLOWS;
+const WARM_UP: u32 = 2 * FLOWS;
+
+/// Flows of a lane.
+const FLOWS: u32 = 1 << 16;
 
 /// Number of the site with the other ends of the flows, which is not there.
-pub(super) const SENDERS: u8 = 200;
+pub(in crate::bench) const SENDERS: u8 = 200;
 
 /// Its containers; the last byte is the flow's.
 const SENDER: [u8; 4] = [172, 19, SENDERS, 0];
 
+/// Hosts of the outside (RFC 5737); the last byte is the flow's.
+pub(in crate::bench) const OUTSIDE: [u8; 4] = [203, 0, 113, 0];
+
 /// Its MAC.
-const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, SENDERS];
+pub(in crate::bench) const SENDER_MAC: [u8; 6] = [2, 0, 0, 0, 0, SENDERS];
 
 pub(super) struct Lane<'a> {
     name: String,
@@ -35,22 +41,37 @@ pub(super) struct Lane<'a> {
 impl<'a> Lane<'a> {
     /// Through the site's node.
     pub(super) fn through(bench: &Bench, way: Way, fabric: &'a Fabric, site: &'a Site) -> Result<Self> {
-        site.know_neighbour(SENDERS, SENDER_MAC)?;
+        site.know_neighbour(&address(SENDERS), SENDER_MAC)?;
+        site.know_neighbour(GATEWAY, SENDER_MAC)?;
         let port = port_of(fabric, &site.node)?;
         take_redirected(&site.node, "eth0")?;
         take_redirected(&site.node, &site.container.interface)?;
         let mut inbound = Generator::new(&bench.object, fabric, &port, bench.cpu)?;
         inbound.aim(&inbound_flows([SENDER_MAC, site.node.mac("eth0")?], site))?;
         let mut outbound = Generator::new(&bench.object, &site.container, "eth0", bench.cpu)?;
-        outbound.aim(&outbound_flows([site.container.mac("eth0")?, HOST_MAC], site))?;
-        let (generator, answers, sink) = match way {
-            Way::Deliver => (inbound, outbound, Sink::in_raw_table(&site.container)?),
-            Way::Egress => (outbound, inbound, Sink::in_xdp(&bench.object, fabric, &port)?),
-        };
+        let to = if way == Way::Masquerade { OUTSIDE } else { SENDER };
+        outbound.aim(&outbound_flows([site.container.mac("eth0")?, HOST_MAC], site, to, FLOWS))?;
         // Connections that were answered, as nearly all that a node carries are: connection tracking does
         // more for others, and rules accept these first.
-        generator.run(WARM_UP)?;
-        answers.run(WARM_UP)?;
+        let (generator, sink) = match way {
+            Way::Deliver => {
+                let sink = Sink::in_raw_table(&site.container)?;
+                inbound.run(WARM_UP)?;
+                outbound.run(WARM_UP)?;
+                (inbound, sink)
+            }
+            Way::Egress => {
+                outbound.run(WARM_UP)?;
+                inbound.run(WARM_UP)?;
+                (outbound, Sink::in_xdp(&bench.object, fabric, &port)?)
+            }
+            Way::Masquerade => {
+                let mirror = Mirror::new(&bench.object, fabric, &port)?;
+                outbound.run(WARM_UP)?;
+                drop(mirror);
+                (outbound, Sink::in_xdp(&bench.object, fabric, &port)?)
+            }
+        };
         Ok(Self { name: site.path.name().to_owned(), generator, sink })
     }
 
@@ -64,11 +85,11 @@ impl<'a> Lane<'a> {
                 generator.aim(&inbound_flows([HOST_MAC, site.container.mac("eth0")?], site))?;
                 (generator, Sink::in_raw_table(&site.container)?)
             }
-            Way::Egress => {
+            Way::Egress | Way::Masquerade => {
                 let port = port_of(fabric, &site.node)?;
                 let sink = Sink::in_xdp(&bench.object, fabric, &port)?;
                 let mut generator = Generator::new(&bench.object, &site.node, "eth0", bench.cpu)?;
-                generator.aim(&outbound_flows([site.node.mac("eth0")?, SENDER_MAC], site))?;
+                generator.aim(&outbound_flows([site.node.mac("eth0")?, SENDER_MAC], site, SENDER, FLOWS))?;
                 (generator, sink)
             }
         };
@@ -95,10 +116,11 @@ impl<'a> Lane<'a> {
 
 fn inbound_flows(macs: [[u8; 6]; 2], site: &Site) -> Flows {
     let addresses = [SENDER, site.container.address.octets()];
-    Flows { macs, addresses, vary: Vary::Source, flows: MAX_FLOWS }
+    Flows { macs, addresses, vary: Vary::Source, flows: FLOWS }
 }
 
-fn outbound_flows(macs: [[u8; 6]; 2], site: &Site) -> Flows {
-    let addresses = [site.container.address.octets(), SENDER];
-    Flows { macs, addresses, vary: Vary::Destination, flows: MAX_FLOWS }
+/// From the container to 256 addresses from that one on.
+pub(in crate::bench) fn outbound_flows(macs: [[u8; 6]; 2], site: &Site, to: [u8; 4], flows: u32) -> Flows {
+    let addresses = [site.container.address.octets(), to];
+    Flows { macs, addresses, vary: Vary::Destination, flows }
 }

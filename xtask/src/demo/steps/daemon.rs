@@ -1,9 +1,39 @@
 //! Steps that ask the daemons.
 
+use std::time::{Duration, Instant};
+
+use ::tests::harness::eventually;
 use anyhow::{Context as _, Result, ensure};
 
+use crate::demo::network::Network;
 use crate::demo::screen::Told;
 use crate::demo::site::Site;
+
+/// How long the nodes may take to find each other: the one that comes first dials again after a second.
+const SESSION_LIMIT: Duration = Duration::from_secs(20);
+
+pub(super) fn bgp(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
+    let begin = Instant::now();
+    let Network { host1, host2, .. } = &site.network;
+    for (managed, other) in [(&site.daemon1, host2), (&site.daemon2, host1)] {
+        // An address that no container has takes the block's own route.
+        let address = other.block.replace(".0/24", ".250");
+        let route = eventually(SESSION_LIMIT, || {
+            let route = managed.daemon.route_get(&address)?["route"].take();
+            ensure!(route["source"] == "bgp", "the route for {address} is {route}");
+            Ok(route)
+        })?;
+        ensure!(route["prefix"] == other.block, "{address} takes {route}");
+        told.result(format!(
+            "{}'s block {} is learned, by router {}",
+            other.node.name, other.block, other.node.address
+        ));
+    }
+    told.result(format!("within {} ms", begin.elapsed().as_millis()));
+    told.command("", site.daemon1.command("bgp peers"));
+    told.paste(&site.daemon1.daemon.cli_output(&["bgp", "peers"]).ok()?);
+    Ok(())
+}
 
 pub(super) fn trace(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
     let (c1, c3, managed) = (site.c1(), site.c3(), &site.daemon1);
@@ -35,13 +65,18 @@ pub(super) fn status(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
 }
 
 pub(super) fn detach(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
-    for (node, managed) in site.nodes() {
-        let file = managed.daemon.config_file();
+    // Counted before the first one goes: the others' routes to its block go with it.
+    let nodes = site.nodes();
+    let counts = nodes.each_ref().map(|(_, managed)| -> Result<_> {
         let before = managed.daemon.leftovers()?;
         let count = |kind| before.iter().filter(|what| what.starts_with(kind)).count();
-        let (programs, routes) = (count("program"), count("route"));
+        Ok((count("program"), count("route")))
+    });
+    for ((node, managed), counts) in nodes.into_iter().zip(counts) {
+        let (programs, routes) = counts?;
         // Were there none now, that none is left would say nothing.
         ensure!(programs > 0 && routes > 0, "{} has no program or no route to be removed", node.name);
+        let file = managed.daemon.config_file();
         told.command(&node.name, format!("dataplane detach --config {}", file.display()));
         managed.daemon.detach()?;
         let leftovers = managed.daemon.leftovers()?;

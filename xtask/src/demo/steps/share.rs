@@ -44,7 +44,7 @@ pub(super) fn check(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
         lines.push(format!("       {}", besides(&managed.daemon.cli(&["drops", "--json"])?)?));
         total = Share { bpf: total.bpf + bpf, kernel: total.kernel + kernel };
     }
-    lines.push(format!("both:  {total}"));
+    lines.push(format!("all:   {total}"));
     let lines = lines.join("\n");
     ensure!(total.kernel == 0, "all of this was for BPF, and yet:\n{lines}");
     told.result(lines);

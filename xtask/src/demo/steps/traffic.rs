@@ -15,8 +15,8 @@ use crate::demo::site::{Managed, Site};
 const REQUESTS: u32 = 5;
 /// Echo requests that should not.
 const VAIN_REQUESTS: u32 = 3;
-/// Bytes of the download.
-const DOWNLOAD: u64 = 20_000_000;
+/// Bytes of a download.
+pub(super) const DOWNLOAD: u64 = 20_000_000;
 
 pub(super) fn same_host(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
     ping(told, ("c1", site.c1()), site.c2().address)
@@ -31,7 +31,7 @@ pub(super) fn host_and_back(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> 
     ping(told, ("node1", site.node1()), site.c1().address)
 }
 
-fn ping(told: &mut Told<'_>, (name, from): (&str, &Namespace), to: Ipv4Addr) -> Result<()> {
+pub(super) fn ping(told: &mut Told<'_>, (name, from): (&str, &Namespace), to: Ipv4Addr) -> Result<()> {
     told.command(name, format!("ping -c {REQUESTS} {to}"));
     let ping = traffic::ping(from, to, REQUESTS)?;
     ping.all_answered()?;
@@ -73,12 +73,22 @@ fn vain(
 
 pub(super) fn hops(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
     let to = site.c3().address;
-    told.command("c1", format!("traceroute -n -q 1 {to}"));
-    let hops = traffic::traceroute(site.c1(), to)?;
+    let path = [site.node1().address, site.network.host2.node.address, to];
+    told_hops(told, ("c1", site.c1()), to, &path)
+}
+
+/// Asks for the hops to an address, which must be these.
+pub(super) fn told_hops(
+    told: &mut Told<'_>,
+    (name, from): (&str, &Namespace),
+    to: Ipv4Addr,
+    path: &[Ipv4Addr],
+) -> Result<()> {
+    told.command(name, format!("traceroute -n -q 1 {to}"));
+    let hops = traffic::traceroute(from, to)?;
     let name = |address: Option<Ipv4Addr>| address.map_or("*".to_owned(), |address| address.to_string());
     let seen: Vec<String> = hops.iter().map(|hop| name(hop.address)).collect();
-    let path: Vec<String> =
-        site.nodes().iter().map(|(node, _)| node.address).chain([to]).map(|hop| hop.to_string()).collect();
+    let path: Vec<String> = path.iter().map(Ipv4Addr::to_string).collect();
     ensure!(seen == path, "the path should be {}, and is {}", path.join(", "), seen.join(", "));
     told.result(seen.join(" -> "));
     Ok(())

@@ -22,6 +22,9 @@ use crate::source::bgp::{
     wire::{self, EndOfRib, Message, Notification, Raw, Unreadable},
 };
 
+/// Malformed UPDATEs of a peer that are logged; the others are counted.
+const LOGGED_FAULTS: u64 = 10;
+
 /// What a session keeps beside the table.
 struct Session {
     negotiated: Negotiated,
@@ -107,6 +110,8 @@ impl Peer {
                         break Fall::Lost(error);
                     }
                     taken = self.take_all(&mut session, || reader.next());
+                    // A peer that always has more to say must not keep the others waiting.
+                    tokio::task::yield_now().await;
                 }
                 // What waited in the socket meanwhile counts as if it came now.
                 () = self.shared.room.notified(), if full => session.alive(),
@@ -275,7 +280,8 @@ impl Peer {
         if let Some(fault) = update.fault {
             let mut status = self.status.borrow_mut();
             status.faulty_updates += 1;
-            if status.last_fault.as_ref() != Some(&fault) {
+            // A peer must not be able to fill the log.
+            if status.faulty_updates <= LOGGED_FAULTS {
                 warn!("BGP peer {}: an UPDATE is malformed: {fault}", self.address());
             }
             status.last_fault = Some(fault);

@@ -124,3 +124,21 @@ async fn our_restart_ends_without_a_peer_that_never_comes() {
     let mut first = Node::start(one, settings, true, &[]).await;
     first.until("the time is over", |node| node.converged).await;
 }
+
+#[tokio::test]
+async fn our_restart_does_not_end_before_the_routes_can_be_used() {
+    let (one, two) = (node(), node());
+    let speaker = Speaker::start_with(settings(one, vec![peer(two)]), true, timing()).unwrap();
+    let mut first = Node { speaker, routes: BTreeMap::new(), converged: false, news: 0 };
+    // It listens by the time it answers.
+    first.speaker.peers().await.unwrap();
+    let mut second = Hand::establish(two, one).await;
+    second.announce(&[prefix("172.19.36.0/24")], hop(two)).await;
+    second.say(&wire::end_of_rib()).await;
+    // The daemon has not said yet which next hops are reached.
+    first.until_peer("the route is refused", |peer| peer.prefixes_refused == 1).await;
+    assert_eq!(first.speaker.try_next(), None);
+    first.speaker.set_surroundings(surroundings(one));
+    first.until("the restart is over", |node| node.converged).await;
+    assert!(known_for(&first, prefix("172.19.36.0/24")), "the route came before");
+}

@@ -14,6 +14,10 @@ use crate::source::bgp::attributes::{Attributes, DEFAULT_LOCAL_PREFERENCE};
 /// Prefixes in one UPDATE of ours: five bytes each at most, and room for the attributes.
 const PREFIXES: usize = (MAX_MESSAGE - 128) / 5;
 
+/// The longest AS_PATH and CLUSTER_LIST that are taken, in numbers. There is no such limit in the standards; without
+/// one, a peer could make each of its routes cost four kilobytes.
+const LONGEST_PATH: usize = 128;
+
 /// What an UPDATE says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Update {
@@ -150,7 +154,7 @@ fn no_reason() -> Unreadable {
 ///
 /// # Errors
 ///
-/// What is missing: the library does not look for a NEXT_HOP from internal peers.
+/// What is wrong: the library does not look for a NEXT_HOP from internal peers, and takes paths of any length.
 fn attributes(
     all: &[PathAttribute],
     mp_next_hop: Option<Ipv4Addr>,
@@ -184,6 +188,9 @@ fn attributes(
             }
             _ => {}
         }
+    }
+    if attributes.as_path.len().max(attributes.clusters.len()) > LONGEST_PATH {
+        return Err("a path of more than 128 numbers");
     }
     match next_hop.or(mp_next_hop) {
         Some(address) => Ok(Attributes { next_hop: address, ..attributes }),

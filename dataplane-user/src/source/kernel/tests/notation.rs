@@ -191,6 +191,7 @@ pub(super) fn policy(mirror: &Mirror) -> Policy {
         uplinks: [ETH0, ETH1].iter().filter_map(|index| mirror.link(*index)).cloned().collect(),
         endpoints: mirror.discovered("cali").into_iter().collect(),
         egress: true,
+        translates: false,
         import: None,
         shadows: mirror.shadows(),
     }

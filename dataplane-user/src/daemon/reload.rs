@@ -1,0 +1,76 @@
+//! `dataplane reload`, and SIGHUP.
+
+use std::path::Path;
+
+use anyhow::{Context as _, Result};
+use tracing::{info, warn};
+
+use super::Daemon;
+use crate::{
+    config::{self, Config},
+    control::BadFile,
+    kernel::attach::Mode,
+    source::bgp::Settings,
+};
+
+impl Daemon {
+    /// Reads the file again. What cannot change in a running daemon is refused, and nothing changes then.
+    pub(super) async fn reload(&mut self) -> Result<Vec<String>> {
+        let Some(file) = self.config_file.clone() else {
+            anyhow::bail!("this daemon runs without a file: there is nothing to read again");
+        };
+        let mut loaded = config::load(&file).map_err(|failure| {
+            BadFile(format!("{failure}\nnothing was changed; the daemon goes on as before"))
+        })?;
+        self.places_given.apply(&mut loaded.config);
+        refuse_fixed(&self.config, &loaded.config, &file)?;
+        let speaker = loaded.config.bgp.as_ref().map(Settings::new).transpose();
+        let speaker = speaker.with_context(|| format!("{}: nothing was changed", file.display()))?;
+        self.withdraw_blocks(&loaded.config).await;
+        let before = std::mem::replace(&mut self.config, loaded.config);
+        self.nat.configure(&self.config.limits())?;
+        if before.datapath.kernel_routes != self.config.datapath.kernel_routes {
+            self.slow_path.look_at(self.by_routers());
+        }
+        if speaker.is_none() {
+            self.end_bgp().await?;
+        }
+        self.configure_bgp(speaker)?;
+        let mode = Mode::choose(self.config.datapath.tc_attach);
+        if mode != self.mode {
+            // All are attached anew, which takes off what was attached the other way.
+            self.places.clear();
+            self.mode = mode;
+        }
+        let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+        for warning in &warnings {
+            warn!("{warning}");
+        }
+        self.reconcile().await?;
+        info!("read {} again", file.display());
+        Ok(warnings)
+    }
+}
+
+/// The keys that name what a running daemon stands on.
+fn refuse_fixed(old: &Config, new: &Config, file: &Path) -> Result<()> {
+    let fixed = [
+        ("node.state-dir", old.node.state_dir != new.node.state_dir),
+        ("node.bpf-dir", old.node.bpf_dir != new.node.bpf_dir),
+        ("datapath.max-endpoints", old.datapath.max_endpoints != new.datapath.max_endpoints),
+        ("datapath.max-routes", old.datapath.max_routes != new.datapath.max_routes),
+        ("datapath.max-flows", old.datapath.max_flows != new.datapath.max_flows),
+        ("whether there is any [[masquerade]]", old.masquerade.is_empty() != new.masquerade.is_empty()),
+        ("log", old.log != new.log),
+    ];
+    let changed: Vec<_> = fixed.iter().filter(|(_, changed)| *changed).map(|(name, _)| *name).collect();
+    if changed.is_empty() {
+        return Ok(());
+    }
+    anyhow::bail!(
+        "{}: {} cannot change while the daemon runs: restart it (it forwards meanwhile), or put the old value \
+         back; nothing was changed",
+        file.display(),
+        changed.join(", ")
+    )
+}
