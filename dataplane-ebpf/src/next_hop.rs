@@ -10,7 +10,13 @@ use crate::{observe, verdict::Walk};
 #[btf_map]
 static NEXT_HOPS: Array<NextHop, { MAX_NEXT_HOPS as usize }> = Array::new();
 
-/// The next hop with that index.
+/// The interface that what has that next hop is reached by.
+#[inline(always)]
+pub fn interface(index: u32) -> Walk<u32> {
+    NEXT_HOPS.get(index).map(|next_hop| next_hop.ifindex).ok_or(Reason::TableFault)
+}
+
+/// The next hop with that index, to send a packet to.
 #[inline(always)]
 pub fn get(index: u32) -> Walk<&'static NextHop> {
     let next_hop = NEXT_HOPS.get(index).ok_or(Reason::TableFault)?;

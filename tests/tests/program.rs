@@ -10,13 +10,17 @@
 /// Makes a test of each group of cases, and lists the groups for [`coverage`](crate::coverage).
 macro_rules! groups {
     ($($group:ident),+ $(,)?) => {
+        groups!(on crate::network::Network::new, $($group),+);
+    };
+    (on $node:path, $($group:ident),+ $(,)?) => {
         pub(crate) const GROUPS: &[crate::case::Group] = &[$($group),+];
 
         mod cases {
             $(
                 #[test]
                 fn $group() -> anyhow::Result<()> {
-                    crate::case::check(concat!(module_path!(), "::", stringify!($group)), super::$group)
+                    let name = concat!(module_path!(), "::", stringify!($group));
+                    crate::case::check(name, $node, super::$group)
                 }
             )+
         }
@@ -67,4 +71,7 @@ subjects! {
     "program/header.rs" header,
     "program/size.rs" size,
     "program/sources.rs" sources,
+    "program/translation.rs" translation,
+    "program/translation/errors.rs" translation_errors,
+    "program/translation/refusals.rs" translation_refusals,
 }

@@ -71,7 +71,7 @@ fn through(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
     let back = route::lookup(ipv4.source);
     observe::step(StepCode::SourceLookup, [ipv4.source.to_host(), back.to_bits(), 0]);
     match back.target() {
-        Some(Target::NextHop(index)) if next_hop::get(index)?.ifindex == packet.ifindex() => {}
+        Some(Target::NextHop(index)) if next_hop::interface(index)? == packet.ifindex() => {}
         _ => return Err(refuse_source(ipv4)),
     }
     translate_and_forward(packet, ipv4, next_hop, Hook::FromUplink)

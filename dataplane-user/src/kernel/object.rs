@@ -1,9 +1,13 @@
 //! The BPF object: built with this crate, embedded in it, loaded from it.
 
-use std::path::Path;
+use std::{io::ErrorKind, path::Path};
 
 use anyhow::{Context as _, Result, anyhow};
-use aya::{Ebpf, EbpfLoader, maps::ProgramArray, programs::SchedClassifier};
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::ProgramArray,
+    programs::{ProgramError, SchedClassifier},
+};
 use dataplane_common::{
     names::{
         GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_PROGRAMS, MAP_NAT_REFS, MAP_NAT_TAGS,
@@ -151,11 +155,25 @@ pub fn check() -> Result<()> {
     load_programs(&mut object)
 }
 
+/// How often a program is loaded while signals come in between, as libbpf's `PROG_LOAD_ATTEMPTS`.
+const ATTEMPTS: usize = 5;
+
+/// Whether a signal ended the verifier's work (`do_check()` in kernel/bpf/verifier.c).
+fn is_interrupted(error: &ProgramError) -> bool {
+    matches!(error, ProgramError::LoadError { io_error, .. } if io_error.kind() == ErrorKind::WouldBlock)
+}
+
 fn load_programs(object: &mut Ebpf) -> Result<()> {
     for &program in Program::ALL {
-        classifier(object, program)?
-            .load()
-            .with_context(|| format!("the kernel refused the program {}", program.name()))?;
+        let classifier = classifier(object, program)?;
+        let mut loaded = classifier.load();
+        for _ in 1..ATTEMPTS {
+            if !loaded.as_ref().is_err_and(is_interrupted) {
+                break;
+            }
+            loaded = classifier.load();
+        }
+        loaded.with_context(|| format!("the kernel refused the program {}", program.name()))?;
     }
     Ok(())
 }

@@ -26,6 +26,11 @@ pub fn peers(peers: &[BgpPeer]) -> String {
         if let (Some(error), Some(age)) = (&peer.last_error, peer.last_error_age_seconds) {
             text.push_str(&format!("{}: last error, {age} s ago: {error}\n", peer.address));
         }
+        if let (Some(fall), Some(age)) = (&peer.last_fall, peer.last_fall_age_seconds)
+            && peer.last_fall != peer.last_error
+        {
+            text.push_str(&format!("{}: before that, {age} s ago: {fall}\n", peer.address));
+        }
         if let Some(fault) = &peer.last_fault {
             let count = peer.faulty_updates;
             text.push_str(&format!("{}: {count} malformed UPDATEs, the last: {fault}\n", peer.address));

@@ -44,6 +44,7 @@ fn view(mirror: &Mirror, uplink: u32) -> impl PartialEq + Debug + use<> {
         uplinks: mirror.link(uplink).cloned().into_iter().collect(),
         endpoints: discovered.iter().copied().collect(),
         egress: true,
+        translates: false,
         import: None,
         shadows: mirror.shadows(),
     };

@@ -1,5 +1,7 @@
 //! A packet, and what is to become of it.
 
+use std::{net::Ipv4Addr, sync::Arc};
+
 use anyhow::{Result, bail, ensure};
 use dataplane_common::{
     reason::Reason,
@@ -7,7 +9,7 @@ use dataplane_common::{
     trace::StepCode,
 };
 use tests::harness::{
-    packet::{Frame, Payload},
+    packet::{Frame, Ipv4, Payload},
     skip::skip_without_root,
 };
 
@@ -15,19 +17,25 @@ use crate::{
     model::{Model, To, Verdict},
     network::{Container, Hop, Network},
     packets::Sent,
-    programs::{Packet, Runner, Traced, action},
+    programs::{Contents, Packet, Runner, Traced, action},
 };
 
 /// Makes cases for a node.
 pub(crate) type Group = fn(&Network) -> Vec<Case>;
 
 /// A packet, and what is to become of it.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub(crate) struct Case {
     name: String,
     packet: Packet,
     expected: Verdict,
+    /// What the traced copy makes of it, where that is something else.
+    traced: Option<Verdict>,
+    change: Option<Change>,
 }
+
+/// Something that changes before a packet comes.
+type Change = Arc<dyn Fn(&mut Runner) -> Result<()> + Send + Sync>;
 
 /// A case that has its name.
 #[derive(Clone, Debug)]
@@ -73,6 +81,32 @@ impl Draft {
         self.becomes(Reason::ArpAnswered, frame, To::Back)
     }
 
+    /// Out by an uplink as another packet than it came.
+    pub(crate) fn must_leave_as(self, packet: Ipv4, hop: &Hop) -> Case {
+        let frame = Frame { payload: packet.into(), ..self.one_hop_on() };
+        let to = To::Router { ifindex: hop.uplink.ifindex, gateway: hop.gateway };
+        self.becomes(Reason::Forwarded, &frame, to)
+    }
+
+    /// The same as the first packet of a flow. A traced one opens none, and leaves as it is.
+    pub(crate) fn must_open(self, packet: Ipv4, hop: &Hop) -> Case {
+        let traced = self.clone().must_leave_by(hop).expected;
+        Case { traced: Some(traced), ..self.must_leave_as(packet, hop) }
+    }
+
+    /// Dropped as the first packet of a flow that cannot be. That shows only who tries, which a traced one does not.
+    pub(crate) fn must_open_nothing(self, reason: Reason, hop: &Hop) -> Case {
+        let traced = self.clone().must_leave_by(hop).expected;
+        Case { traced: Some(traced), ..self.must_drop(reason) }
+    }
+
+    /// Into the container as another packet than it came.
+    pub(crate) fn must_reach_as(self, packet: Ipv4, container: &Container) -> Case {
+        let (source, destination) = (container.veth.mac.octets(), container.mac);
+        let frame = Frame { payload: packet.into(), source, destination, ..self.one_hop_on() };
+        self.becomes(Reason::Delivered, &frame, To::Container { ifindex: container.veth.ifindex })
+    }
+
     fn one_hop_on(&self) -> Frame {
         assert_eq!(self.sent.bytes, None, "{}: the frame is not what was sent", self.name);
         let mut frame = self.sent.frame.clone();
@@ -85,13 +119,13 @@ impl Draft {
 
     fn becomes(self, reason: Reason, frame: &Frame, to: To) -> Case {
         let expected = Verdict { reason, action: action::REDIRECT, bytes: frame.bytes(), to: Some(to) };
-        Case { packet: self.sent.packet(), name: self.name, expected }
+        Case { packet: self.sent.packet(), name: self.name, expected, traced: None, change: None }
     }
 
     fn stays_as_it_is(self, reason: Reason, action: i32) -> Case {
         let packet = self.sent.packet();
         let expected = Verdict { reason, action, bytes: packet.frame.clone(), to: None };
-        Case { name: self.name, packet, expected }
+        Case { name: self.name, packet, expected, traced: None, change: None }
     }
 }
 
@@ -101,13 +135,26 @@ impl Case {
         (self.packet.hook, self.expected.reason)
     }
 
-    /// What differs from what is expected.
-    fn differences(&self, runner: &mut Runner, model: &Model) -> Result<Vec<String>> {
+    /// The same after a change of the node.
+    pub(crate) fn after(
+        mut self,
+        change: impl Fn(&mut Runner) -> Result<()> + Send + Sync + 'static,
+    ) -> Self {
+        self.change = Some(Arc::new(change));
+        self
+    }
+
+    /// What differs from what is expected. The model knows of no translation.
+    fn differences(&self, runner: &mut Runner, model: Option<&Model>) -> Result<Vec<String>> {
         let Self { packet, expected, .. } = self;
-        let counted = runner.run_counted(packet)?;
-        let before = runner.counts()?;
+        if let Some(change) = &self.change {
+            change(runner)?;
+        }
+        let told = self.traced.as_ref().unwrap_or(expected);
+        let before = (runner.counts()?, flows(runner, packet)?);
         let traced = runner.trace(packet)?;
-        let after = runner.counts()?;
+        let after = (runner.counts()?, flows(runner, packet)?);
+        let counted = runner.run_counted(packet)?;
 
         let counter = Counter { packets: 1, bytes: packet.frame.len() as u64 };
         let mut differences = Vec::new();
@@ -123,14 +170,25 @@ impl Case {
         );
         compare("action", counted.ran.action.to_string(), expected.action.to_string());
         compare("frame", hex(&counted.ran.bytes), hex(&expected.bytes));
-        compare("traced, action", traced.ran.action.to_string(), expected.action.to_string());
-        compare("traced, frame", hex(&traced.ran.bytes), hex(&expected.bytes));
-        compare("traced, verdict", format!("{:?}", traced.reason), format!("{:?}", expected.reason));
-        compare("traced, leads to", format!("{:?}", leads_to(&traced, packet)), format!("{:?}", expected.to));
-        compare("traced, counted", format!("{after:?}"), format!("{before:?}"));
-        compare("the model says", format!("{:?}", model.verdict(packet)), format!("{expected:?}"));
+        compare("traced, action", traced.ran.action.to_string(), told.action.to_string());
+        compare("traced, frame", hex(&traced.ran.bytes), hex(&told.bytes));
+        compare("traced, verdict", format!("{:?}", traced.reason), format!("{:?}", told.reason));
+        compare("traced, leads to", format!("{:?}", leads_to(&traced, packet)), format!("{:?}", told.to));
+        if after != before {
+            compare("traced, changed", format!("{after:?}"), format!("{before:?}"));
+        }
+        if let Some(model) = model {
+            compare("the model says", format!("{:?}", model.verdict(packet)), format!("{expected:?}"));
+        }
         Ok(differences)
     }
+}
+
+/// The flow table, with the shares of the packet's addresses.
+fn flows(runner: &Runner, packet: &Packet) -> Result<Contents> {
+    let address = |at: usize| packet.frame.get(at..at + 4).map(|b| Ipv4Addr::new(b[0], b[1], b[2], b[3]));
+    let addresses: Vec<Ipv4Addr> = [26, 30].into_iter().filter_map(address).collect();
+    runner.flows(&addresses)
 }
 
 /// Where the recorded steps led.
@@ -152,11 +210,11 @@ pub(crate) fn leads_to(traced: &Traced, packet: &Packet) -> Option<To> {
 }
 
 /// Runs the cases of a group on a node of their own.
-pub(crate) fn check(test: &str, group: Group) -> Result<()> {
+pub(crate) fn check(test: &str, node: fn() -> Result<Network>, group: Group) -> Result<()> {
     if skip_without_root(test) {
         return Ok(());
     }
-    let mut network = Network::new()?;
+    let mut network = node()?;
     let cases = group(&network);
     check_on(&mut network, &cases)
 }
@@ -164,7 +222,8 @@ pub(crate) fn check(test: &str, group: Group) -> Result<()> {
 /// Runs cases, and fails with all that is not as expected.
 pub(crate) fn check_on(network: &mut Network, cases: &[Case]) -> Result<()> {
     ensure!(!cases.is_empty(), "no cases");
-    let Network { programs, model, .. } = network;
+    let Network { programs, model, translates, .. } = network;
+    let model = (!*translates).then_some(&*model);
     let failures = programs.enter(|runner| {
         let mut failures = Vec::new();
         for case in cases {
@@ -175,6 +234,9 @@ pub(crate) fn check_on(network: &mut Network, cases: &[Case]) -> Result<()> {
                     hex(&case.packet.frame)
                 ));
             }
+        }
+        if let Err(error) = runner.check_flows() {
+            failures.push(format!("the flow table afterwards: {error:#}"));
         }
         Ok(failures)
     })?;

@@ -11,21 +11,22 @@ use crate::{SUBJECTS, network::Network};
 /// Whether the walk of that hook can end so.
 pub(crate) fn can_end(hook: Hook, reason: Reason) -> bool {
     match (hook, reason) {
-        // Containers reach every kind of route; what is not for this node is an uplink's affair.
-        (Hook::FromContainer, Reason::NotLocal) => false,
-        // From an uplink there is nobody to answer, and no source to check; whatever is not for this node is
-        // so for one reason.
-        (
-            Hook::FromUplink,
-            Reason::ArpAnswered
-            | Reason::Forwarded
-            | Reason::SpoofedSource
-            | Reason::LinkLocal
-            | Reason::NoRoute
-            | Reason::NoNextHop,
-        ) => false,
+        // Containers reach every kind of route; what is not for this node is an uplink's affair, and so are replies.
+        (Hook::FromContainer, Reason::NotLocal | Reason::NatTtlExpired) => false,
+        // From an uplink there is nobody to answer; whatever is not for this node is so for one reason.
+        (Hook::FromUplink, Reason::ArpAnswered | Reason::LinkLocal | Reason::NoRoute | Reason::NoNextHop) => {
+            false
+        }
         _ => true,
     }
+}
+
+/// Whether it can where nothing is translated.
+pub(crate) fn can_end_untranslated(hook: Hook, reason: Reason) -> bool {
+    let translates = reason.name().starts_with("nat-");
+    let is_gateway_s =
+        hook == Hook::FromUplink && matches!(reason, Reason::Forwarded | Reason::SpoofedSource);
+    can_end(hook, reason) && !translates && !is_gateway_s
 }
 
 /// Every hook with every reason.

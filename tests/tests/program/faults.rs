@@ -63,7 +63,8 @@ fn a_part_of_the_table_is_not_there() -> Result<()> {
         vec![
             n.c1.sends(NO_CHUNK, udp()).called("from a container").must_pass(Reason::TableFault),
             inbound(n.eth0, OUTSIDE, NO_CHUNK, udp()).called("from outside").must_pass(Reason::TableFault),
-            from.called("as a source").must_pass(Reason::TableFault),
+            // Whoever that is, it is no endpoint of this veth.
+            from.called("as a source").must_drop(Reason::SpoofedSource),
         ]
     };
     // A slab that is not there, and the last one that a word can name, beyond the array of slabs.

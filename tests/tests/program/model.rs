@@ -91,7 +91,8 @@ impl Model {
         &self.routes
     }
 
-    fn lookup(&self, address: Ipv4Addr) -> Option<Route> {
+    /// What the table has for the address.
+    pub(crate) fn lookup(&self, address: Ipv4Addr) -> Option<Route> {
         let matching = self.routes.iter().filter(|(prefix, _)| prefix.contains(&address));
         matching.max_by_key(|(prefix, _)| prefix.prefix_len()).map(|(_, route)| *route)
     }
@@ -160,9 +161,7 @@ impl Model {
             Some(Route::To(Destination::Kernel(
                 reason @ (Reason::ToHost | Reason::Multicast | Reason::Broadcast),
             ))) => Err(reason),
-            Some(Route::To(Destination::Kernel(_) | Destination::NextHop(_)) | Route::MissingNextHop) => {
-                Err(Reason::NotLocal)
-            }
+            Some(Route::To(Destination::Kernel(_) | Destination::NextHop(_))) => Err(Reason::NotLocal),
             Some(_) => Err(Reason::TableFault),
             None => Err(Reason::NotLocal),
         }
@@ -171,8 +170,9 @@ impl Model {
     /// Whether answers to that address have a route of BPF's, be it a broken one.
     fn way_back(&self, source: Ipv4Addr) -> Result<(), Reason> {
         match self.lookup(source) {
-            Some(Route::MissingChunk) => Err(Reason::TableFault),
-            Some(Route::To(Destination::Kernel(_)) | Route::Unknown) | None => Err(Reason::KernelRoute),
+            Some(Route::To(Destination::Kernel(_)) | Route::Unknown | Route::MissingChunk) | None => {
+                Err(Reason::KernelRoute)
+            }
             Some(_) => Ok(()),
         }
     }
@@ -181,7 +181,7 @@ impl Model {
     fn owner(&self, address: Ipv4Addr, ifindex: u32) -> Result<Endpoint, Reason> {
         match self.lookup(address) {
             Some(Route::To(Destination::Endpoint(endpoint))) if endpoint.ifindex == ifindex => Ok(endpoint),
-            Some(Route::MissingEndpoint | Route::MissingChunk) => Err(Reason::TableFault),
+            Some(Route::MissingEndpoint) => Err(Reason::TableFault),
             _ => Err(Reason::SpoofedSource),
         }
     }

@@ -3,9 +3,11 @@
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
+use bytemuck::Zeroable as _;
 use dataplane::wanted::Destination;
 use dataplane_common::{
     endpoint::Endpoint,
+    nat::rule::{Network as RuleNetwork, Rule},
     net::{Ipv4Be, MacAddr},
     next_hop::NextHop,
     reason::Reason,
@@ -23,6 +25,18 @@ pub(crate) const ROUTER_MAC: [u8; 6] = [0x02, 0xfa, 0xb0, 0, 0, 2];
 
 /// An address in no prefix of the tables.
 pub(crate) const NOWHERE: [u8; 4] = [203, 0, 113, 5];
+
+/// The node's address, by which the outside knows its containers.
+pub(crate) const NODE: [u8; 4] = [10, 141, 0, 1];
+
+/// The port, or echo identifier, of every translation.
+pub(crate) const PORT: u16 = 30_000;
+
+/// An address that no packet is translated to.
+pub(crate) const EXCLUDED: [u8; 4] = [203, 0, 113, 130];
+
+/// Room for flows.
+pub(crate) const MAX_FLOWS: u32 = 1000;
 
 /// An address outside, as a source.
 pub(crate) const OUTSIDE: [u8; 4] = [203, 0, 113, 9];
@@ -44,6 +58,8 @@ pub(crate) struct Hop {
     pub(crate) gateway: Option<Ipv4Addr>,
     pub(crate) mtu: u32,
     pub(crate) uplink: Interface,
+    /// Some packet that is sent there is to be translated.
+    pub(crate) translates: bool,
 }
 
 impl Container {
@@ -63,7 +79,8 @@ impl Container {
 impl Hop {
     pub(crate) fn destination(&self) -> Destination {
         let gateway = self.gateway.map_or(Ipv4Be::UNSPECIFIED, Ipv4Be::from);
-        Destination::NextHop(NextHop { gateway, ifindex: self.uplink.ifindex, mtu: self.mtu, translates: 0 })
+        let (ifindex, mtu, translates) = (self.uplink.ifindex, self.mtu, self.translates.into());
+        Destination::NextHop(NextHop { gateway, ifindex, mtu, translates })
     }
 }
 
@@ -100,6 +117,10 @@ pub(crate) struct Network {
     pub(crate) node5: Hop,
     /// 10.141.0.0/16, the fabric itself.
     pub(crate) fabric: Hop,
+    /// The router to the outside, where the node translates.
+    pub(crate) outside: Hop,
+    /// Rules of translation are set.
+    pub(crate) translates: bool,
 }
 
 impl Network {
@@ -116,6 +137,7 @@ impl Network {
             gateway: gateway.map(Ipv4Addr::from),
             mtu,
             uplink: programs.interface(uplink),
+            translates: false,
         };
         let mut network = Self {
             c1: container([172, 19, 35, 2], 1500, "cali1"),
@@ -132,11 +154,65 @@ impl Network {
             node4: hop(Some([10, 141, 0, 4]), 1500, "eth0"),
             node5: hop(Some([10, 142, 0, 5]), 1400, "eth1"),
             fabric: hop(None, 1500, "eth0"),
+            outside: Hop { translates: true, ..hop(Some([10, 141, 0, 9]), 1500, "eth0") },
+            translates: false,
             model: Model::default(),
             programs,
         };
         network.fill()?;
         Ok(network)
+    }
+
+    /// The same with a way to the outside, on which [`Self::rule`] holds.
+    pub(crate) fn translating() -> Result<Self> {
+        let mut network = Self::new()?;
+        let (rule, outside) = (network.rule(), network.outside.destination());
+        network.translates = true;
+        network.set("203.0.113.0/24".parse()?, Some(outside))?;
+        network.programs.enter(|runner| runner.translate(&[rule], MAX_FLOWS, MAX_FLOWS))?;
+        Ok(network)
+    }
+
+    /// A node all of whose next hops may translate, by [`Self::rules`], which are not set yet.
+    pub(crate) fn for_fuzzed_translation() -> Result<Self> {
+        let mut network = Self::new()?;
+        network.translates = true;
+        let routes = [
+            ("203.0.113.0/24", network.outside),
+            ("172.19.36.0/24", network.node2),
+            ("172.19.37.0/26", network.node3),
+            ("172.19.48.0/20", network.node4),
+            ("172.19.38.0/24", network.node5),
+            ("10.141.0.0/16", network.fabric),
+            ("10.142.0.0/16", Hop { gateway: None, ..network.node5 }),
+        ];
+        for (prefix, hop) in routes {
+            network.set(prefix.parse()?, Some(Hop { translates: true, ..hop }.destination()))?;
+        }
+        network.set("10.142.0.1/32".parse()?, Some(Destination::Kernel(Reason::ToHost)))?;
+        Ok(network)
+    }
+
+    /// [`Self::rule`] with more ports and fewer exceptions, and one like it for eth1.
+    pub(crate) fn rules(&self) -> Vec<Rule> {
+        let mut rule = Rule { ports: 12, ..self.rule() };
+        rule.exclude[0] = RuleNetwork::new(Ipv4Addr::new(172, 19, 48, 0).into(), 20);
+        let address = Ipv4Addr::new(10, 142, 0, 1).into();
+        vec![rule, Rule { ifindex: self.eth1.ifindex, address, ..rule }]
+    }
+
+    /// What comes from the pool of containers and leaves the pool and the fabric by eth0 gets [`NODE`] and
+    /// [`PORT`], of which there is one only: then every packet is known beforehand.
+    pub(crate) fn rule(&self) -> Rule {
+        let network = |address: [u8; 4], length| RuleNetwork::new(Ipv4Addr::from(address).into(), length);
+        let mut rule = Rule::zeroed();
+        rule.source = network([172, 19, 0, 0], 16);
+        (rule.ifindex, rule.address) = (self.eth0.ifindex, Ipv4Addr::from(NODE).into());
+        (rule.first_port, rule.ports) = (PORT, 1);
+        let excludes = [network([172, 19, 0, 0], 16), network([10, 141, 0, 0], 16), network(EXCLUDED, 25)];
+        rule.exclude[..3].copy_from_slice(&excludes);
+        rule.excludes = 3;
+        rule
     }
 
     fn fill(&mut self) -> Result<()> {

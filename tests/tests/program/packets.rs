@@ -102,6 +102,14 @@ impl Sent {
         self
     }
 
+    /// The IPv4 packet.
+    pub(crate) fn ipv4(&self) -> &Ipv4 {
+        match &self.frame.payload {
+            Payload::Ipv4(packet) => packet,
+            other => panic!("no IPv4 packet: {other:?}"),
+        }
+    }
+
     /// The packet at its hook.
     pub(crate) fn packet(&self) -> Packet {
         let frame = self.bytes.clone().unwrap_or_else(|| self.frame.bytes());

@@ -6,6 +6,8 @@
 
 #[path = "programs/context.rs"]
 mod context;
+#[path = "programs/flows.rs"]
+mod flows;
 #[path = "programs/runner.rs"]
 mod runner;
 
@@ -19,6 +21,7 @@ use tests::harness::{daemon::place, inject::Injector, netns::Namespace};
 
 pub use self::{
     context::Context,
+    flows::Contents,
     runner::{Counts, LONGEST_FRAME, Ran, Runner, Traced},
 };
 

@@ -5,8 +5,8 @@ pub const FRAME: usize = 64;
 
 /// Frames of one kind and how they differ: the generator's state.
 ///
-/// A flow is a number of 16 bits. Its low byte becomes the last byte of one address, its high byte
-/// the low byte of the port on the same side.
+/// A flow is a number. Its low byte becomes the last byte of one address, the next one the low byte of the port on
+/// the same side, and what is left is added to that port's high byte.
 #[repr(C)]
 #[derive(Clone, Copy, Debug)]
 pub struct Traffic {
@@ -16,6 +16,10 @@ pub struct Traffic {
     pub address_byte: u32,
     /// Flows less one; their number is a power of two.
     pub flow_mask: u32,
+    /// High byte of the port that varies, for the first 65,536 flows.
+    pub port_high: u32,
+    /// Fills the structure.
+    pub reserved: u32,
     /// Frames made so far.
     pub made: u64,
 }

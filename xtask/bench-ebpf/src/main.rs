@@ -48,9 +48,9 @@ pub fn generate(ctx: XdpContext) -> u32 {
         unsafe { frame.add(index * 8).cast::<u64>().write_unaligned(*word) };
     }
     if traffic.address_byte == SOURCE_BYTE {
-        vary(frame, SOURCE_BYTE, flow);
+        vary(frame, SOURCE_BYTE, flow, traffic.port_high);
     } else {
-        vary(frame, DESTINATION_BYTE, flow);
+        vary(frame, DESTINATION_BYTE, flow, traffic.port_high);
     }
     OUT.redirect(0, 0).unwrap_or(xdp_action::XDP_ABORTED)
 }
@@ -62,12 +62,13 @@ const fn port_byte(address_byte: u32) -> u32 {
 
 /// Puts the flow's bytes into the frame, whose checksum is for zeros there.
 #[inline(always)]
-fn vary(frame: *mut u8, address_byte: u32, flow: u32) {
+fn vary(frame: *mut u8, address_byte: u32, flow: u32, port_high: u32) {
     let low = flow & 0xff;
     // SAFETY: the caller checked the frame's length, and all offsets are below it.
     unsafe {
         frame.add(address_byte as usize).write(low as u8);
         frame.add(port_byte(address_byte) as usize).write((flow >> 8) as u8);
+        frame.add(port_byte(address_byte) as usize - 1).write((port_high + (flow >> 16)) as u8);
         // The byte is the low one of a 16-bit word: it adds itself to the sum (RFC 1624).
         let checksum = frame.add(CHECKSUM).cast::<u16>();
         let sum = u32::from(!u16::from_be(checksum.read_unaligned())) + low;

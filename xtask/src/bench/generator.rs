@@ -13,8 +13,8 @@ use tests::harness::packet::{Frame, Ipv4, Udp};
 use super::layout::{self, FRAME, Traffic};
 use super::machine;
 
-/// Most flows: two bytes of each frame tell them apart.
-pub(super) const MAX_FLOWS: u32 = 1 << 16;
+/// Most flows: the high byte of a port has room for so many times 65,536.
+pub(super) const MAX_FLOWS: u32 = 1 << 21;
 
 // Names in the object.
 const PROGRAM: &str = "generate";
@@ -24,11 +24,8 @@ const MAP_OUT: &str = "OUT";
 /// Frames that the kernel makes between two runs of the network stack.
 const BATCH: u32 = 64;
 
-/// The port on the side that does not vary.
+/// The port on both sides, of which the flows change one.
 const PORT: u16 = 0x4e00;
-
-/// High byte of the ports whose low byte is left to the flows, where it does not matter which.
-pub(super) const PORT_HIGH: u8 = 0x4e;
 
 /// Which side of the frames differs from flow to flow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,8 +43,6 @@ pub(super) struct Flows {
     pub(super) macs: [[u8; 6]; 2],
     /// Source and destination address.
     pub(super) addresses: [[u8; 4]; 2],
-    /// High byte of the port on the side that varies: other flows with another.
-    pub(super) port_high: u8,
     /// Which side varies.
     pub(super) vary: Vary,
     /// How many there are: a power of two, at most [`MAX_FLOWS`].
@@ -119,19 +114,14 @@ struct Words(Traffic);
 // SAFETY: transparent over integers without padding between or after them.
 unsafe impl aya::Pod for Words {}
 
-const _: () = assert!(size_of::<Traffic>() == FRAME + 16);
+const _: () = assert!(size_of::<Traffic>() == FRAME + 24);
 
 impl Flows {
     fn traffic(&self) -> Result<Traffic> {
         ensure!(self.flows.is_power_of_two() && self.flows <= MAX_FLOWS, "{} flows", self.flows);
         let [source, destination] = self.addresses;
         let headers = 14 + 20 + 8;
-        let varied = u16::from(self.port_high) << 8;
-        let (source_port, destination_port) = match self.vary {
-            Vary::Source => (varied, PORT),
-            Vary::Destination => (PORT, varied),
-        };
-        let mut udp = Udp::new(source_port, destination_port, [0; FRAME - 14 - 20 - 8]);
+        let mut udp = Udp::new(PORT, PORT, [0; FRAME - 14 - 20 - 8]);
         udp.checksum = Some(0);
         let bytes = Frame::new(self.macs[0], self.macs[1], Ipv4::new(source, destination, udp)).bytes();
         ensure!(bytes.len() == FRAME, "a frame of {} bytes has headers of {headers}", bytes.len());
@@ -143,6 +133,7 @@ impl Flows {
             Vary::Source => layout::SOURCE_BYTE,
             Vary::Destination => layout::DESTINATION_BYTE,
         };
-        Ok(Traffic { frame, address_byte, flow_mask: self.flows - 1, made: 0 })
+        let port_high = u32::from(PORT >> 8);
+        Ok(Traffic { frame, address_byte, flow_mask: self.flows - 1, port_high, reserved: 0, made: 0 })
     }
 }

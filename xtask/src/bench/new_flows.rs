@@ -8,19 +8,20 @@ use tests::harness::topology::HOST_MAC;
 
 use super::baseline::Path;
 use super::finding::{Finding, Sample};
-use super::generator::{Generator, MAX_FLOWS};
+use super::generator::Generator;
 use super::pps::lane::{OUTSIDE, SENDER_MAC, SENDERS, outbound_flows};
 use super::sink::Sink;
-use super::site::{GATEWAY, Site, port_of, take_redirected};
+use super::site::{GATEWAY, port_of, take_redirected};
 use super::{Bench, interrupt};
 
 const CASE: &str = "new-flows";
 
-/// Flows of one measurement: fewer than there are, so that no table is full before the last one.
-const FLOWS: u32 = MAX_FLOWS / 2;
+/// Packets of the one flow before (to RFC 5737's TEST-NET-1).
+const WARM_UP: u32 = 65_536;
+const ELSEWHERE: [u8; 4] = [192, 0, 2, 0];
 
-/// High byte of the first measurement's ports.
-const FIRST_PORT: u8 = 0x20;
+/// Flows of one measurement, half of what the tables of both are meant for.
+const FLOWS: u32 = 1 << 17;
 
 /// Against each baseline that translates.
 pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
@@ -37,21 +38,12 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
 }
 
 fn against(bench: &Bench, fabric: &Fabric, path: Path) -> Result<Finding> {
-    // New sites for each comparison: their tables are empty.
-    let ours = bench.site(fabric, Path::Dataplane, 1, &[SENDERS])?;
-    let theirs = bench.site(fabric, path, 3, &[SENDERS])?;
     let mut samples = Vec::new();
-    {
-        let mut sources = [Source::new(bench, fabric, &ours)?, Source::new(bench, fabric, &theirs)?];
-        for pair in 0..bench.pairs {
-            let [ours, theirs] = &mut sources;
-            let (a, b) = (ours.rate(pair)?, theirs.rate(pair)?);
-            samples.push(Sample::pair(a, b));
-            bench.progress(CASE, path.name(), pair, &format!("{:.0} / {:.0} k/s", a / 1e3, b / 1e3));
-        }
+    for pair in 0..bench.pairs {
+        let (a, b) = (rate(bench, fabric, Path::Dataplane)?, rate(bench, fabric, path)?);
+        samples.push(Sample::pair(a, b));
+        bench.progress(CASE, path.name(), pair, &format!("{:.0} / {:.0} k/s", a / 1e3, b / 1e3));
     }
-    ours.finish()?;
-    theirs.finish()?;
     Ok(Finding {
         case: CASE,
         variant: "container to uplink, MASQUERADE".to_owned(),
@@ -62,38 +54,34 @@ fn against(bench: &Bench, fabric: &Fabric, path: Path) -> Result<Finding> {
     })
 }
 
-/// A container that begins flows.
-struct Source<'a> {
-    site: &'a Site,
-    generator: Generator<'a>,
-    sink: Sink<'a>,
-}
-
-impl<'a> Source<'a> {
-    fn new(bench: &Bench, fabric: &'a Fabric, site: &'a Site) -> Result<Self> {
-        site.know_neighbour(GATEWAY, SENDER_MAC)?;
-        let port = port_of(fabric, &site.node)?;
-        take_redirected(&site.node, "eth0")?;
-        take_redirected(&site.node, &site.container.interface)?;
-        let generator = Generator::new(&bench.object, &site.container, "eth0", bench.cpu)?;
-        Ok(Self { site, generator, sink: Sink::in_xdp(&bench.object, fabric, &port)? })
-    }
-
-    /// Flows that begin in a second: none of them was there before.
-    fn rate(&mut self, round: usize) -> Result<f64> {
-        interrupt::check()?;
-        let macs = [self.site.container.mac("eth0")?, HOST_MAC];
-        self.generator.aim(&outbound_flows(macs, self.site, OUTSIDE, FIRST_PORT + round as u8))?;
-        let before = self.sink.count()?;
-        let run = self.generator.run(FLOWS)?;
-        let arrived = self.sink.count()? - before;
+/// Flows that begin in a second, on a new site: its tables are empty.
+fn rate(bench: &Bench, fabric: &Fabric, path: Path) -> Result<f64> {
+    interrupt::check()?;
+    let site = bench.site(fabric, path, 1, &[SENDERS])?;
+    site.know_neighbour(GATEWAY, SENDER_MAC)?;
+    let port = port_of(fabric, &site.node)?;
+    take_redirected(&site.node, "eth0")?;
+    take_redirected(&site.node, &site.container.interface)?;
+    let macs = [site.container.mac("eth0")?, HOST_MAC];
+    let rate = {
+        let mut generator = Generator::new(&bench.object, &site.container, "eth0", bench.cpu)?;
+        let sink = Sink::in_xdp(&bench.object, fabric, &port)?;
+        // One flow, so that code and neighbours are warm.
+        generator.aim(&outbound_flows(macs, &site, ELSEWHERE, 1))?;
+        generator.run(WARM_UP)?;
+        generator.aim(&outbound_flows(macs, &site, OUTSIDE, FLOWS))?;
+        let before = sink.count()?;
+        let run = generator.run(FLOWS)?;
+        let arrived = sink.count()? - before;
         ensure!(
             arrived as f64 >= 0.95 * f64::from(FLOWS),
             "of {FLOWS} first packets only {arrived} came out of {}",
-            self.site.path.name()
+            path.name()
         );
-        Ok(arrived as f64 / run.elapsed.as_secs_f64())
-    }
+        arrived as f64 / run.elapsed.as_secs_f64()
+    };
+    site.finish()?;
+    Ok(rate)
 }
 
 /// Bytes of map memory for each flow that the table is meant for, and of connection tracking's own objects for

@@ -50,7 +50,11 @@ pub struct BgpPeer {
     pub faulty_updates: u64,
     /// What was wrong with the last of them.
     pub last_fault: Option<String>,
-    /// Why the last session, or the last attempt at one, ended.
+    /// Why the last session fell, or was refused by either side.
+    pub last_fall: Option<String>,
+    /// How long ago that was, in seconds.
+    pub last_fall_age_seconds: Option<u64>,
+    /// Why the last session, or the last attempt at one, ended: the same, or why the peer cannot be reached.
     pub last_error: Option<String>,
     /// How long ago that was, in seconds.
     pub last_error_age_seconds: Option<u64>,

@@ -148,7 +148,7 @@ impl Peer {
         self.shared.news.notify_one();
         {
             let mut status = self.status.borrow_mut();
-            status.failed(fall.to_string());
+            status.failed(fall, true);
             status.stale_until = stale_until;
             (status.established, status.negotiated, status.local) = (None, None, None);
             (status.announced, status.ipv6_prefixes) = (0, 0);
@@ -271,7 +271,7 @@ impl Peer {
             } else {
                 warn!("BGP peer {}: {why}", self.address());
             }
-            status.failed(why);
+            status.failed(fall, false);
         }
         let broke_rules = matches!(fall, Fall::Sent(_) | Fall::Received(_));
         self.retry.fail(self.shared.timing.retry_limit, broke_rules);

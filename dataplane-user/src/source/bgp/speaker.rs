@@ -331,6 +331,7 @@ impl Speaker {
     }
 
     async fn shut_down(&mut self, notification: Notification) {
+        self.listener = None;
         for peer in self.peers.values() {
             let _ = peer.stop.try_send(notification.clone());
         }

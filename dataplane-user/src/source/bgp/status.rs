@@ -115,6 +115,9 @@ pub struct Status {
     pub negotiated: Option<Negotiated>,
     /// Our end of its connection.
     pub local: Option<SocketAddrV4>,
+    /// Why the last session fell, or was refused by either side, and when. A peer that cannot be reached
+    /// afterwards does not make that forgotten.
+    pub last_fall: Option<(String, Instant)>,
     /// Why it last failed, and when.
     pub last_error: Option<(String, Instant)>,
     /// Prefixes that it was told.
@@ -132,8 +135,12 @@ pub struct Status {
 }
 
 impl Status {
-    /// Notes why it failed.
-    pub fn failed(&mut self, why: String) {
-        self.last_error = Some((why, Instant::now()));
+    /// Notes why it failed, and whether that was a session, or only a try at one.
+    pub fn failed(&mut self, why: &Fall, session: bool) {
+        let error = (why.to_string(), Instant::now());
+        if session || matches!(why, Fall::Sent(_) | Fall::Received(_)) {
+            self.last_fall = Some(error.clone());
+        }
+        self.last_error = Some(error);
     }
 }

@@ -38,6 +38,8 @@ pub struct Table {
     rules: Rules,
     surroundings: Surroundings,
     changes: Vec<Change>,
+    /// Older changes, on their way out.
+    leaving: std::vec::IntoIter<Change>,
 }
 
 impl Table {
@@ -50,6 +52,7 @@ impl Table {
             rules,
             surroundings: Surroundings::default(),
             changes: Vec::new(),
+            leaving: Vec::new().into_iter(),
         }
     }
 
@@ -191,14 +194,14 @@ impl Table {
     }
 
     fn judge_all(&mut self) {
-        let Self { routes, attributes, peers, rules, surroundings, changes } = self;
+        let Self { routes, attributes, peers, rules, surroundings, changes, .. } = self;
         for (&prefix, paths) in routes {
             judge(prefix, paths, attributes, peers, changes, rules, surroundings);
         }
     }
 
     fn judge_some(&mut self, addresses: &BTreeSet<Ipv4Addr>) {
-        let Self { routes, attributes, peers, rules, surroundings, changes } = self;
+        let Self { routes, attributes, peers, rules, surroundings, changes, .. } = self;
         for prefix in addresses.iter().map(|address| Ipv4Net::from(*address)) {
             if let Some(paths) = routes.get_mut(&prefix) {
                 judge(prefix, paths, attributes, peers, changes, rules, surroundings);
@@ -208,18 +211,21 @@ impl Table {
 
     /// Changes that nobody has taken yet.
     pub fn pending(&self) -> usize {
-        self.changes.len()
+        self.changes.len() + self.leaving.len()
     }
 
-    /// Takes the oldest changes, at most `limit`; of two for one prefix the later holds.
+    /// Takes some of the oldest changes, at most `limit`, each prefix once. They come by prefix, whatever the order
+    /// in which the peers told them: neighbours in a table are found faster one after the other.
     pub fn take_changes(&mut self, limit: usize) -> Vec<Change> {
-        if self.changes.len() <= limit {
-            return mem::take(&mut self.changes);
+        if self.leaving.len() == 0 {
+            let mut changes = mem::take(&mut self.changes);
+            // The last one for a prefix holds.
+            changes.reverse();
+            changes.sort_by_key(|(prefix, _)| *prefix);
+            changes.dedup_by_key(|(prefix, _)| *prefix);
+            self.leaving = changes.into_iter();
         }
-        let rest = self.changes.split_off(limit);
-        let mut taken = mem::replace(&mut self.changes, rest);
-        taken.shrink_to_fit();
-        taken
+        self.leaving.by_ref().take(limit).collect()
     }
 
     /// Every path, with whether it is the best, by prefix.

@@ -158,8 +158,9 @@ impl Node {
     }
 
     async fn until_error(&self, words: &str) {
-        let said =
-            |peer: &answers::BgpPeer| peer.last_error.as_ref().is_some_and(|error| error.contains(words));
+        let said = |peer: &answers::BgpPeer| {
+            [&peer.last_fall, &peer.last_error].into_iter().flatten().any(|error| error.contains(words))
+        };
         self.until_peer(&format!("the last error says {words:?}"), said).await;
     }
 }

@@ -208,7 +208,8 @@ impl Generator {
         self.random.pick(&[inside, inside, inside, first, last, before, beyond, any]).into()
     }
 
-    fn damage(&mut self, frame: &mut Vec<u8>) {
+    /// Changes some bytes.
+    pub(super) fn damage(&mut self, frame: &mut Vec<u8>) {
         for _ in 0..self.random.within(1..4) {
             // Headers are where it matters.
             let end = if self.random.percent(90) { frame.len().min(60) } else { frame.len() };
@@ -242,7 +243,7 @@ impl Generator {
 }
 
 /// Makes the checksum of an IPv4 header right, of the length that it says it has.
-fn set_checksum(frame: &mut [u8]) {
+pub(super) fn set_checksum(frame: &mut [u8]) {
     let Some(words) = frame.get(14).map(|byte| usize::from(byte & 15)) else { return };
     let end = 14 + words.max(5) * 4;
     if end <= frame.len() {

@@ -50,6 +50,8 @@ pub(super) struct Churn {
     /// The containers' addresses, which come and go most.
     containers: Vec<Ipv4Addr>,
     added: Vec<Ipv4Net>,
+    /// Whether packets to next hops may have to be translated.
+    translates: bool,
 }
 
 impl Churn {
@@ -60,6 +62,7 @@ impl Churn {
             uplinks: vec![network.eth0, network.eth1],
             containers: network.containers().map(|container| container.address).collect(),
             added: Vec::new(),
+            translates: network.translates,
         }
     }
 
@@ -124,7 +127,7 @@ impl Churn {
             gateway,
             ifindex,
             mtu: self.random.pick(&[576, 1400, 1500, 1500]),
-            translates: 0,
+            translates: self.translates.into(),
         })
     }
 }

@@ -10,20 +10,22 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, TestRun as _, TestRunOptions,
-    maps::{Array, Map, MapData},
+    maps::{Array, Map, MapData, ProgramArray},
     programs::{TcAttachType, tc},
 };
 use bytemuck::Zeroable as _;
 use dataplane::{
     datapath::Datapath,
     kernel::{
+        nat::{Limits, Nat},
         object::{self, Program, Purpose},
         table::{Mapped, Memory as _},
     },
     wanted::Destination,
 };
 use dataplane_common::{
-    names::{MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG},
+    names::{MAP_NAT_PROGRAMS, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_translate},
+    nat::{flow::ticks, rule::Rule, state::State},
     reason::Reason,
     route::Entry,
     stats::{Counter, Hook},
@@ -31,7 +33,11 @@ use dataplane_common::{
 };
 use ipnet::Ipv4Net;
 
-use super::{Context, Packet, SIZES, context, root_index};
+use super::{
+    Context, Packet, SIZES, context,
+    flows::{Contents, FlowMaps},
+    root_index,
+};
 
 const MAX_ROUTES: u32 = 4096;
 
@@ -85,6 +91,8 @@ pub struct Runner {
     counting: Ebpf,
     recording: Ebpf,
     datapath: Datapath,
+    nat: Nat,
+    flows: FlowMaps,
     log: Array<MapData, Log>,
     buffer: Vec<u8>,
 }
@@ -101,9 +109,10 @@ impl Runner {
         let mut counting = object::load(maps, SIZES, Purpose::Attach)?;
         let mut recording = object::load(maps, SIZES, Purpose::Trace)?;
         let datapath = Datapath::open(&mut counting, MAX_ROUTES)?;
+        let (nat, flows) = (Nat::open(&mut counting)?, FlowMaps::open(maps)?);
         let log = recording.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
         let log = Array::try_from(log)?;
-        Ok(Self { maps: maps.to_owned(), counting, recording, datapath, log, buffer: Vec::new() })
+        Ok(Self { maps: maps.to_owned(), counting, recording, datapath, nat, flows, log, buffer: Vec::new() })
     }
 
     /// The tables, as the daemon fills them.
@@ -136,6 +145,67 @@ impl Runner {
             |name: &str| -> Result<Map> { Ok(Map::from_map_data(MapData::from_pin(self.maps.join(name))?)?) };
         let memory = Mapped::new(map(MAP_ROUTE_ROOT)?, map(MAP_ROUTE_SLABS)?)?;
         memory.root()[root_index(network)].store(word.to_bits(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Translates by these rules, as the daemon sets them, with so many flows at most.
+    ///
+    /// # Errors
+    /// If the maps cannot be written.
+    pub fn translate(&mut self, rules: &[Rule], max_flows: u32, max_flows_per_source: u32) -> Result<()> {
+        let timeouts = State::ALL.iter().map(|state| (*state, ticks(state.default_timeout())));
+        let buckets = SIZES.buckets;
+        let timeouts = timeouts.collect();
+        self.nat.configure(&Limits { buckets, max_flows, max_flows_per_source, timeouts })?;
+        let Self { nat, datapath, .. } = self;
+        nat.set_rules(rules, || datapath.synchronize())?;
+        Ok(())
+    }
+
+    /// Sweeps the whole flow table once.
+    ///
+    /// # Errors
+    /// If the program cannot be run.
+    pub fn sweep(&mut self) -> Result<()> {
+        self.nat.sweep(&mut self.counting, 1)
+    }
+
+    /// The flow table, with the shares of those sources.
+    ///
+    /// # Errors
+    /// If the maps cannot be read.
+    pub fn flows(&self, sources: &[Ipv4Addr]) -> Result<Contents> {
+        self.flows.read(self.nat.settings().seed, sources)
+    }
+
+    /// Checks that the flow table is sound: [`Contents::check`].
+    ///
+    /// # Errors
+    /// If it is not.
+    pub fn check_flows(&self) -> Result<()> {
+        self.flows(&[])?.check(self.nat.settings(), self.flows.shares()?)
+    }
+
+    /// Takes every lock of the flow table as if another CPU had it, or gives it back.
+    ///
+    /// # Errors
+    /// If the maps cannot be written.
+    pub fn lock_flows(&mut self, held: bool) -> Result<()> {
+        self.flows.lock(held)
+    }
+
+    /// Takes the programs away that packets go on in.
+    ///
+    /// # Errors
+    /// If the maps cannot be written.
+    pub fn unlink_programs(&mut self) -> Result<()> {
+        for object in [&mut self.counting, &mut self.recording] {
+            let map = object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
+            let mut programs: ProgramArray<_> = map.try_into()?;
+            for place in Hook::ALL {
+                programs.clear_index(&program_to_translate(*place))?;
+            }
+        }
         Ok(())
     }
 

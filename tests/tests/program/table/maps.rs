@@ -174,7 +174,7 @@ fn maps_of_another_shape_are_refused() -> Result<()> {
     let small = Create::array(4096, BPF_F_MMAPABLE).make()?;
     assert!(refused(&small, &pinned.slabs)?.contains("ROUTE_ROOT is not the root"));
     let unmappable = Create::array(VALUE_BYTES, 0).make()?;
-    assert!(refused(&unmappable, &pinned.slabs)?.contains("BPF_F_MMAPABLE is needed"));
+    assert!(refused(&unmappable, &pinned.slabs)?.contains("with BPF_F_MMAPABLE are needed"));
     assert!(refused(&pinned.root, &pinned.root)?.contains("ROUTE_SLABS is not an array of maps"));
     let few = Create::array_of(8, &pinned.root).make()?;
     assert!(refused(&pinned.root, &few)?.contains("room for 8 slabs"));

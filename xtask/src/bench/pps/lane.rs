@@ -8,14 +8,17 @@ use tests::harness::topology::HOST_MAC;
 
 use super::Way;
 use crate::bench::Bench;
-use crate::bench::generator::{Flows, Generator, MAX_FLOWS, PORT_HIGH, Vary};
+use crate::bench::generator::{Flows, Generator, Vary};
 use crate::bench::interrupt;
 use crate::bench::sink::{Mirror, Sink};
 use crate::bench::site::{GATEWAY, Site, address, port_of, take_redirected};
 
 /// Frames before each measurement: every flow twice, so that connection tracking knows it and caches are as
 /// they stay.
-const WARM_UP: u32 = 2 * MAX_FLOWS;
+const WARM_UP: u32 = 2 * FLOWS;
+
+/// Flows of a lane.
+const FLOWS: u32 = 1 << 16;
 
 /// Number of the site with the other ends of the flows, which is not there.
 pub(in crate::bench) const SENDERS: u8 = 200;
@@ -47,7 +50,7 @@ impl<'a> Lane<'a> {
         inbound.aim(&inbound_flows([SENDER_MAC, site.node.mac("eth0")?], site))?;
         let mut outbound = Generator::new(&bench.object, &site.container, "eth0", bench.cpu)?;
         let to = if way == Way::Masquerade { OUTSIDE } else { SENDER };
-        outbound.aim(&outbound_flows([site.container.mac("eth0")?, HOST_MAC], site, to, PORT_HIGH))?;
+        outbound.aim(&outbound_flows([site.container.mac("eth0")?, HOST_MAC], site, to, FLOWS))?;
         // Connections that were answered, as nearly all that a node carries are: connection tracking does
         // more for others, and rules accept these first.
         let (generator, sink) = match way {
@@ -86,12 +89,7 @@ impl<'a> Lane<'a> {
                 let port = port_of(fabric, &site.node)?;
                 let sink = Sink::in_xdp(&bench.object, fabric, &port)?;
                 let mut generator = Generator::new(&bench.object, &site.node, "eth0", bench.cpu)?;
-                generator.aim(&outbound_flows(
-                    [site.node.mac("eth0")?, SENDER_MAC],
-                    site,
-                    SENDER,
-                    PORT_HIGH,
-                ))?;
+                generator.aim(&outbound_flows([site.node.mac("eth0")?, SENDER_MAC], site, SENDER, FLOWS))?;
                 (generator, sink)
             }
         };
@@ -118,11 +116,11 @@ impl<'a> Lane<'a> {
 
 fn inbound_flows(macs: [[u8; 6]; 2], site: &Site) -> Flows {
     let addresses = [SENDER, site.container.address.octets()];
-    Flows { macs, addresses, port_high: PORT_HIGH, vary: Vary::Source, flows: MAX_FLOWS }
+    Flows { macs, addresses, vary: Vary::Source, flows: FLOWS }
 }
 
 /// From the container to 256 addresses from that one on.
-pub(in crate::bench) fn outbound_flows(macs: [[u8; 6]; 2], site: &Site, to: [u8; 4], port_high: u8) -> Flows {
+pub(in crate::bench) fn outbound_flows(macs: [[u8; 6]; 2], site: &Site, to: [u8; 4], flows: u32) -> Flows {
     let addresses = [site.container.address.octets(), to];
-    Flows { macs, addresses, port_high, vary: Vary::Destination, flows: MAX_FLOWS }
+    Flows { macs, addresses, vary: Vary::Destination, flows }
 }

@@ -111,12 +111,22 @@ fn a_peer_that_is_removed_takes_its_routes_along_and_its_place_is_free() {
 }
 
 #[test]
-fn changes_are_taken_in_order_and_in_parts() {
-    let (mut table, one, _) = table();
+fn changes_are_taken_in_parts_and_the_last_of_a_prefix_holds() {
+    let (mut table, one, two) = table();
     let prefixes: Vec<_> = (0..10).map(|n| prefix(&format!("172.19.36.{n}/32"))).collect();
     table.announce(one, &prefixes, attributes("10.141.0.2"));
     assert_eq!(table.take_changes(4).len(), 4);
     assert_eq!(table.pending(), 6);
+    // What comes meanwhile comes after them.
+    table.withdraw(one, &prefixes[..1]);
     assert_eq!(table.take_changes(10).len(), 6);
+    assert_eq!(changes(&mut table), [change("172.19.36.0/32", None)]);
     assert_eq!(table.pending(), 0);
+
+    table.withdraw(one, &prefixes);
+    table.announce(two, &prefixes[1..3], attributes("10.141.0.3"));
+    let taken = changes(&mut table);
+    assert_eq!(taken.len(), 9);
+    assert_eq!(taken[..2].to_vec(), [1, 2].map(|n| change(&format!("172.19.36.{n}/32"), Some("10.141.0.3"))));
+    assert!(taken[2..].iter().all(|(_, hop)| hop.is_none()));
 }

@@ -1,0 +1,227 @@
+//! What must be translated and cannot be is dropped, or the kernel's where that answers and does not forward.
+
+use std::net::Ipv4Addr;
+
+use dataplane_common::{net::Ipv4Be, reason::Reason};
+use tests::harness::packet::{Icmp, L4, Tcp, Udp, flags};
+
+use crate::{
+    case::Case,
+    network::{MAX_FLOWS, NODE, NOWHERE, Network, OUTSIDE, PORT},
+    packets::{Sent, inbound, payload, udp},
+    translation::{SOURCE_PORT, opens, restored},
+};
+
+groups!(
+    on crate::network::Network::translating,
+    what_begins_no_flow,
+    what_is_not_translated,
+    what_is_too_big,
+    what_lives_no_longer,
+    what_the_kernel_would_forward,
+    without_an_address,
+    without_a_port,
+    beyond_the_share,
+    a_full_table,
+    a_lock_that_is_held,
+    a_program_that_is_not_there,
+);
+
+/// Who sends what must be translated: a container, and another node.
+fn senders(n: &Network) -> [(&'static str, Sent); 2] {
+    [
+        ("a container", n.c1.sends(NOWHERE, udp())),
+        ("another node", inbound(n.eth1, [172, 19, 38, 2], NOWHERE, udp())),
+    ]
+}
+
+/// The same case for each who sends.
+fn each(n: &Network, case: impl Fn(&str, Sent) -> Vec<Case>) -> Vec<Case> {
+    senders(n).into_iter().flat_map(|(name, sent)| case(name, sent)).collect()
+}
+
+fn carrying(sent: &Sent, content: impl Into<L4>) -> Sent {
+    sent.clone().with(|packet| packet.payload = content.into())
+}
+
+fn what_begins_no_flow(n: &Network) -> Vec<Case> {
+    each(n, |who, sent| {
+        let segment = |flags| carrying(&sent, Tcp::new(SOURCE_PORT, 443, flags));
+        let about = |to: [u8; 4]| sent.clone().with(|packet| packet.source = to.into()).ipv4().bytes();
+        vec![
+            segment(flags::RST).called(format!("{who}: RST")).must_drop(Reason::NatNoFlow),
+            segment(flags::RST | flags::ACK).called(format!("{who}: RST-ACK")).must_drop(Reason::NatNoFlow),
+            segment(flags::FIN | flags::ACK).called(format!("{who}: FIN")).must_drop(Reason::NatNoFlow),
+            carrying(&sent, Icmp::unreachable(3, &about(OUTSIDE)))
+                .called(format!("{who}: an error"))
+                .must_drop(Reason::NatNoFlow),
+        ]
+    })
+}
+
+fn what_is_not_translated(n: &Network) -> Vec<Case> {
+    each(n, |who, sent| {
+        let raw = |protocol| carrying(&sent, L4::Raw(protocol, payload(40)));
+        let icmp = |kind| carrying(&sent, Icmp::error(kind, 0, [0; 4], &payload(12)));
+        let mut cases = Vec::new();
+        for protocol in [2, 4, 41, 47, 50, 132, 255] {
+            let called = raw(protocol).called(format!("{who}: protocol {protocol}"));
+            cases.push(called.must_drop(Reason::NatUnsupported));
+        }
+        // An echo reply goes out to nobody who has asked by a translation.
+        for kind in [0, 4, 5, 9, 13, 14, 17] {
+            let called = icmp(kind).called(format!("{who}: ICMP type {kind}"));
+            cases.push(called.must_drop(Reason::NatUnsupported));
+        }
+        let options = sent.clone().with(|packet| packet.options = vec![7, 4, 4, 0]);
+        cases.push(options.called(format!("{who}: options")).must_drop(Reason::NatUnsupported));
+        for (protocol, length) in [(6, 19), (17, 7), (1, 7)] {
+            let short = carrying(&sent, L4::Raw(protocol, payload(length)));
+            let called = short.called(format!("{who}: {length} bytes of protocol {protocol}"));
+            cases.push(called.must_drop(Reason::Malformed));
+        }
+        let later = sent.clone().with(|packet| packet.fragment_offset = 5);
+        cases.push(later.called(format!("{who}: a later fragment")).must_drop(Reason::NatFragment));
+        cases
+    })
+}
+
+fn what_is_too_big(n: &Network) -> Vec<Case> {
+    let mut cases = each(n, |who, sent| {
+        let of = |length: usize, dont_fragment: bool| {
+            let content = Udp::new(SOURCE_PORT, 53, payload(length));
+            carrying(&sent, content).with(|packet| packet.dont_fragment = dont_fragment)
+        };
+        let mut cases = Vec::new();
+        for known in ["no flow", "a flow"] {
+            let large = |dont_fragment| of(1473, dont_fragment).called(format!("{who}, {known}"));
+            // The kernel answers and forwards nothing, or would send it on in pieces.
+            cases.push(large(true).must_pass(Reason::TooBig));
+            cases.push(large(false).must_drop(Reason::NatTooBig));
+            if known == "no flow" {
+                let remote = |sent: Sent| sent.with(|packet| packet.destination = OUTSIDE.into());
+                let who_first = if who == "a container" { of(1472, false) } else { remote(of(1472, false)) };
+                cases.push(opens(n, who_first, who));
+            }
+        }
+        cases
+    });
+    // A reply may be too big for the container's own link.
+    cases.push(opens(n, n.c3.sends([203, 0, 113, 20], Udp::new(SOURCE_PORT, 53, b"?")), "to a small one"));
+    for dont_fragment in [false, true] {
+        let reply = inbound(n.eth0, [203, 0, 113, 20], NODE, Udp::new(53, PORT, payload(1373)));
+        let reply = reply.with(|packet| packet.dont_fragment = dont_fragment);
+        cases.push(reply.called("a reply").must_drop(Reason::NatTooBig));
+    }
+    let reply = inbound(n.eth0, [203, 0, 113, 20], NODE, Udp::new(53, PORT, payload(1372)));
+    let wanted = restored(&reply, n.c3.address);
+    cases.push(reply.called("a reply that fits").must_reach_as(wanted, &n.c3));
+    cases
+}
+
+fn what_lives_no_longer(n: &Network) -> Vec<Case> {
+    let mut cases = each(n, |who, sent| {
+        let wrong = |sent: Sent| sent.with(|packet| packet.checksum = Some(0x1234));
+        let short = |ttl: u8| sent.clone().with(|packet| packet.ttl = ttl);
+        vec![
+            short(1).called(format!("{who}: TTL 1")).must_pass(Reason::TtlExpired),
+            short(0).called(format!("{who}: TTL 0")).must_pass(Reason::TtlExpired),
+            wrong(short(64)).called(format!("{who}: a wrong checksum")).must_drop(Reason::BadChecksum),
+            short(64).addressed_to([2; 6]).called(format!("{who}: another MAC")).must_pass(Reason::OtherHost),
+        ]
+    });
+    let reply = |ttl: u8| {
+        let content = Udp::new(53, PORT, b"!");
+        inbound(n.eth0, NOWHERE, NODE, content).with(|packet| packet.ttl = ttl)
+    };
+    cases.push(opens(n, n.c1.sends(NOWHERE, Udp::new(SOURCE_PORT, 53, b"?")), "UDP"));
+    // The kernel would take it for the node's own.
+    cases.push(reply(1).called("a reply with TTL 1").must_drop(Reason::NatTtlExpired));
+    cases.push(reply(0).called("a reply with TTL 0").must_drop(Reason::NatTtlExpired));
+    cases
+}
+
+fn what_the_kernel_would_forward(n: &Network) -> Vec<Case> {
+    each(n, |who, sent| {
+        let to = |address: [u8; 4]| sent.clone().with(|packet| packet.destination = address.into());
+        let mut cases = Vec::new();
+        for address in [[192, 0, 2, 7], [198, 51, 100, 7]] {
+            let called = to(address).called(format!("{who} to {address:?}"));
+            cases.push(called.must_drop(Reason::NatKernelRoute));
+        }
+        cases.push(to(NODE).called(format!("{who} to the node")).must_pass(Reason::ToHost));
+        cases.push(to([224, 0, 0, 1]).called(format!("{who} to a group")).must_pass(Reason::Multicast));
+        cases
+    })
+}
+
+fn without_an_address(n: &Network) -> Vec<Case> {
+    let mut rule = n.rule();
+    rule.address = Ipv4Be::UNSPECIFIED;
+    each(n, |who, sent| {
+        let case = sent.called(who).must_drop(Reason::NatNoAddress);
+        vec![case.after(move |runner| runner.translate(&[rule], MAX_FLOWS, MAX_FLOWS))]
+    })
+}
+
+fn without_a_port(n: &Network) -> Vec<Case> {
+    let mut cases = each(n, |who, sent| {
+        let third = sent.clone().with(|packet| packet.destination = OUTSIDE.into());
+        let second = n.c2.sends(OUTSIDE, udp()).called(format!("the second, beside {who}"));
+        let first = if who == "a container" { vec![opens(n, third, who)] } else { Vec::new() };
+        first.into_iter().chain([second.must_open_nothing(Reason::NatNoPort, &n.outside)]).collect()
+    });
+    let gateway = inbound(n.eth1, [172, 19, 38, 2], OUTSIDE, udp()).called("another node");
+    cases.push(gateway.must_open_nothing(Reason::NatNoPort, &n.outside));
+    // To another port of theirs there is one.
+    cases.push(opens(n, n.c2.sends(OUTSIDE, Udp::new(SOURCE_PORT, 54, b"?")), "to another port"));
+    cases
+}
+
+fn beyond_the_share(n: &Network) -> Vec<Case> {
+    let rule = n.rule();
+    let limited = move |runner: &mut crate::programs::Runner| runner.translate(&[rule], MAX_FLOWS, 1);
+    let mut cases = each(n, |who, sent| {
+        let first = opens(n, carrying(&sent, Udp::new(SOURCE_PORT, 53 + who.len() as u16, b"?")), who);
+        let second = carrying(&sent, Udp::new(SOURCE_PORT, 153, b"?")).called(format!("{who}: a second"));
+        vec![first.after(limited), second.must_open_nothing(Reason::NatShare, &n.outside)]
+    });
+    cases.push(opens(n, n.c2.sends(NOWHERE, Udp::new(SOURCE_PORT, 153, b"?")), "another source"));
+    cases
+}
+
+fn a_full_table(n: &Network) -> Vec<Case> {
+    let rule = n.rule();
+    each(n, |who, sent| {
+        let full = sent.clone().called(who).must_open_nothing(Reason::NatTableFull, &n.outside);
+        let room = opens(n, sent.with(|packet| packet.destination = remote(who)), who);
+        vec![
+            full.after(move |runner| runner.translate(&[rule], 0, MAX_FLOWS)),
+            room.after(move |runner| runner.translate(&[rule], MAX_FLOWS, MAX_FLOWS)),
+        ]
+    })
+}
+
+fn a_lock_that_is_held(n: &Network) -> Vec<Case> {
+    each(n, |who, sent| {
+        let sent = sent.with(|packet| packet.destination = remote(who));
+        let locked = sent.clone().called(who).must_open_nothing(Reason::NatContended, &n.outside);
+        let free = opens(n, sent, who);
+        vec![
+            locked.after(|runner| runner.lock_flows(true)),
+            free.after(|runner| runner.lock_flows(false)),
+        ]
+    })
+}
+
+fn a_program_that_is_not_there(n: &Network) -> Vec<Case> {
+    let mut cases = each(n, |who, sent| vec![sent.called(who).must_drop(Reason::NatNoProgram)]);
+    let first = cases.remove(0).after(|runner| runner.unlink_programs());
+    cases.insert(0, first);
+    cases
+}
+
+/// Another destination for each who sends: to one there is one port.
+fn remote(who: &str) -> Ipv4Addr {
+    Ipv4Addr::new(203, 0, 113, 10 + who.len() as u8)
+}
