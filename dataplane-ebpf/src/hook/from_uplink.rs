@@ -112,9 +112,12 @@ fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
 /// fragment" the kernel's error would be about a packet that nobody sent.
 #[inline(always)]
 fn apply(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Walk<()> {
+    if ipv4.must_not_fragment() {
+        ipv4::check_size(packet, ipv4, mtu).map_err(|_| Reason::NatTooBig)?;
+    }
     reply.apply(packet, ipv4)?;
+    // Again for some: what is known beforehand would have the verifier look at the translation twice.
     ipv4::check_size(packet, ipv4, mtu)
-        .map_err(|reason| if ipv4.must_not_fragment() { Reason::NatTooBig } else { reason })
 }
 
 /// Whether BPF carries the answers to a packet from there, too.
