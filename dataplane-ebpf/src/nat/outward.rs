@@ -80,8 +80,11 @@ pub fn is_wanted(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<bool> {
         return if fragment::find(&table, ipv4).is_some() { Ok(true) } else { refuse(Reason::NatFragment) };
     }
     match transport::read(packet, ipv4, Direction::Out) {
-        // A flow goes on as it began, whatever the rules say now: the sweep ends it if they do not allow it.
-        Ok(Transport::Flow(tuple, _)) => Ok(wanted || table.search_out(&tuple).is_some()),
+        // A flow goes on as it began, whatever the rules say now: the sweep ends it if they do not allow it. The
+        // hook's program has looked for the flows of all but fragments.
+        Ok(Transport::Flow(tuple, _)) => {
+            Ok(wanted || ipv4.is_first_fragment() && table.search_out(&tuple).is_some())
+        }
         Ok(Transport::Error) => Ok(wanted),
         Ok(Transport::Other) => refuse(Reason::NatUnsupported),
         Err(reason) => refuse(reason),

@@ -25,7 +25,7 @@ impl<T: Sync> Mapping<T> {
             info.max_entries() == values
                 && info.value_size() as usize == bytes
                 && info.map_flags() & BPF_F_MMAPABLE != 0,
-            "it has {} values of {} bytes and flags {:#x}, but {values} of {bytes} bytes with BPF_F_MMAPABLE is \
+            "it has {} values of {} bytes and flags {:#x}, but {values} of {bytes} bytes with BPF_F_MMAPABLE are \
              needed",
             info.max_entries(),
             info.value_size(),

@@ -8,7 +8,7 @@ use tests::harness::packet::{Icmp, Ipv4, L4, Tcp, Udp, flags};
 
 use crate::{
     case::Case,
-    network::{Container, EXCLUDED, NODE, NOWHERE, Network, PORT},
+    network::{Container, EXCLUDED, MAX_FLOWS, NODE, NOWHERE, Network, PORT},
     packets::{Sent, inbound, payload, tcp, udp},
 };
 
@@ -23,6 +23,7 @@ groups!(
     fragments_follow_their_first,
     for_other_nodes,
     a_connection_ends_and_begins_again,
+    a_flow_outlives_its_rule,
 );
 
 /// The port of the containers.
@@ -274,4 +275,25 @@ fn a_connection_ends_and_begins_again(n: &Network) -> Vec<Case> {
         comes_back(back(rst), &n.c1, "RST"),
         goes_on(n, out(rst), "late RST"),
     ]
+}
+
+/// Until the next sweep, which ends it.
+fn a_flow_outlives_its_rule(n: &Network) -> Vec<Case> {
+    let mut cases = Vec::new();
+    let sends = |content: &L4| n.c1.sends(NOWHERE, content.clone());
+    for (name, out, _) in transports() {
+        cases.push(opens(n, sends(&out), name));
+    }
+    for (name, out, back) in transports() {
+        let next = goes_on(n, sends(&out), name);
+        cases.push(next.after(|runner| runner.translate(&[], MAX_FLOWS, MAX_FLOWS)));
+        cases.push(comes_back(inbound(n.eth0, NOWHERE, NODE, back), &n.c1, name));
+        let first = sends(&out).with(|packet| (packet.dont_fragment, packet.more_fragments) = (false, true));
+        cases.push(goes_on(n, first, name));
+    }
+    for (name, out, _) in transports() {
+        let swept = sends(&out).called(format!("{name}: after a sweep")).must_leave_by(&n.outside);
+        cases.push(swept.after(|runner| runner.sweep()));
+    }
+    cases
 }
