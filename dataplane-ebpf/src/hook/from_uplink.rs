@@ -51,7 +51,7 @@ pub fn walk(packet: &Packet) -> Walk<Action> {
     }
 }
 
-/// What is for no container of this node goes to the kernel, unless that must not forward it untranslated.
+/// What is for no container of this node goes to the kernel, unless that would forward it untranslated.
 #[inline(always)]
 fn leave_foreign_to_kernel(ipv4: &Ipv4, reason: Reason) -> Reason {
     match leave_to_kernel(ipv4, reason) {
@@ -112,12 +112,12 @@ fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
 /// fragment" the kernel's error would be about a packet that nobody sent.
 #[inline(always)]
 fn apply(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Walk<()> {
-    let size = ipv4::check_size(packet, ipv4, mtu);
-    if size.is_err() && ipv4.must_not_fragment() {
-        return Err(Reason::NatTooBig);
+    if ipv4.must_not_fragment() {
+        ipv4::check_size(packet, ipv4, mtu).map_err(|_| Reason::NatTooBig)?;
     }
     reply.apply(packet, ipv4)?;
-    size
+    // Again for some: what is known beforehand would have the verifier look at the translation twice.
+    ipv4::check_size(packet, ipv4, mtu)
 }
 
 /// Whether BPF carries the answers to a packet from there, too.

@@ -57,6 +57,13 @@ impl Draft {
         self.stays_as_it_is(reason, action::PASS)
     }
 
+    /// The kernel's stack goes on with another packet than came.
+    pub(crate) fn must_pass_as(self, reason: Reason, packet: Ipv4) -> Case {
+        let bytes = Frame { payload: packet.into(), ..self.sent.frame.clone() }.bytes();
+        let case = self.must_pass(reason);
+        Case { expected: Verdict { bytes, ..case.expected.clone() }, ..case }
+    }
+
     /// The packet is gone.
     pub(crate) fn must_drop(self, reason: Reason) -> Case {
         self.stays_as_it_is(reason, action::DROP)
