@@ -57,11 +57,11 @@ pub(super) fn sum(parts: &[&[u8]]) -> u16 {
     (sum % 0xffff) as u16
 }
 
-/// A packet that was carried has lost one of its TTL, its header's checksum is right, and what its other checksums
-/// cover sums up to what it did: right ones stay right, and wrong ones wrong.
-pub(super) fn check_bytes(before: &[u8], after: &[u8]) -> Result<()> {
+/// A packet that was carried or translated has lost one of its TTL for each hop, its header's checksum is right, and
+/// what its other checksums cover sums up to what it did: right ones stay right, and wrong ones wrong.
+pub(super) fn check_bytes(before: &[u8], after: &[u8], hops: u8) -> Result<()> {
     ensure!(before.len() == after.len(), "its length has changed");
-    ensure!(after[22] == before[22] - 1, "its TTL went from {} to {}", before[22], after[22]);
+    ensure!(after[22] == before[22] - hops, "its TTL went from {} to {}", before[22], after[22]);
     ensure!(sum(&[&after[14..34]]) == 0, "the checksum of its header is wrong");
     let is_first = before[20] & 0x1f == 0 && before[21] == 0;
     let transport = |frame: &[u8]| match (frame[23], frame.get(40..42)) {
