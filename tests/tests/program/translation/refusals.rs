@@ -191,16 +191,18 @@ fn beyond_the_share(n: &Network) -> Vec<Case> {
     cases
 }
 
+/// While nothing is in it that could give way.
 fn a_full_table(n: &Network) -> Vec<Case> {
     let rule = n.rule();
-    each(n, |who, sent| {
-        let full = sent.clone().called(who).must_open_nothing(Reason::NatTableFull, &n.outside);
+    let full = each(n, |who, sent| {
+        let full = sent.called(who).must_open_nothing(Reason::NatTableFull, &n.outside);
+        vec![full.after(move |runner| runner.translate(&[rule], 0, MAX_FLOWS))]
+    });
+    let room = each(n, |who, sent| {
         let room = opens(n, sent.with(|packet| packet.destination = remote(who)), who);
-        vec![
-            full.after(move |runner| runner.translate(&[rule], 0, MAX_FLOWS)),
-            room.after(move |runner| runner.translate(&[rule], MAX_FLOWS, MAX_FLOWS)),
-        ]
-    })
+        vec![room.after(move |runner| runner.translate(&[rule], MAX_FLOWS, MAX_FLOWS))]
+    });
+    full.into_iter().chain(room).collect()
 }
 
 fn a_lock_that_is_held(n: &Network) -> Vec<Case> {
