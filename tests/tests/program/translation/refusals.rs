@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use dataplane_common::{net::Ipv4Be, reason::Reason};
-use tests::harness::packet::{Icmp, L4, Tcp, Udp, flags};
+use tests::harness::packet::{Icmp, Ipv4, L4, Tcp, Udp, flags};
 
 use crate::{
     case::Case,
