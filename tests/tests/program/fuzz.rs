@@ -2,6 +2,8 @@
 //!
 //! `DATAPLANE_FUZZ_SEED` and `DATAPLANE_FUZZ_PACKETS` change what is run; a failure names the seed.
 
+#[path = "fuzz/bytes.rs"]
+mod bytes;
 #[path = "fuzz/generate.rs"]
 mod generate;
 #[path = "fuzz/random.rs"]

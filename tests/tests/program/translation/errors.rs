@@ -115,13 +115,16 @@ fn about_a_datagram_without_checksum(n: &Network) -> Vec<Case> {
     ]
 }
 
+/// Something that makes a packet one that cannot have been translated.
+type Damage = fn(&mut Ipv4);
+
 fn what_quotes_no_packet(n: &Network) -> Vec<Case> {
     let (_, out, back) = transports()[1].clone();
     let sent = n.c1.sends(NOWHERE, out);
     let reply = inbound(n.eth0, NOWHERE, NODE, back);
     let (quoted, delivered) = (translated(&sent), restored(&reply, n.c1.address));
     let mut cases = vec![opens(n, sent, "UDP")];
-    let damages: [(&str, fn(&mut Ipv4)); 4] = [
+    let damages: [(&str, Damage); 4] = [
         ("options", |packet| packet.options = vec![1; 4]),
         ("a later fragment", |packet| packet.fragment_offset = 3),
         ("a protocol that is not translated", |packet| packet.payload = L4::Raw(47, payload(20))),
