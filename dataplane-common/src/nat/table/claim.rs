@@ -13,6 +13,10 @@ use super::{
 /// Probes at random; those that follow go on from the last one, port by port, and so miss none of a small range.
 const RANDOM_PROBES: u32 = 16;
 
+/// The first of them are the same at any time. The others are not: who is refused and tries again (a SYN that is sent
+/// once more) tries other ports.
+const STEADY_PROBES: u32 = 8;
+
 /// Instead of a place in a bucket of references: a flow has the tuple.
 const TAKEN: u32 = u32::MAX;
 
@@ -56,7 +60,8 @@ impl<M: Memory> Table<'_, M> {
         self.memory.repeat(MAX_PROBES, |probe| {
             let count = u32::from(request.pool.count);
             claimed.offset = if probe < RANDOM_PROBES {
-                let seed = self.settings.seed ^ u64::from(probe) << 32;
+                let time = if probe < STEADY_PROBES { 0 } else { self.now };
+                let seed = self.settings.seed ^ u64::from(probe) << 32 ^ u64::from(time);
                 let tuple = request.tuple;
                 Hash::of_endpoint(tuple.protocol, tuple.source, tuple.source_port, seed).below(count)
             } else if claimed.offset + 1 < count {

@@ -220,6 +220,21 @@ fn ports_run_out_towards_one_destination_alone() {
 }
 
 #[test]
+fn who_is_refused_a_port_finds_one_later() {
+    let arrays = Arrays::new(4096);
+    let open = |now, port| arrays.at(now).open(&udp(port), &POOL, State::UdpReplied).refusal();
+    let mut ports = 0..;
+    let mut taken = 0;
+    while taken < 980 {
+        taken += u32::from(open(0, ports.next().unwrap()).is_none());
+    }
+    let refused = ports.find(|port| open(0, *port).is_some()).unwrap();
+    assert_eq!(open(0, refused), Some(Refusal::Ports));
+    assert!((1..60).any(|now| open(now, refused).is_none()), "twenty ports are free");
+    arrays.check(60);
+}
+
+#[test]
 fn a_source_has_its_share_and_no_more() {
     let mut arrays = Arrays::new(1024);
     arrays.settings.max_flows_per_source = 10;

@@ -10,7 +10,9 @@ use tests::harness::{
     traffic::{self, TcpPair, UdpPair},
 };
 
-use super::{Egress, FAR, NODE, PATIENCE, Sender, offload, require_root, source_port, translated_port};
+use super::{
+    Egress, FAR, NODE, PATIENCE, RULE, Sender, config, offload, require_root, source_port, translated_port,
+};
 
 const BYTES: u64 = 3_000_000;
 
@@ -69,6 +71,26 @@ fn tcp_with_and_without_offloads() -> Result<()> {
     ensure!(traffic::snmp(&net.outside, "Tcp", "InCsumErrors")? == 0);
     ensure!(traffic::snmp(&net.c1, "Tcp", "InCsumErrors")? == 0);
     Ok(())
+}
+
+/// By the filters of kernels before 6.6, which go on in other programs in their own way.
+#[test]
+fn by_clsact_filters() -> Result<()> {
+    require_root!();
+    let net = Egress::with(config().datapath("tc-attach", "\"clsact\"").table(RULE))?;
+    let status = net.daemon.cli(&["status", "--json"])?;
+    let hooks = status["hooks"].as_array().context("status without hooks")?;
+    ensure!(hooks.iter().all(|hook| hook["mode"] == "clsact"), "{status}");
+    net.by_bpf(|| {
+        traffic::ping(&net.c1, FAR, 3)?.all_answered()?;
+        let pair = TcpPair::connect(&net.c2, &net.outside, FAR)?;
+        pair.upload(BYTES)?;
+        pair.download(BYTES)?;
+        let pair = UdpPair::new(&net.c1, &net.outside, FAR)?;
+        ensure!(pair.exchange(&[7; 4000])?.ip() == NODE);
+        Ok(())
+    })?;
+    net.finish().map(drop)
 }
 
 #[test]
