@@ -4,7 +4,7 @@
 //! Everything here is `no_std` and free of side effects, so that the host can test it.
 
 #![cfg_attr(not(test), no_std)]
-#![cfg_attr(target_arch = "bpf", feature(core_intrinsics))]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch, core_intrinsics))]
 #![cfg_attr(target_arch = "bpf", expect(internal_features, reason = "see `atomic`"))]
 
 pub mod atomic;
@@ -14,6 +14,7 @@ pub mod names;
 pub mod nat;
 pub mod net;
 pub mod next_hop;
+pub mod opaque;
 pub mod reason;
 pub mod repeat;
 pub mod route;

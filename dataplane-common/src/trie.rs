@@ -10,7 +10,7 @@
 //! programs read them. A chunk is filled before the word that points to it is stored, and is used again
 //! only when no program can be reading it any more.
 
-use crate::route::Entry;
+use crate::{opaque::opaque, route::Entry};
 
 /// Words in the root.
 pub const ROOT_WORDS: usize = 1 << 16;
@@ -112,7 +112,7 @@ pub fn lookup(words: &impl Words, address: u32) -> Option<Entry> {
 fn step(words: &impl Words, level: Level, chunk: u32, address: u32) -> Option<Entry> {
     let (slab, start) = chunk_position(chunk);
     // Chunks are aligned to their size, so that "or" is "plus" and the index stays below SLAB_WORDS.
-    words.slab(slab, start | level.select(address)).map(Entry::from_bits)
+    words.slab(slab, opaque(start | level.select(address))).map(Entry::from_bits)
 }
 
 #[cfg(test)]

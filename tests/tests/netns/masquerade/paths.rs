@@ -161,6 +161,10 @@ fn a_reply_that_is_too_big_for_the_container() -> Result<()> {
     assert_eq!(pair.client.recv(&mut buffer)?, 1472);
     assert_eq!(buffer[..1472], [7; 1472]);
     assert_eq!(net.daemon.drops(Hook::FromUplink, Reason::TooBig)?, 1);
+    // The last one may still be on its way into the capture.
+    at_c1.wait_for(PATIENCE, |frame| {
+        frame.ipv4().is_some_and(|packet| packet.fragment_offset != 0 && !packet.more_fragments)
+    })?;
     let fragments: Vec<Ipv4> = at_c1.stop()?.iter().filter_map(|frame| frame.ipv4().cloned()).collect();
     let expected = Ipv4::new(super::FAR, net.c1.address, Udp::new(from, port, vec![7; 1472]));
     assert_eq!(Ipv4::reassemble(&fragments)?, Ipv4 { dont_fragment: false, id: 4711, ttl: 63, ..expected });

@@ -247,6 +247,8 @@ fn nobody_gets_in_who_was_not_asked() -> Result<()> {
     }
     net.await_count(Hook::FromUplink, Reason::ToHost, before + 2)?;
     pair.exchange(b"still there")?;
+    // The last one may still be on its way into the capture.
+    at_c1.wait_for(PATIENCE, |frame| frame.ipv4().is_some_and(|packet| packet.source == FAR))?;
     let got = at_c1.stop()?;
     let from_outside = got.iter().filter_map(|frame| frame.ipv4()).filter(|packet| packet.source == FAR);
     assert_eq!(from_outside.count(), 1, "{got:?}");
