@@ -188,10 +188,17 @@ fn open(identifier: Ipv4Addr) -> Open {
 }
 
 impl Hand {
-    /// Connects from an address, and says nothing.
+    /// Connects from an address, and says nothing. The speaker's own thread may not listen yet.
     async fn connect(from: SocketAddrV4, to: SocketAddrV4) -> Self {
-        let stream = timeout(PATIENCE, socket::dial(Some(*from.ip()), to, None)).await.unwrap().unwrap();
-        Self::on(stream)
+        let dial = async {
+            loop {
+                match socket::dial(Some(*from.ip()), to, None).await {
+                    Ok(stream) => break stream,
+                    Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
+                }
+            }
+        };
+        Self::on(timeout(PATIENCE, dial).await.expect("the speaker listens"))
     }
 
     fn on(stream: TcpStream) -> Self {
