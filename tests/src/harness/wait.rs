@@ -1,7 +1,7 @@
 //! Waiting for a condition: the only place where a test sleeps.
 
 use std::{
-    thread,
+    io, thread,
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,20 @@ pub fn eventually<T>(timeout: Duration, mut attempt: impl FnMut() -> Result<T>) 
         }
         thread::sleep(pause.min(deadline.saturating_duration_since(Instant::now())));
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Makes a system call again that was interrupted: on a socket with a time limit the kernel does not
+/// (signal(7)).
+///
+/// # Errors
+/// Those of the call, but for the interruption.
+pub fn uninterrupted<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }
 

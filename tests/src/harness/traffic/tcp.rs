@@ -12,7 +12,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::{netns::Namespace, topology::parse, wait::eventually};
+use crate::harness::{
+    netns::Namespace,
+    topology::parse,
+    wait::{eventually, uninterrupted},
+};
 
 /// How long a connection may take to open, and how long it may be silent.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -174,7 +178,8 @@ fn receive(mut stream: &TcpStream, block: &[u8], bytes: u64) -> Result<()> {
         // Up to the block's end only, so that one comparison does.
         let wanted = (bytes - offset).min((BLOCK - in_block) as u64) as usize;
         let room = buffer.len().min(wanted);
-        let got = stream.read(&mut buffer[..room]).with_context(|| format!("byte {offset} did not come"))?;
+        let got = uninterrupted(|| stream.read(&mut buffer[..room]))
+            .with_context(|| format!("byte {offset} did not come"))?;
         ensure!(got > 0, "the connection ended before byte {offset} of {bytes}");
         let expected = &block[in_block..in_block + got];
         if buffer[..got] != *expected {
@@ -193,7 +198,7 @@ mod tests {
     fn loopback() -> Result<TcpPair> {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
         let client = TcpStream::connect(listener.local_addr()?)?;
-        Ok(TcpPair { client, server: listener.accept()?.0 })
+        Ok(TcpPair { client, server: uninterrupted(|| listener.accept())?.0 })
     }
 
     #[test]

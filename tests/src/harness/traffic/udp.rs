@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::{netns::Namespace, topology::parse};
+use crate::harness::{netns::Namespace, topology::parse, wait::uninterrupted};
 
 /// How long a datagram may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -57,10 +57,11 @@ impl UdpPair {
     pub fn exchange(&self, payload: &[u8]) -> Result<SocketAddr> {
         self.client.send(payload).context("cannot send the request")?;
         let mut buffer = vec![0; payload.len() + 1];
-        let (length, from) = self.server.recv_from(&mut buffer).context("the request did not come")?;
+        let (length, from) =
+            uninterrupted(|| self.server.recv_from(&mut buffer)).context("the request did not come")?;
         ensure!(buffer[..length] == *payload, "the request came with another payload");
         self.server.send_to(payload, from).context("cannot send the reply")?;
-        let length = self.client.recv(&mut buffer).context("the reply did not come")?;
+        let length = uninterrupted(|| self.client.recv(&mut buffer)).context("the reply did not come")?;
         ensure!(buffer[..length] == *payload, "the reply came with another payload");
         Ok(from)
     }

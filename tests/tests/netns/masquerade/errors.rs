@@ -9,6 +9,7 @@ use tests::harness::{
     Capture,
     packet::{Icmp, Ipv4, L4, Tcp, Udp, flags},
     traffic::UdpPair,
+    wait::uninterrupted,
 };
 
 use super::{Egress, FAR, NODE, PATIENCE, Sender, require_root, source_port};
@@ -133,12 +134,12 @@ fn the_kernel_s_own_for_a_closed_socket() -> Result<()> {
     let net = Egress::new()?;
     let UdpPair { client, server } = UdpPair::new(&net.c1, &net.outside, FAR)?;
     client.send(b"question")?;
-    let (_, from) = server.recv_from(&mut [0; 10])?;
+    let (_, from) = uninterrupted(|| server.recv_from(&mut [0; 10]))?;
     drop(client);
     server.connect(from)?;
     server.send(b"answer")?;
     // The outside's socket learns of it: its stack found its own packet in the error.
-    let refused = server.recv(&mut [0; 10]).expect_err("nobody answers");
+    let refused = uninterrupted(|| server.recv(&mut [0; 10])).expect_err("nobody answers");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     let error = net.arrives(|packet| matches!(&packet.payload, L4::Icmp(message) if message.kind == 3))?;
     let L4::Icmp(message) = &error.payload else { anyhow::bail!("{error:?}") };

@@ -12,6 +12,7 @@ use tests::harness::{
     Container, ContainerSpec, eventually,
     packet::{Ipv4, Tcp, Udp, flags},
     traffic::{TcpPair, UdpPair},
+    wait::uninterrupted,
 };
 
 use super::{Egress, FAR, NODE, RULE, Sender, config, require_root, translated_port};
@@ -46,7 +47,7 @@ fn ports_towards_one_destination_run_out() -> Result<()> {
     for pair in &pairs {
         pair.client.connect(server.local_addr()?)?;
         pair.client.send(b"mine")?;
-        ports.push(server.recv_from(&mut [0; 10])?.1.port());
+        ports.push(uninterrupted(|| server.recv_from(&mut [0; 10]))?.1.port());
     }
     ports.sort_unstable();
     assert_eq!(ports, (62_000..=62_015).collect::<Vec<u16>>(), "each of them, once");
@@ -63,10 +64,10 @@ fn ports_towards_one_destination_run_out() -> Result<()> {
     // Whoever had one still has it.
     for pair in &pairs {
         pair.client.send(b"still")?;
-        let (length, from) = server.recv_from(&mut [0; 10])?;
+        let (length, from) = uninterrupted(|| server.recv_from(&mut [0; 10]))?;
         ensure!(length == 5 && ports.contains(&from.port()), "{from}");
         server.send_to(b"yours", from)?;
-        ensure!(pair.client.recv(&mut [0; 10])? == 5);
+        ensure!(uninterrupted(|| pair.client.recv(&mut [0; 10]))? == 5);
     }
     let refused = &net.stats()?["refused_packets"]["nat-no-port"];
     ensure!(*refused == 3, "{refused}");
@@ -96,7 +97,7 @@ fn two_hundred_containers_share_forty_eight_ports() -> Result<()> {
     let to = listener.local_addr()?;
     let connect = |container: &Container| {
         let client = container.enter(|| Ok(TcpStream::connect(to)?))?;
-        anyhow::Ok(TcpPair { client, server: listener.accept()?.0 })
+        anyhow::Ok(TcpPair { client, server: uninterrupted(|| listener.accept())?.0 })
     };
     let (first, others) = containers.split_at(48);
     let pairs: Vec<TcpPair> = first.iter().map(connect).collect::<Result<_>>()?;

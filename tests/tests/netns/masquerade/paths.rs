@@ -12,6 +12,7 @@ use tests::harness::{
     Capture, Namespace,
     packet::{Icmp, Ipv4, L4, Tcp, Udp, flags},
     traffic::{self, TcpPair},
+    wait::uninterrupted,
 };
 
 use super::{Egress, NODE, PATIENCE, Sender, require_root};
@@ -158,7 +159,7 @@ fn a_reply_that_is_too_big_for_the_container() -> Result<()> {
     let at_c1 = Capture::start(&net.c1, "eth0", "src net 203.0.113.0/24")?;
     net.back()?.send(&Ipv4 { dont_fragment: false, id: 4711, ..reply.clone() })?;
     let mut buffer = [0; 2000];
-    assert_eq!(pair.client.recv(&mut buffer)?, 1472);
+    assert_eq!(uninterrupted(|| pair.client.recv(&mut buffer))?, 1472);
     assert_eq!(buffer[..1472], [7; 1472]);
     assert_eq!(net.daemon.drops(Hook::FromUplink, Reason::TooBig)?, 1);
     // The last one may still be on its way into the capture.

@@ -8,6 +8,7 @@ use tests::harness::{
     Capture, Namespace,
     packet::{Ipv4, L4, Udp},
     traffic::{self, TcpPair, UdpPair},
+    wait::uninterrupted,
 };
 
 use super::{
@@ -104,7 +105,7 @@ fn udp_request_and_reply() -> Result<()> {
         pair.client.send(b"first")?;
         net.arrives(|packet| packet.payload.ports().is_some_and(|(_, to)| to == remote.port()))?;
         ensure!(net.flow("udp", remote)?["state"] == "udp-unreplied");
-        pair.server.recv_from(&mut [0; 10])?;
+        uninterrupted(|| pair.server.recv_from(&mut [0; 10]))?;
         for size in [0, 1, 2, 3, 1471, 1472] {
             let seen_as = pair.exchange(&vec![0xa5; size])?;
             ensure!(seen_as.ip() == NODE, "seen as {seen_as}");
@@ -216,7 +217,7 @@ fn two_containers_with_one_source_port() -> Result<()> {
     let mut seen = Vec::new();
     for (socket, name) in sockets.iter().zip(["one", "two"]) {
         socket.send(name.as_bytes())?;
-        seen.push(server.recv_from(&mut [0; 10])?.1);
+        seen.push(uninterrupted(|| server.recv_from(&mut [0; 10]))?.1);
     }
     ensure!(seen[0].ip() == NODE && seen[1].ip() == NODE && seen[0] != seen[1], "{seen:?}");
     for (from, name) in seen.iter().zip(["one", "two"]) {
@@ -224,7 +225,7 @@ fn two_containers_with_one_source_port() -> Result<()> {
     }
     for (socket, name) in sockets.iter().zip(["one", "two"]) {
         let mut buffer = [0; 10];
-        let length = socket.recv(&mut buffer)?;
+        let length = uninterrupted(|| socket.recv(&mut buffer))?;
         assert_eq!(&buffer[..length], name.as_bytes());
     }
     assert_eq!(net.flows("udp", to)?.len(), 2);
