@@ -3,8 +3,8 @@
 /// The same value, of which the compiler cannot conclude anything.
 ///
 /// The compiler leaves out a check whose outcome follows from how the index was made. The verifier may not be able
-/// to follow: before Linux 6.7 it knows no bounds of an "or" of two unknown values (`adjust_scalar_min_max_vals()`
-/// in kernel/bpf/verifier.c). Then it wants the check.
+/// to follow: that of Linux 6.1 knows no bounds of an "or" of two unknown values (`adjust_scalar_min_max_vals()` in
+/// kernel/bpf/verifier.c). Then it wants the check.
 #[inline(always)]
 pub fn opaque(value: u32) -> u32 {
     #[cfg(target_arch = "bpf")]

@@ -6,6 +6,7 @@ use dataplane_common::{
         table::{Hit, Table},
     },
     net::Ipv4Be,
+    reason::Reason,
     trace::StepCode,
 };
 
@@ -21,7 +22,6 @@ use crate::{
     packet::Packet,
     verdict::Walk,
 };
-use dataplane_common::reason::Reason;
 
 /// A packet that belongs to a translation.
 pub struct Reply {

@@ -138,6 +138,7 @@ pub(super) struct Draft {
     pub(super) datapath: Datapath,
     pub(super) uplink_hook: Option<Placed<UplinkHook>>,
     pub(super) max_flows: Option<Placed<u32>>,
+    pub(super) max_flows_per_source: Option<Placed<u32>>,
 }
 
 pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft {
@@ -160,7 +161,7 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft 
         max_endpoints,
         max_routes,
         max_flows: max_flows.as_ref().map_or(default.max_flows, |number| number.value),
-        max_flows_per_source: max_flows_per_source.map(|number| number.value),
+        max_flows_per_source: max_flows_per_source.as_ref().map(|number| number.value),
     };
-    Draft { datapath, uplink_hook, max_flows }
+    Draft { datapath, uplink_hook, max_flows, max_flows_per_source }
 }

@@ -107,9 +107,22 @@ fn taken_by_host(ports: &RangeInclusive<u16>, system: &dyn System) -> Option<Ran
 /// Compares the rules with each other, with the uplinks, and with the ports that the host uses itself.
 pub(super) fn check(draft: &super::Draft, system: &dyn System, report: &mut Report<'_>) {
     let (rules, uplinks) = (&draft.masquerade, draft.node.uplinks.as_deref());
-    if let (Some(max_flows), []) = (&draft.datapath.max_flows, &rules[..]) {
-        let message = "`max-flows` has no effect without a [[masquerade]]";
-        report.warning(max_flows.at, Fault::new(message, "remove the line, or add a rule"));
+    let only_for_rules = [
+        ("`max-flows`", draft.datapath.max_flows.as_ref().map(|key| key.at)),
+        ("`max-flows-per-source`", draft.datapath.max_flows_per_source.as_ref().map(|key| key.at)),
+        ("[timeouts]", draft.timeouts.at),
+    ];
+    for (name, at) in only_for_rules {
+        if let Some(at) = at.filter(|_| rules.is_empty()) {
+            let message = format!("{name} has no effect without a [[masquerade]]");
+            report.warning(at, Fault::new(message, "remove it, or add a rule"));
+        }
+    }
+    if draft.network.pools.len() > MAX_EXCLUDES
+        && let Some(rule) = rules.iter().find(|rule| rule.exclude.is_none())
+    {
+        let message = format!("more than {MAX_EXCLUDES} pools, which are `exclude` where it is not given");
+        report.error(rule.at, Fault::new(message, "write `exclude` with fewer and larger networks"));
     }
     if let (Egress::Kernel, Some(rule)) = (draft.datapath.datapath.egress, rules.first()) {
         let message = "`egress = \"kernel\"` leaves to the kernel what is to be translated here";

@@ -55,15 +55,22 @@ pub(super) const SCHEMA: Schema = Schema {
     sections: &[],
 };
 
-pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Timeouts {
+/// The section, and where its first key stands.
+pub(super) struct Draft {
+    pub(super) timeouts: Timeouts,
+    pub(super) at: Option<usize>,
+}
+
+pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft {
     let section = &mut Section::single(tree, &SCHEMA, report);
+    let at = SCHEMA.keys.iter().filter_map(|(key, _)| section.place(key)).min();
     let mut timeouts = Timeouts::default();
     for (state, (key, _)) in State::ALL.iter().skip(1).zip(SCHEMA.keys) {
         if let Some(seconds) = section.number(key, 1..=MOST_SECONDS) {
             timeouts.0[*state as usize] = seconds.value;
         }
     }
-    timeouts
+    Draft { timeouts, at }
 }
 
 #[cfg(test)]

@@ -167,6 +167,10 @@ fn rules_of_translation() {
     };
     let failure = super::refused(&text(""));
     assert_found(&(text("¦").leak(), &["more than 64 networks"]), &failure.errors);
+    let pools: String = (0..65).map(|number| format!("[[pool]]\ncidr = \"10.{number}.0.0/16\"\n")).collect();
+    let text = format!("{pools}¦[[masquerade]]\nsource = \"10.0.0.0/16\"\n");
+    let failure = super::refused(&unmarked(&text).0);
+    assert_found(&(text.leak(), &["more than 64 pools"]), &failure.errors);
 }
 
 #[test]

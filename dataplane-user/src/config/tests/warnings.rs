@@ -44,8 +44,14 @@ fn translation_where_no_program_is() {
 
 #[test]
 fn keys_without_effect() {
-    let case =
-        ("[datapath]\nmax-flows = ¦1000\n", &["`max-flows` has no effect without a [[masquerade]]"][..]);
+    let case = (
+        "[datapath]\nmax-flows = ¦1000\nmax-flows-per-source = ¦10\n[timeouts]\nudp-replied-seconds = ¦60\n",
+        &[
+            "`max-flows` has no effect without a [[masquerade]]",
+            "`max-flows-per-source` has no effect",
+            "[timeouts] has no effect",
+        ][..],
+    );
     let loaded = accepted(&unmarked(case.0).0);
     assert_found(&case, &loaded.warnings);
     assert_eq!(loaded.config.datapath.max_flows, 1000);
