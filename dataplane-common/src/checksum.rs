@@ -40,6 +40,14 @@ pub const fn after_change(checksum: u16, old: u32, new: u32) -> u16 {
     !fold((!checksum) as u64 + (!old) as u64 + new as u64)
 }
 
+/// The ones' complement sum of the pseudo header of TCP and UDP over IPv4 (RFC 9293, section 3.1; RFC 768), not
+/// inverted; addresses in network byte order as loaded, as the sum is; `length` of header and data in bytes.
+#[inline(always)]
+pub const fn of_pseudo_header(source: u32, destination: u32, protocol: u8, length: u16) -> u16 {
+    let words = (protocol as u16).to_be() as u64 + length.to_be() as u64;
+    fold(source as u64 + destination as u64 + words)
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;

@@ -61,15 +61,26 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_NAT_FRAGMENTS,
     MAP_NAT_COUNTERS,
     MAP_NAT_PROGRAMS,
+    MAP_UPLINKS,
+    MAP_UPLINK_DEVICES,
 ];
 
 /// Load-time constant: 1 in the traced copies of the programs.
 pub const GLOBAL_TRACE: &str = "TRACE";
 
+/// Array of [`Uplink`](crate::uplink::Uplink), by [`slot`](crate::uplink::slot).
+pub const MAP_UPLINKS: &str = "UPLINKS";
+/// Array of devices: the uplinks that frames can be redirected to, by the same slot.
+pub const MAP_UPLINK_DEVICES: &str = "UPLINK_DEVICES";
+/// Per-CPU array of [`Neighbour`](crate::neighbour::Neighbour), by [`slot`](crate::neighbour::slot).
+pub const MAP_NEIGHBOURS: &str = "NEIGHBOURS";
+
 /// Program at tc ingress of a workload veth.
 pub const PROGRAM_FROM_CONTAINER: &str = "from_container";
 /// Program at tc ingress of an uplink.
 pub const PROGRAM_FROM_UPLINK: &str = "from_uplink";
+/// Program at XDP of an uplink.
+pub const PROGRAM_XDP_FROM_UPLINK: &str = "xdp_from_uplink";
 
 /// Program that goes on with packets of containers that belong to no known flow.
 pub const PROGRAM_TRANSLATE_FROM_CONTAINER: &str = "translate_from_container";

@@ -104,6 +104,11 @@ reasons! {
     35 NatBadError Drop "nat-bad-error" "an ICMP error that must be translated, and quotes its packet wrongly or too shortly",
     36 NatContended Drop "nat-contended" "must be translated, and other CPUs were at the same entry for too long",
     37 NatNoProgram Drop "nat-no-program" "must be translated, and the program for it is not there: a fault, please report it",
+    38 TcDelivers Pass "tc-delivers" "for a container of this node: XDP leaves it to tc, which hands it over",
+    39 TcTranslates Pass "tc-translates" "belongs to no translation that XDP can apply (new, a fragment, an ICMP error): tc goes on",
+    40 NoNeighbour Pass "no-neighbour" "the neighbour's MAC is not known, or due to be confirmed: tc goes on, and the kernel asks",
+    41 NoXdpExit Pass "no-xdp-exit" "leaves by an uplink that takes no frames of XDP: tc goes on",
+    42 NeedsSkb Pass "needs-skb" "its checksum is unfinished or its headers lie scattered, which XDP cannot handle: tc goes on",
 }
 
 #[cfg(test)]

@@ -12,17 +12,23 @@ pub enum Hook {
     FromContainer = 0,
     /// tc ingress of an uplink.
     FromUplink = 1,
+    /// XDP of an uplink; what it passes comes to [`Self::FromUplink`].
+    XdpFromUplink = 2,
 }
 
 impl Hook {
+    /// The hooks of tc, whose programs packets go on in.
+    pub const TC: &[Self] = &[Self::FromContainer, Self::FromUplink];
+
     /// Every hook, in the order of their numbers.
-    pub const ALL: &[Self] = &[Self::FromContainer, Self::FromUplink];
+    pub const ALL: &[Self] = &[Self::FromContainer, Self::FromUplink, Self::XdpFromUplink];
 
     /// The name used in outputs, and of the program in the BPF object with `_` for `-`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::FromContainer => "from-container",
             Self::FromUplink => "from-uplink",
+            Self::XdpFromUplink => "xdp-from-uplink",
         }
     }
 }

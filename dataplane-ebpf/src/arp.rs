@@ -9,7 +9,7 @@ use network_types::arp::ArpHdr;
 use crate::{
     endpoint, ethernet, observe,
     packet::Packet,
-    verdict::{Action, Exit, Walk},
+    verdict::{Action, Walk},
 };
 
 const OFFSET: usize = 14;
@@ -20,7 +20,7 @@ const REPLY: u16 = 2;
 
 /// Answers a request; all other ARP is the kernel's.
 #[inline(always)]
-pub fn answer(packet: &Packet) -> Walk<Action> {
+pub fn answer(packet: &impl Packet) -> Walk<Action> {
     let arp = packet.header::<ArpHdr>(OFFSET)?;
     let is_ipv4_over_ethernet = u16::from_be_bytes(arp.htype) == ETHERNET
         && u16::from_be_bytes(arp.ptype) == IPV4
@@ -48,6 +48,5 @@ pub fn answer(packet: &Packet) -> Walk<Action> {
     arp.tha = requester;
     arp.tpa = sender.to_wire().to_ne_bytes();
     ethernet::set_addresses(packet, dataplane_common::net::MacAddr::new(requester), endpoint.gateway_mac)?;
-    packet.exit.set(Exit { ifindex: packet.ifindex(), neighbour: Ipv4Be::UNSPECIFIED });
     Ok(Action::AnswerArp)
 }

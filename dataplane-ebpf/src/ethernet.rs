@@ -21,7 +21,7 @@ pub enum Payload {
 
 /// Reads the header; ends the walk for what is not IPv4 or ARP.
 #[inline(always)]
-pub fn classify(packet: &Packet) -> Walk<Payload> {
+pub fn classify(packet: &impl Packet) -> Walk<Payload> {
     packet.pull_headers();
     let ether_type = u16::from_be(packet.header::<EthHdr>(0)?.ether_type);
     observe::step(StepCode::Frame, [packet.ifindex(), ether_type.into(), packet.len()]);
@@ -39,7 +39,7 @@ pub fn classify(packet: &Packet) -> Walk<Payload> {
 
 /// Sets both addresses of the frame.
 #[inline(always)]
-pub fn set_addresses(packet: &Packet, destination: MacAddr, source: MacAddr) -> Walk<()> {
+pub fn set_addresses(packet: &impl Packet, destination: MacAddr, source: MacAddr) -> Walk<()> {
     let header = packet.header::<EthHdr>(0)?;
     header.dst_addr = destination.octets();
     header.src_addr = source.octets();

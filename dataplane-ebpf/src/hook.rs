@@ -14,59 +14,65 @@ use crate::{
     ipv4::{self, Ipv4},
     nat, next_hop,
     packet::Packet,
-    verdict::{Action, Exit, Walk},
+    verdict::{Action, Walk},
 };
 
 /// Into a container of this node.
 #[inline(always)]
-fn deliver(packet: &Packet, ipv4: &Ipv4, endpoint: &Endpoint) -> Walk<Action> {
+fn deliver(packet: &impl Packet, ipv4: &Ipv4, endpoint: &Endpoint) -> Walk<Action> {
     ipv4::check_forwardable(packet, ipv4)?;
     ipv4::check_size(packet, ipv4, endpoint.mtu)?;
+    packet.exit_to_container(endpoint.ifindex)?;
     deliver_checked(packet, endpoint)
 }
 
 #[inline(always)]
-fn deliver_checked(packet: &Packet, endpoint: &Endpoint) -> Walk<Action> {
+fn deliver_checked(packet: &impl Packet, endpoint: &Endpoint) -> Walk<Action> {
     ipv4::decrement_ttl(packet)?;
     ethernet::set_addresses(packet, endpoint.mac, endpoint.gateway_mac)?;
-    packet.exit.set(Exit { ifindex: endpoint.ifindex, neighbour: Ipv4Be::UNSPECIFIED });
     Ok(Action::Deliver)
 }
 
 /// Out by an uplink. The kernel writes the Ethernet header.
 #[inline(always)]
-fn forward(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
+fn forward(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
     ipv4::check_forwardable(packet, ipv4)?;
     ipv4::check_size(packet, ipv4, next_hop.mtu)?;
-    forward_checked(packet, ipv4.destination, next_hop)
+    exit(packet, ipv4.destination, next_hop)?;
+    forward_checked(packet)
+}
+
+/// By the next hop; nothing is rewritten before it is certain that the packet can leave that way.
+#[inline(always)]
+fn exit(packet: &impl Packet, destination: Ipv4Be, next_hop: &NextHop) -> Walk<()> {
+    packet.exit_to_neighbour(next_hop.ifindex, next_hop::neighbour(next_hop, destination))
 }
 
 #[inline(always)]
-fn forward_checked(packet: &Packet, destination: Ipv4Be, next_hop: &NextHop) -> Walk<Action> {
+fn forward_checked(packet: &impl Packet) -> Walk<Action> {
     ipv4::decrement_ttl(packet)?;
-    let neighbour = next_hop::neighbour(next_hop, destination);
-    packet.exit.set(Exit { ifindex: next_hop.ifindex, neighbour });
     Ok(Action::Forward)
 }
 
 /// Out by an uplink, as a packet of a known flow; all others go on in the program that can do more.
 #[inline(always)]
-fn translate_and_forward(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hook) -> Walk<Action> {
+fn translate_and_forward(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hook) -> Walk<Action> {
     let Some(known) = nat::find_known(packet, ipv4) else {
-        packet.go_on_in(program_to_translate(hook));
-        return Err(Reason::NatNoProgram);
+        return Err(packet.go_on_in(program_to_translate(hook)));
     };
     // A packet whose TTL ends here is never forwarded by the kernel, and its answer needs the original.
     ipv4::check_forwardable(packet, ipv4)?;
     check_size(packet, ipv4, next_hop, true)?;
+    packet.check_finished(ipv4)?;
+    exit(packet, ipv4.destination, next_hop)?;
     known.apply(packet, ipv4)?;
-    forward_checked(packet, ipv4.destination, next_hop)
+    forward_checked(packet)
 }
 
 /// Whether the packet fits the next hop's link. One that is to be translated is left to the kernel only if that
 /// answers with an error: without "don't fragment" it would send it on in pieces, untranslated.
 #[inline(always)]
-fn check_size(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop, is_translated: bool) -> Walk<()> {
+fn check_size(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, is_translated: bool) -> Walk<()> {
     ipv4::check_size(packet, ipv4, next_hop.mtu)
         .map_err(|reason| if is_translated && !ipv4.must_not_fragment() { Reason::NatTooBig } else { reason })
 }

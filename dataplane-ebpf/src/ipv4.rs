@@ -84,7 +84,7 @@ unsafe impl Header for HeaderWords {}
 
 /// Reads the header and checks it as RFC 1812, section 5.2.2 asks, but for the checksum.
 #[inline(always)]
-pub fn read(packet: &Packet) -> Walk<Ipv4> {
+pub fn read(packet: &impl Packet) -> Walk<Ipv4> {
     let header = packet.header::<Ipv4Hdr>(OFFSET)?;
     let version_and_length = header.vihl;
     let ipv4 = Ipv4::of(header);
@@ -111,7 +111,7 @@ pub fn read(packet: &Packet) -> Walk<Ipv4> {
 /// The checks of a packet that is to be forwarded: it must be addressed to this machine's MAC, intact, and
 /// plain enough to be forwarded without the kernel.
 #[inline(always)]
-pub fn check_forwardable(packet: &Packet, ipv4: &Ipv4) -> Walk<()> {
+pub fn check_forwardable(packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {
     if !packet.is_for_this_host() {
         return Err(Reason::OtherHost);
     }
@@ -130,7 +130,7 @@ pub fn check_forwardable(packet: &Packet, ipv4: &Ipv4) -> Walk<()> {
 
 /// Whether the packet, or each segment of an aggregate, fits a link of that MTU.
 #[inline(always)]
-pub fn check_size(packet: &Packet, ipv4: &Ipv4, mtu: u32) -> Walk<()> {
+pub fn check_size(packet: &impl Packet, ipv4: &Ipv4, mtu: u32) -> Walk<()> {
     let mut size = packet.len() - OFFSET as u32;
     if size > mtu {
         let payload = packet.gso_size();
@@ -144,7 +144,7 @@ pub fn check_size(packet: &Packet, ipv4: &Ipv4, mtu: u32) -> Walk<()> {
 
 /// Length of the transport header of an aggregate; what is neither TCP nor UDP is left to the kernel.
 #[inline(always)]
-fn transport_header(packet: &Packet, ipv4: &Ipv4) -> Walk<u32> {
+fn transport_header(packet: &impl Packet, ipv4: &Ipv4) -> Walk<u32> {
     match ipv4.protocol {
         protocol::TCP => {
             let Ok(tcp) = packet.header::<TcpHdr>(TRANSPORT) else {
@@ -157,9 +157,24 @@ fn transport_header(packet: &Packet, ipv4: &Ipv4) -> Walk<u32> {
     }
 }
 
+/// The checksum field of a TCP or UDP packet, and the sum of its pseudo header (RFC 9293, section 3.1; RFC 768), both
+/// as loaded; `None` for other protocols.
+#[inline(always)]
+pub fn checksum_of_transport(packet: &impl Packet, ipv4: &Ipv4) -> Walk<Option<(u16, u16)>> {
+    let offset = match ipv4.protocol {
+        protocol::TCP => 16,
+        protocol::UDP => 6,
+        _ => return Ok(None),
+    };
+    let length = u16::from_be_bytes(packet.header::<Ipv4Hdr>(OFFSET)?.tot_len) - HEADER as u16;
+    let field = u16::from_ne_bytes(*packet.header::<[u8; 2]>(TRANSPORT + offset)?);
+    let (source, destination) = (ipv4.source.to_wire(), ipv4.destination.to_wire());
+    Ok(Some((field, checksum::of_pseudo_header(source, destination, ipv4.protocol, length))))
+}
+
 /// Takes one from the TTL and sets the checksum accordingly (RFC 1812, section 5.3.1).
 #[inline(always)]
-pub fn decrement_ttl(packet: &Packet) -> Walk<()> {
+pub fn decrement_ttl(packet: &impl Packet) -> Walk<()> {
     let header = packet.header::<Ipv4Hdr>(OFFSET)?;
     header.ttl -= 1;
     header.check = checksum::after_ttl_decrement(u16::from_ne_bytes(header.check)).to_ne_bytes();
@@ -177,7 +192,7 @@ pub enum Side {
 
 /// Sets an address of the header at `offset`, and its checksum accordingly; gives the address before.
 #[inline(always)]
-pub fn set_address(packet: &Packet, offset: usize, side: Side, address: Ipv4Be) -> Walk<Ipv4Be> {
+pub fn set_address(packet: &impl Packet, offset: usize, side: Side, address: Ipv4Be) -> Walk<Ipv4Be> {
     let header = packet.header::<Ipv4Hdr>(offset)?;
     let field = match side {
         Side::Source => &mut header.src_addr,

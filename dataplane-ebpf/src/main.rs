@@ -10,29 +10,40 @@ mod ethernet;
 mod hook;
 mod ipv4;
 mod nat;
+mod neighbour;
 mod next_hop;
 mod observe;
 mod packet;
 mod route;
 mod verdict;
 
-use aya_ebpf::{macros::classifier, programs::TcContext};
+use aya_ebpf::{
+    macros::{classifier, xdp},
+    programs::{TcContext, XdpContext},
+};
 use dataplane_common::stats::Hook;
 
-use crate::packet::Packet;
+use crate::packet::{Packet as _, frame::Frame, skb::Skb};
 
 /// tc ingress of a workload veth.
 #[classifier]
 pub fn from_container(ctx: TcContext) -> i32 {
-    let packet = Packet::new(&ctx);
+    let packet = Skb::new(&ctx);
     verdict::finish(Hook::FromContainer, &packet, hook::from_container::walk(&packet))
 }
 
 /// tc ingress of an uplink.
 #[classifier]
 pub fn from_uplink(ctx: TcContext) -> i32 {
-    let packet = Packet::new(&ctx);
+    let packet = Skb::new(&ctx);
     verdict::finish(Hook::FromUplink, &packet, hook::from_uplink::walk(&packet))
+}
+
+/// XDP of an uplink: the same walk, before there is a socket buffer. What it passes goes on to `from_uplink`.
+#[xdp(frags)]
+pub fn xdp_from_uplink(ctx: XdpContext) -> u32 {
+    let packet = Frame::new(&ctx);
+    verdict::finish(Hook::XdpFromUplink, &packet, hook::from_uplink::walk(&packet)) as u32
 }
 
 /// tc ingress of a workload veth that is no endpoint yet: the packet goes on as if no program were there.
@@ -41,27 +52,27 @@ pub fn from_uplink(ctx: TcContext) -> i32 {
 /// program in place, a new container is served from the moment when its route appears.
 #[classifier]
 pub fn waiting(_ctx: TcContext) -> i32 {
-    verdict::pass()
+    Skb::pass()
 }
 
 /// Goes on with a packet that a container sent and that belongs to no known flow.
 #[classifier]
 pub fn translate_from_container(ctx: TcContext) -> i32 {
-    let packet = Packet::new(&ctx);
+    let packet = Skb::new(&ctx);
     verdict::finish(Hook::FromContainer, &packet, hook::translate::walk(&packet, Hook::FromContainer))
 }
 
 /// Goes on with a packet that came in by an uplink, is to leave by another and belongs to no known flow.
 #[classifier]
 pub fn translate_from_uplink(ctx: TcContext) -> i32 {
-    let packet = Packet::new(&ctx);
+    let packet = Skb::new(&ctx);
     verdict::finish(Hook::FromUplink, &packet, hook::translate::walk(&packet, Hook::FromUplink))
 }
 
 /// Opens the flow of a packet that one of the two above found to be in want of one.
 #[classifier]
 pub fn nat_open(ctx: TcContext) -> i32 {
-    let packet = Packet::new(&ctx);
+    let packet = Skb::new(&ctx);
     let (hook, reason) = nat::open(&packet);
     verdict::finish(hook, &packet, Err(reason))
 }
@@ -70,7 +81,7 @@ pub fn nat_open(ctx: TcContext) -> i32 {
 #[classifier]
 pub fn nat_sweep(_ctx: TcContext) -> i32 {
     nat::sweep();
-    verdict::pass()
+    Skb::pass()
 }
 
 // bpf_redirect_peer and other helpers are open to any licence but this one is asked for by several more.

@@ -1,18 +1,11 @@
-//! A packet at a hook: the only module that touches packet memory and the hook's context.
+//! A packet at a hook: the only module that touches packet memory and the hooks' contexts.
 
-use core::cell::Cell;
+pub mod frame;
+pub mod skb;
 
-use aya_ebpf::{
-    bindings::__sk_buff,
-    helpers::{bpf_l4_csum_replace, bpf_skb_pull_data},
-    programs::TcContext,
-};
 use dataplane_common::{net::Ipv4Be, reason::Reason};
 
-use crate::{
-    nat::NAT_PROGRAMS,
-    verdict::{Exit, Walk},
-};
+use crate::{ipv4::Ipv4, verdict::Walk};
 
 /// The most that a walk reads: Ethernet, IPv4 and TCP headers without options. ARP packets are shorter.
 const HEADERS: u32 = 54;
@@ -39,71 +32,73 @@ unsafe impl Header for network_types::tcp::TcpHdr {}
 // SAFETY: as above.
 unsafe impl<const N: usize> Header for [u8; N] {}
 
-/// A packet at a tc hook.
-pub struct Packet {
-    skb: *mut __sk_buff,
-    /// Where it leaves by, once that is certain.
-    pub exit: Cell<Exit>,
-}
-
-impl Packet {
-    /// The packet of this run of the program.
-    #[inline(always)]
-    pub fn new(ctx: &TcContext) -> Self {
-        Self { skb: ctx.skb.skb, exit: Cell::new(Exit { ifindex: 0, neighbour: Ipv4Be::UNSPECIFIED }) }
-    }
+/// A packet at a hook. The walks are the same for all; what differs is here.
+///
+/// What a hook cannot do ends the walk with a reason, before anything is rewritten.
+pub trait Packet {
+    /// Whether the kernel has nothing beside the bytes yet: no aggregate, no state of the checksum. What is not plain
+    /// (fragments, ICMP errors, new flows) is left to a hook that has a socket buffer.
+    const IS_FRAME: bool;
 
     /// Length of the frame in bytes, Ethernet header included; for an aggregate, that of the whole.
-    #[inline(always)]
-    pub fn len(&self) -> u32 {
-        // SAFETY: the context is valid while the program runs. Volatile, here and below: the verifier
-        // accepts only whole loads of a field, which the compiler could otherwise narrow or merge.
-        unsafe { (&raw const (*self.skb).len).read_volatile() }
-    }
+    fn len(&self) -> u32;
 
     /// The interface at whose hook the program runs.
-    #[inline(always)]
-    pub fn ifindex(&self) -> u32 {
-        // SAFETY: as in `len`.
-        unsafe { (&raw const (*self.skb).ifindex).read_volatile() }
-    }
+    fn ifindex(&self) -> u32;
 
     /// Whether the frame came with a VLAN tag, which the kernel keeps beside the packet.
-    #[inline(always)]
-    pub fn has_vlan_tag(&self) -> bool {
-        // SAFETY: as in `len`.
-        unsafe { (&raw const (*self.skb).vlan_present).read_volatile() != 0 }
-    }
+    fn has_vlan_tag(&self) -> bool;
 
-    /// Whether the frame is addressed to this interface's own MAC: `PACKET_HOST` of `if_packet.h`.
-    #[inline(always)]
-    pub fn is_for_this_host(&self) -> bool {
-        // SAFETY: as in `len`.
-        unsafe { (&raw const (*self.skb).pkt_type).read_volatile() == 0 }
-    }
+    /// Whether the frame is addressed to this interface's own MAC.
+    fn is_for_this_host(&self) -> bool;
 
     /// Bytes of payload in each segment of an aggregate; 0 for a single packet.
-    #[inline(always)]
-    pub fn gso_size(&self) -> u32 {
-        // SAFETY: as in `len`.
-        unsafe { (&raw const (*self.skb).gso_size).read_volatile() }
-    }
+    fn gso_size(&self) -> u32;
+
+    /// Where the linear bytes begin, and where they end.
+    fn linear(&self) -> (usize, usize);
+
+    /// Why the bytes up to `end` are not among the linear ones.
+    fn missing(&self, end: usize) -> Reason;
+
+    /// Brings so many bytes into linear memory, or all there are if those are fewer.
+    fn pull(&self, bytes: u32);
+
+    /// Goes on in another program, from the beginning of the packet; comes back only where it cannot, with the reason.
+    fn go_on_in(&self, program: u32) -> Reason;
+
+    /// Whether the transport checksum is the sender's final word, as far as the hook must care.
+    fn check_finished(&self, ipv4: &Ipv4) -> Walk<()>;
+
+    /// Sets a transport checksum right after a change from `from` to `to`, as `flags` say
+    /// (bpf-helpers(7), `bpf_l4_csum_replace`). One that the sender left to the device stays that.
+    fn replace_checksum(&self, offset: usize, from: u32, to: u32, flags: u32) -> Walk<()>;
+
+    /// Takes note that the packet goes to the container behind that veth. Nothing is rewritten yet.
+    fn exit_to_container(&self, ifindex: u32) -> Walk<()>;
+
+    /// Takes note that the packet goes to that neighbour by that uplink. Nothing is rewritten yet.
+    fn exit_to_neighbour(&self, ifindex: u32, neighbour: Ipv4Be) -> Walk<()>;
+
+    /// Hands the packet to the container; gives what the program returns, as all of the following.
+    fn deliver(&self) -> i32;
+
+    /// Sends the packet to the neighbour.
+    fn forward(&self) -> i32;
+
+    /// Sends the packet back by the interface that it came by.
+    fn send_back(&self) -> i32;
+
+    /// Leaves the packet to who comes next.
+    fn pass() -> i32;
+
+    /// Ends the packet.
+    fn drop() -> i32;
 
     /// Brings the headers into linear memory, where drivers left them in fragments.
     #[inline(always)]
-    pub fn pull_headers(&self) {
+    fn pull_headers(&self) {
         self.pull(HEADERS);
-    }
-
-    /// Brings so many bytes into linear memory, or all there are if those are fewer.
-    #[inline(always)]
-    pub fn pull(&self, bytes: u32) {
-        let wanted = self.len().min(bytes);
-        if self.data() + wanted as usize > self.data_end() {
-            // A failure shows at the next access, which finds the bytes missing.
-            // SAFETY: the context is valid, and no pointer into the packet is held.
-            unsafe { bpf_skb_pull_data(self.skb, wanted) };
-        }
     }
 
     /// The header at `offset` bytes; [`Reason::Malformed`] where the packet ends before it does.
@@ -111,42 +106,14 @@ impl Packet {
     /// Two headers that are held at a time must not overlap.
     #[expect(clippy::mut_from_ref, reason = "packet memory is not part of `self`; the verifier watches it")]
     #[inline(always)]
-    pub fn header<T: Header>(&self, offset: usize) -> Walk<&mut T> {
+    fn header<T: Header>(&self, offset: usize) -> Walk<&mut T> {
         let () = T::IS_ALIGNED;
-        let start = self.data() + offset;
-        if start + size_of::<T>() > self.data_end() {
-            return Err(Reason::Malformed);
+        let (data, data_end) = self.linear();
+        let start = data + offset;
+        if start + size_of::<T>() > data_end {
+            return Err(self.missing(offset + size_of::<T>()));
         }
         // SAFETY: the bytes are inside the packet, any value of them is valid, and they are aligned.
         Ok(unsafe { &mut *(start as *mut T) })
-    }
-
-    /// Goes on in another program, from the beginning of the packet; comes back only where there is none.
-    #[inline(always)]
-    pub fn go_on_in(&self, program: u32) {
-        // SAFETY: the context is valid, and the packet is as it came.
-        unsafe { NAT_PROGRAMS.tail_call(&TcContext::new(self.skb), program) };
-    }
-
-    /// Sets a transport checksum right after a change from `from` to `to`, as `flags` say
-    /// (bpf-helpers(7), `bpf_l4_csum_replace`). One that the sender left to the device stays that.
-    #[inline(always)]
-    pub fn replace_checksum(&self, offset: usize, from: u32, to: u32, flags: u32) -> Walk<()> {
-        // SAFETY: the context is valid, and no pointer into the packet is held.
-        let result =
-            unsafe { bpf_l4_csum_replace(self.skb, offset as u32, from.into(), to.into(), flags.into()) };
-        if result == 0 { Ok(()) } else { Err(Reason::Malformed) }
-    }
-
-    #[inline(always)]
-    fn data(&self) -> usize {
-        // SAFETY: as in `len`.
-        unsafe { (&raw const (*self.skb).data).read_volatile() as usize }
-    }
-
-    #[inline(always)]
-    fn data_end(&self) -> usize {
-        // SAFETY: as in `len`.
-        unsafe { (&raw const (*self.skb).data_end).read_volatile() as usize }
     }
 }

@@ -25,7 +25,6 @@ mod system;
 mod tests;
 mod text;
 mod timeouts;
-mod unavailable;
 mod value;
 
 use dataplane_common::nat::bucket::FLOWS_PER_BUCKET;
@@ -143,7 +142,6 @@ pub fn parse(file_name: &str, text: &str, system: &dyn System) -> Result<Loaded,
     let tree = syntax::parse(text, &mut report);
     let draft = Draft::read(&tree, &mut report);
     check::check(&draft, system, &mut report);
-    unavailable::refuse(&draft, &mut report);
     let warnings = report.finish(file_name)?;
     Ok(Loaded { config: draft.build(system), warnings })
 }

@@ -34,6 +34,7 @@ use crate::{
         netlink::{Event, Events, Netlink, OwnTarget},
         object::{self, Program, Purpose, Sizes},
         pins::Pins,
+        uplinks::Uplinks,
     },
     rib::Rib,
     slow_path::SlowPath,
@@ -41,7 +42,7 @@ use crate::{
         bgp::{Speaker, Surroundings},
         kernel::{Mirror, Policy},
     },
-    wanted::{Destination, Offer, PeerMacs},
+    wanted::{Choice, Destination, Devices, Offer, PeerMacs},
 };
 
 pub use lock::Lock;
@@ -83,9 +84,13 @@ pub struct Daemon {
     object: Ebpf,
     datapath: Datapath,
     nat: Nat,
+    uplinks: Uplinks,
     netlink: Netlink,
     mirror: Mirror,
     macs: PeerMacs,
+    devices: Devices,
+    /// Where the uplinks' programs run, and why.
+    choices: Vec<Choice>,
     rib: Rib<Offer>,
     /// Where packets for each router go that an offer names.
     routers: BTreeMap<Ipv4Addr, Destination>,
@@ -120,6 +125,9 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     let lock = Lock::take(&config.node.state_dir)?;
     let fresh = !Pins::new(&config.node.bpf_dir).exist();
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
+    if let Some(group) = netlink.device_events().await? {
+        events.follow_devices(group)?;
+    }
     let pins = Pins::new(&config.node.bpf_dir);
     let mut daemon = match Daemon::start(config, config_file, lock, netlink).await {
         Err(error) if fresh => {
@@ -201,7 +209,7 @@ impl Daemon {
     ) -> Result<Self> {
         let pins = Pins::new(&config.node.bpf_dir);
         pins.create()?;
-        let (object, datapath, nat) = open(&pins, &config)?;
+        let (object, datapath, nat, uplinks) = open(&pins, &config)?;
         let mirror = read_kernel(&netlink).await?;
         let (held, dirty) = datapath.prefixes().into_iter().partition(|prefix| {
             config.bgp.is_some() && matches!(datapath.get(*prefix), Some(Destination::NextHop(_)))
@@ -218,10 +226,13 @@ impl Daemon {
             netlink,
             mirror,
             macs: PeerMacs::new(),
+            devices: Devices::default(),
+            choices: Vec::new(),
             dirty,
             held,
             datapath,
             nat,
+            uplinks,
             rib: Rib::default(),
             routers: BTreeMap::new(),
             policy: Policy::default(),
@@ -305,16 +316,17 @@ impl Daemon {
 }
 
 /// The object with its tables: those that are pinned, if they can be used.
-fn open(pins: &Pins, config: &Config) -> Result<(Ebpf, Datapath, Nat)> {
+fn open(pins: &Pins, config: &Config) -> Result<(Ebpf, Datapath, Nat, Uplinks)> {
     let sizes = sizes(config);
     let tables = || {
         let mut object = object::load(&pins.maps(), sizes, Purpose::Attach)?;
         let tables = Datapath::open(&mut object, config.datapath.max_routes);
-        let tables = tables.and_then(|datapath| Ok((datapath, Nat::open(&mut object)?)));
+        let tables =
+            tables.and_then(|datapath| Ok((datapath, Nat::open(&mut object)?, Uplinks::open(&mut object)?)));
         Ok::<_, anyhow::Error>((object, tables))
     };
     pins.discard_unusable_maps(sizes)?;
-    let (object, (datapath, mut nat)) = match tables()? {
+    let (object, (datapath, mut nat, uplinks)) = match tables()? {
         (object, Ok(tables)) => (object, tables),
         (object, Err(error)) => {
             warn!("the pinned tables cannot be used and are rebuilt: {error:#}");
@@ -325,7 +337,7 @@ fn open(pins: &Pins, config: &Config) -> Result<(Ebpf, Datapath, Nat)> {
         }
     };
     nat.configure(&config.limits())?;
-    Ok((object, datapath, nat))
+    Ok((object, datapath, nat, uplinks))
 }
 
 /// The sizes of the maps. Without rules there is no table of flows to speak of.

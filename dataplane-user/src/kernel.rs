@@ -10,3 +10,4 @@ pub mod pins;
 pub mod slots;
 pub mod sysctl;
 pub mod table;
+pub mod uplinks;

@@ -9,16 +9,16 @@ mod words;
 
 use std::{net::Ipv4Addr, path::Path};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result, anyhow, bail};
 use aya::{
-    TestRun as _, TestRunOptions,
+    Ebpf, TestRun as _, TestRunOptions,
     maps::{Array, MapData},
 };
 use bytemuck::Zeroable as _;
 use dataplane_common::{
     names::MAP_TRACE_LOG,
     net::MacAddr,
-    reason::Reason,
+    reason::{Class, Reason},
     stats::Hook,
     trace::{Step, StepCode, TRACE_STEPS, TraceLog},
 };
@@ -62,8 +62,8 @@ pub enum Protocol {
 
 /// Where a probe comes in.
 pub struct Entrance {
-    /// The hook.
-    pub hook: Hook,
+    /// The hooks that a packet comes to, in order, as long as each lets it pass.
+    pub hooks: Vec<Hook>,
     /// The interface's index.
     pub ifindex: u32,
     /// The interface's own MAC.
@@ -92,15 +92,51 @@ pub fn run(
     let mut object = object::load(maps, sizes, Purpose::Trace)?;
     let log = object.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
     let mut log: Array<MapData, Log> = Array::try_from(log)?;
-    log.set(0, Log(TraceLog::zeroed()), 0)?;
-
     let frame = frame::build(probe, entrance.mac);
-    let context = frame::context(entrance.ifindex);
-    object::classifier(&mut object, Program::Walk(entrance.hook))?
-        .test_run(TestRunOptions { data_in: Some(&frame), ctx_in: Some(&context), ..TestRunOptions::new() })
-        .context("BPF_PROG_TEST_RUN failed")?;
 
-    let Log(log) = log.get(&0, 0)?;
+    let mut story = Vec::new();
+    let mut hooks = entrance.hooks.iter().peekable();
+    while let Some(&hook) = hooks.next() {
+        log.set(0, Log(TraceLog::zeroed()), 0)?;
+        put(&mut object, hook, entrance.ifindex, &frame).context("BPF_PROG_TEST_RUN failed")?;
+        let Log(log) = log.get(&0, 0)?;
+        let (steps, verdict) = read(&log)?;
+        story.extend(steps.iter().filter_map(|step| narrate(step, namer)));
+        if verdict.class() == Class::Pass && hooks.peek().is_some() {
+            let text = format!("{} leaves it to tc ({}): {}", hook.name(), verdict.name(), verdict.text());
+            story.push(answers::TraceStep { step: "xdp".to_owned(), text });
+            continue;
+        }
+        return Ok(answers::Trace {
+            hook: hook.name().to_owned(),
+            interface: probe.interface.clone(),
+            steps: story,
+            verdict: verdict.class().name().to_owned(),
+            reason: verdict.name().to_owned(),
+            text: namer.verdict(verdict, &steps),
+        });
+    }
+    bail!("no program at {}", probe.interface)
+}
+
+/// Runs the hook's program on the frame.
+fn put(object: &mut Ebpf, hook: Hook, ifindex: u32, frame: &[u8]) -> Result<()> {
+    if hook == Hook::XdpFromUplink {
+        let context = frame::xdp_context(ifindex, frame.len());
+        let options =
+            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::new() };
+        object::xdp(object)?.test_run(options)?;
+    } else {
+        let context = frame::context(ifindex);
+        let options =
+            TestRunOptions { data_in: Some(frame), ctx_in: Some(&context), ..TestRunOptions::new() };
+        object::classifier(object, Program::Walk(hook))?.test_run(options)?;
+    }
+    Ok(())
+}
+
+/// The steps of a walk, and how it ended.
+fn read(log: &TraceLog) -> Result<(Vec<Step>, Reason)> {
     let mut steps = log.steps[..(log.count as usize).min(TRACE_STEPS)].to_vec();
     // A program that goes on with a packet begins at its beginning: what it finds once more is told once.
     let mut told = Vec::new();
@@ -115,14 +151,7 @@ pub fn run(
         .filter(|step| StepCode::from_number(step.code) == Some(StepCode::Verdict))
         .and_then(|step| Reason::from_number(step.words[0]))
         .ok_or_else(|| anyhow!("the program left no verdict: a fault of the data path, please report it"))?;
-    Ok(answers::Trace {
-        hook: entrance.hook.name().to_owned(),
-        interface: probe.interface.clone(),
-        steps: steps.iter().filter_map(|step| narrate(step, namer)).collect(),
-        verdict: verdict.class().name().to_owned(),
-        reason: verdict.name().to_owned(),
-        text: namer.verdict(verdict, &steps),
-    })
+    Ok((steps, verdict))
 }
 
 fn narrate(step: &Step, namer: &Namer<'_>) -> Option<answers::TraceStep> {

@@ -2,6 +2,7 @@
 //! table a route. Pure functions of the configuration and of the mirror of the kernel.
 
 mod masquerade;
+mod uplink_hook;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -29,6 +30,7 @@ use crate::{
 };
 
 pub use masquerade::may_translate;
+pub use uplink_hook::{Choice, Devices, table as uplink_table};
 
 /// Where packets for a prefix go, in full: indexes into tables come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,6 +70,8 @@ pub struct Picture {
     pub policy: Policy,
     /// Which packets are to be translated.
     pub rules: Vec<Rule>,
+    /// Where the uplinks' programs run, and why.
+    pub choices: Vec<Choice>,
     /// Where programs are wanted.
     pub places: BTreeMap<Place, Program>,
     /// Routes for the kernel's own table.
@@ -77,9 +81,9 @@ pub struct Picture {
 }
 
 /// The picture for this configuration and this state of the kernel.
-pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs) -> Picture {
+pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs, devices: &Devices) -> Picture {
     let mut picture = Picture::default();
-    let uplinks = uplinks(config, mirror, &mut picture);
+    let uplinks = uplinks(config, mirror, devices, &mut picture);
 
     let policy = Policy {
         uplinks: uplinks.iter().filter_map(|index| mirror.link(*index)).cloned().collect(),
@@ -122,40 +126,46 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs) -> Picture {
     picture
 }
 
-/// The uplinks that are there, hooked; by configuration, or the interfaces of the default routes.
-fn uplinks(config: &Config, mirror: &Mirror, picture: &mut Picture) -> Vec<u32> {
-    let links: Vec<&Link> = match &config.node.uplinks {
-        Some(names) => names
-            .iter()
-            .filter_map(|name| {
-                let link = mirror.link_by_name(name);
-                if link.is_none() {
-                    picture
-                        .complaints
-                        .push(format!("uplink {name} does not exist: it is attached when it does"));
-                }
-                link
-            })
-            .collect(),
-        None => mirror.default_uplinks().into_iter().filter_map(|index| mirror.link(index)).collect(),
-    };
-    if links.is_empty() && config.node.uplinks.is_none() {
+/// The uplinks that are there, hooked.
+fn uplinks(config: &Config, mirror: &Mirror, devices: &Devices, picture: &mut Picture) -> Vec<u32> {
+    if let Some(names) = &config.node.uplinks {
+        for name in names.iter().filter(|name| mirror.link_by_name(name).is_none()) {
+            picture.complaints.push(format!("uplink {name} does not exist: it is attached when it does"));
+        }
+    } else if mirror.default_uplinks().is_empty() {
         picture.complaints.push("no default route, and so no uplink: set `node.uplinks`".to_owned());
     }
-    let mut indexes = Vec::new();
-    for link in links {
-        if link.ethernet {
-            let place = Place::new(&link.name, link.index, Hook::FromUplink);
-            picture.places.insert(place, Program::Walk(Hook::FromUplink));
-            indexes.push(link.index);
-        } else {
-            picture.complaints.push(format!(
-                "uplink {} has no Ethernet header: its packets stay with the kernel",
-                link.name
-            ));
+    let (links, others): (Vec<&Link>, Vec<&Link>) =
+        uplink_links(config, mirror).into_iter().partition(|link| link.ethernet);
+    for link in others {
+        picture
+            .complaints
+            .push(format!("uplink {} has no Ethernet header: its packets stay with the kernel", link.name));
+    }
+    picture.choices = uplink_hook::choose(config, mirror, devices, &links);
+    for (link, choice) in links.iter().zip(&picture.choices) {
+        let mut want = |hook| {
+            picture.places.insert(Place::new(&link.name, link.index, hook), Program::Walk(hook));
+        };
+        want(Hook::FromUplink);
+        if choice.xdp {
+            want(Hook::XdpFromUplink);
+        }
+        if choice.is_disappointing {
+            picture
+                .complaints
+                .push(format!("uplink {} is served at tc, not at XDP: {}", link.name, choice.why));
         }
     }
-    indexes
+    links.iter().map(|link| link.index).collect()
+}
+
+/// The links that are uplinks: by configuration, or the interfaces of the default routes.
+pub fn uplink_links<'a>(config: &Config, mirror: &'a Mirror) -> Vec<&'a Link> {
+    match &config.node.uplinks {
+        Some(names) => names.iter().filter_map(|name| mirror.link_by_name(name)).collect(),
+        None => mirror.default_uplinks().into_iter().filter_map(|index| mirror.link(index)).collect(),
+    }
 }
 
 /// Which routes of other daemons are taken over.

@@ -14,7 +14,7 @@ use crate::{
 
 /// The packet's walk.
 #[inline(always)]
-pub fn walk(packet: &Packet) -> Walk<Action> {
+pub fn walk(packet: &impl Packet) -> Walk<Action> {
     match ethernet::classify(packet)? {
         Payload::Arp => return arp::answer(packet),
         Payload::Ipv4 => {}

@@ -8,7 +8,7 @@ use dataplane_common::{
 use crate::{
     endpoint,
     ethernet::{self, Payload},
-    hook::{deliver, deliver_checked, forward_checked, leave_to_kernel, translate_and_forward},
+    hook::{deliver, deliver_checked, exit, forward_checked, leave_to_kernel, translate_and_forward},
     ipv4::{self, Ipv4},
     nat, next_hop, observe,
     packet::Packet,
@@ -18,7 +18,7 @@ use crate::{
 
 /// The packet's walk.
 #[inline(always)]
-pub fn walk(packet: &Packet) -> Walk<Action> {
+pub fn walk(packet: &impl Packet) -> Walk<Action> {
     match ethernet::classify(packet)? {
         Payload::Arp => return Err(Reason::Arp),
         Payload::Ipv4 => {}
@@ -62,7 +62,7 @@ fn leave_foreign_to_kernel(ipv4: &Ipv4, reason: Reason) -> Reason {
 
 /// A packet of another node that leaves by another uplink: carried if it is to be translated, as on a gateway.
 #[inline(always)]
-fn through(packet: &Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
+fn through(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
     if next_hop.translates == 0 || next_hop.ifindex == packet.ifindex() {
         return Err(Reason::NotLocal);
     }
@@ -86,7 +86,7 @@ fn refuse_source(ipv4: &Ipv4) -> Reason {
 /// A reply to a translated packet. The kernel would take it for the node's own, so nothing is left to it that is not
 /// translated.
 #[inline(always)]
-fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
+fn answer(packet: &impl Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
     match ipv4::check_forwardable(packet, ipv4) {
         Err(Reason::TtlExpired) => return Err(Reason::NatTtlExpired),
         checked => checked?,
@@ -96,13 +96,15 @@ fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
     match entry.target() {
         Some(Target::Endpoint(index)) => {
             let endpoint = endpoint::get(index)?;
+            packet.exit_to_container(endpoint.ifindex)?;
             apply(packet, ipv4, reply, endpoint.mtu)?;
             deliver_checked(packet, endpoint)
         }
         Some(Target::NextHop(index)) => {
             let next_hop = next_hop::get(index)?;
+            exit(packet, reply.destination, next_hop)?;
             apply(packet, ipv4, reply, next_hop.mtu)?;
-            forward_checked(packet, reply.destination, next_hop)
+            forward_checked(packet)
         }
         _ => Err(Reason::NoEndpoint),
     }
@@ -111,10 +113,11 @@ fn answer(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
 /// Translates the reply. One that does not fit the next link goes on in the kernel, which fragments it; with "don't
 /// fragment" the kernel's error would be about a packet that nobody sent.
 #[inline(always)]
-fn apply(packet: &Packet, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Walk<()> {
+fn apply(packet: &impl Packet, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Walk<()> {
     if ipv4.must_not_fragment() {
         ipv4::check_size(packet, ipv4, mtu).map_err(|_| Reason::NatTooBig)?;
     }
+    packet.check_finished(ipv4)?;
     reply.apply(packet, ipv4)?;
     // Again for some: what is known beforehand would have the verifier look at the translation twice.
     ipv4::check_size(packet, ipv4, mtu)

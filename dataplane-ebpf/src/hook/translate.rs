@@ -5,7 +5,7 @@ use dataplane_common::{reason::Reason, route::Target, stats::Hook};
 
 use crate::{
     ethernet,
-    hook::{check_size, forward_checked},
+    hook::{check_size, exit, forward_checked},
     ipv4, nat, next_hop,
     packet::Packet,
     route,
@@ -14,7 +14,7 @@ use crate::{
 
 /// The rest of the packet's walk: its source was checked at the hook.
 #[inline(always)]
-pub fn walk(packet: &Packet, hook: Hook) -> Walk<Action> {
+pub fn walk(packet: &impl Packet, hook: Hook) -> Walk<Action> {
     ethernet::classify(packet)?;
     let ipv4 = ipv4::read(packet)?;
     let Some(Target::NextHop(index)) = route::lookup(ipv4.destination).target() else {
@@ -27,8 +27,9 @@ pub fn walk(packet: &Packet, hook: Hook) -> Walk<Action> {
     }
     ipv4::check_forwardable(packet, &ipv4)?;
     check_size(packet, &ipv4, next_hop, wanted)?;
+    exit(packet, ipv4.destination, next_hop)?;
     if wanted {
         nat::translate(packet, &ipv4, next_hop.ifindex, hook)?;
     }
-    forward_checked(packet, ipv4.destination, next_hop)
+    forward_checked(packet)
 }

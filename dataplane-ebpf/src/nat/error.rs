@@ -29,7 +29,7 @@ const HEADERS: u32 = QUOTED_TRANSPORT as u32 + 18;
 
 /// The tuple of the packet that would answer the quoted one: by it the flow is found.
 #[inline(always)]
-pub fn answer_to_quoted(packet: &Packet) -> Walk<Tuple> {
+pub fn answer_to_quoted(packet: &impl Packet) -> Walk<Tuple> {
     packet.pull(HEADERS);
     let icmp = packet.header::<[u8; 8]>(ipv4::TRANSPORT)?;
     let (icmp_type, code) = (icmp[0], icmp[1]);
@@ -47,7 +47,7 @@ pub fn answer_to_quoted(packet: &Packet) -> Walk<Tuple> {
 
 /// The flow of an error that a container sent.
 #[inline(always)]
-pub fn find_out(packet: &Packet, table: &Table<'static, Maps>) -> Walk<Hit<'static>> {
+pub fn find_out(packet: &impl Packet, table: &Table<'static, Maps>) -> Walk<Hit<'static>> {
     let tuple = answer_to_quoted(packet)?;
     let hit = table.search_out(&tuple).ok_or(Reason::NatNoFlow)?;
     tell(&hit);
@@ -74,7 +74,7 @@ pub struct Change {
 /// checksum, where it is quoted, takes up the changes of port and address, of which the latter is not among
 /// the quoted bytes that it covers: what is left for the error's own checksum is the address, backwards.
 #[inline(always)]
-pub fn rewrite(packet: &Packet, change: &Change) -> Walk<()> {
+pub fn rewrite(packet: &impl Packet, change: &Change) -> Walk<()> {
     match change.protocol {
         protocol::TCP => rewrite_as(packet, protocol::TCP, change),
         protocol::UDP => rewrite_as(packet, protocol::UDP, change),
@@ -83,7 +83,7 @@ pub fn rewrite(packet: &Packet, change: &Change) -> Walk<()> {
 }
 
 #[inline(always)]
-fn rewrite_as(packet: &Packet, protocol: u8, change: &Change) -> Walk<()> {
+fn rewrite_as(packet: &impl Packet, protocol: u8, change: &Change) -> Walk<()> {
     let fields = Fields::of(protocol, change.side);
     let old_address = ipv4::set_address(packet, QUOTED, change.side, change.address)?;
     let (old_port, port) = (change.old_port.to_be(), change.port.to_be());

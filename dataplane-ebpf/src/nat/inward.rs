@@ -40,11 +40,12 @@ enum Kind {
     Error,
 }
 
-/// The translation that the packet belongs to. What belongs to none is the node's own.
+/// The translation that the packet belongs to. What belongs to none is the node's own; of frames, so are for now
+/// those that tc will look at more closely.
 #[inline(always)]
-pub fn find(packet: &Packet, ipv4: &Ipv4) -> Option<Reply> {
+pub fn find<P: Packet>(packet: &P, ipv4: &Ipv4) -> Option<Reply> {
     let table = table()?;
-    if ipv4.has_options() {
+    if ipv4.has_options() || P::IS_FRAME && (ipv4.is_first_fragment() || ipv4.is_later_fragment()) {
         return None;
     }
     let (hit, kind) = if ipv4.is_later_fragment() {
@@ -61,6 +62,7 @@ pub fn find(packet: &Packet, ipv4: &Ipv4) -> Option<Reply> {
                 }
                 (hit?, Kind::Packet(flags))
             }
+            Transport::Error if P::IS_FRAME => return None,
             Transport::Error => {
                 let tuple = error::answer_to_quoted(packet).ok()?;
                 (table.search_in(&tuple)?, Kind::Error)
@@ -76,7 +78,7 @@ pub fn find(packet: &Packet, ipv4: &Ipv4) -> Option<Reply> {
 impl Reply {
     /// Makes the packet one for the container.
     #[inline(always)]
-    pub fn apply(&self, packet: &Packet, ipv4: &Ipv4) -> Walk<()> {
+    pub fn apply(&self, packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {
         let old_port = self.hit.flow.translated_port();
         let protocol = self.hit.flow.original().protocol;
         match self.kind {

@@ -35,12 +35,12 @@ static NAT_WISH: PerCpuArray<Wish, 1> = PerCpuArray::new();
 
 /// Goes on in the program that opens the flow; comes back only where there is none.
 #[inline(always)]
-pub fn go_on(packet: &Packet, tuple: &Tuple, rule: &Rule, first: State, hook: Hook) -> Reason {
+pub fn go_on(packet: &impl Packet, tuple: &Tuple, rule: &Rule, first: State, hook: Hook) -> Reason {
     if let Some(wish) = NAT_WISH.get_ptr_mut(0) {
         let pool = Pool { address: rule.address, first: rule.first_port, count: rule.ports };
         // SAFETY: this CPU's own value.
         unsafe { *wish = Wish { tuple: *tuple, pool, first: first as u32, hook: hook as u32 } };
-        packet.go_on_in(PROGRAM_TO_OPEN);
+        return packet.go_on_in(PROGRAM_TO_OPEN);
     }
     Reason::NatNoProgram
 }
@@ -48,7 +48,7 @@ pub fn go_on(packet: &Packet, tuple: &Tuple, rule: &Rule, first: State, hook: Ho
 /// Opens the flow, and goes on in the program of the packet's hook, which knows it then; comes back where there is no
 /// flow, with the reason.
 #[inline(always)]
-pub fn open(packet: &Packet) -> (Hook, Reason) {
+pub fn open(packet: &impl Packet) -> (Hook, Reason) {
     let (Some(wish), Some(table)) = (NAT_WISH.get_ptr(0), table()) else {
         return (Hook::FromContainer, Reason::NatContended); // the last rule has gone in this moment
     };
@@ -61,10 +61,7 @@ pub fn open(packet: &Packet) -> (Hook, Reason) {
         count_new(outcome);
     }
     let reason = match outcome.refusal() {
-        None => {
-            packet.go_on_in(program_of_hook(hook));
-            Reason::NatNoProgram
-        }
+        None => packet.go_on_in(program_of_hook(hook)),
         Some(Refusal::Share) => Reason::NatShare,
         Some(Refusal::Full) => Reason::NatTableFull,
         Some(Refusal::Ports) => Reason::NatNoPort,

@@ -33,7 +33,7 @@ pub struct Known {
 
 /// The flow of a packet, where that is plain to see: no fragment, no options, no error.
 #[inline(always)]
-pub fn find_known(packet: &Packet, ipv4: &Ipv4) -> Option<Known> {
+pub fn find_known(packet: &impl Packet, ipv4: &Ipv4) -> Option<Known> {
     let table = table()?;
     if ipv4.has_options() || ipv4.is_later_fragment() || ipv4.is_first_fragment() {
         return None;
@@ -49,7 +49,7 @@ pub fn find_known(packet: &Packet, ipv4: &Ipv4) -> Option<Known> {
 impl Known {
     /// Translates the packet.
     #[inline(always)]
-    pub fn apply(&self, packet: &Packet, ipv4: &Ipv4) -> Walk<()> {
+    pub fn apply(&self, packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {
         // Read before the flow is known to live: it is then as it was.
         let change = Change {
             side: Side::Source,
@@ -69,7 +69,7 @@ impl Known {
 
 /// Whether a packet that leaves by `ifindex` is to be translated. Nothing changes by the question.
 #[inline(always)]
-pub fn is_wanted(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<bool> {
+pub fn is_wanted(packet: &impl Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<bool> {
     let Some(table) = table() else { return Ok(false) };
     let wanted = rule(table.settings, ipv4.source, ipv4.destination, ifindex).is_some();
     let refuse = |reason| if wanted { Err(reason) } else { Ok(false) };
@@ -94,7 +94,7 @@ pub fn is_wanted(packet: &Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<bool> {
 /// Translates a packet of which [`is_wanted`] said so; the packet of a new flow goes on in the
 /// program that opens it.
 #[inline(always)]
-pub fn translate(packet: &Packet, ipv4: &Ipv4, ifindex: u32, hook: Hook) -> Walk<()> {
+pub fn translate(packet: &impl Packet, ipv4: &Ipv4, ifindex: u32, hook: Hook) -> Walk<()> {
     let table = table().ok_or(Reason::NatContended)?;
     let mut tcp_flags = 0;
     let hit = if ipv4.is_later_fragment() {
@@ -134,7 +134,7 @@ pub fn translate(packet: &Packet, ipv4: &Ipv4, ifindex: u32, hook: Hook) -> Walk
 /// An ICMP error: what it quotes came to the container with its own address. It says nothing about whether the
 /// flow goes on (RFC 5508, section 4).
 #[inline(always)]
-fn translate_error(packet: &Packet, table: &Table<'static, Maps>) -> Walk<()> {
+fn translate_error(packet: &impl Packet, table: &Table<'static, Maps>) -> Walk<()> {
     let hit = error::find_out(packet, table)?;
     let original = hit.flow.original();
     let (address, port) = (hit.flow.translated_address(), hit.flow.translated_port());

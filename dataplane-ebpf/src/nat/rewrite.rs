@@ -49,14 +49,14 @@ impl Fields {
 
 /// Sets an address of the packet where nothing else depends on it, as in an ICMP error.
 #[inline(always)]
-pub fn apply_to_header(packet: &Packet, side: Side, address: Ipv4Be) -> Walk<()> {
+pub fn apply_to_header(packet: &impl Packet, side: Side, address: Ipv4Be) -> Walk<()> {
     observe::step(StepCode::NatRewritten, [address.to_host(), 0, (side == Side::Destination).into()]);
     ipv4::set_address(packet, ipv4::OFFSET, side, address).map(drop)
 }
 
 /// Rewrites a packet without options. A later fragment has no transport header to be rewritten.
 #[inline(always)]
-pub fn apply(packet: &Packet, ipv4: &Ipv4, change: &Change) -> Walk<()> {
+pub fn apply(packet: &impl Packet, ipv4: &Ipv4, change: &Change) -> Walk<()> {
     observe::step(
         StepCode::NatRewritten,
         [change.address.to_host(), change.port.into(), (change.side == Side::Destination).into()],
@@ -77,7 +77,13 @@ pub fn apply(packet: &Packet, ipv4: &Ipv4, change: &Change) -> Walk<()> {
 }
 
 #[inline(always)]
-fn transport(packet: &Packet, protocol: u8, old_address: Ipv4Be, change: &Change, flags: u32) -> Walk<()> {
+fn transport(
+    packet: &impl Packet,
+    protocol: u8,
+    old_address: Ipv4Be,
+    change: &Change,
+    flags: u32,
+) -> Walk<()> {
     let fields = Fields::of(protocol, change.side);
     let checksum = ipv4::TRANSPORT + fields.checksum;
     if protocol != protocol::ICMP {

@@ -35,7 +35,7 @@ pub enum Transport {
 
 /// Reads the transport header of a packet without options that is no later fragment.
 #[inline(always)]
-pub fn read(packet: &Packet, ipv4: &Ipv4, direction: Direction) -> Walk<Transport> {
+pub fn read(packet: &impl Packet, ipv4: &Ipv4, direction: Direction) -> Walk<Transport> {
     match ipv4.protocol {
         protocol::TCP => {
             let header = packet.header::<[u8; 20]>(ipv4::TRANSPORT)?;
@@ -61,7 +61,7 @@ pub fn read(packet: &Packet, ipv4: &Ipv4, direction: Direction) -> Walk<Transpor
 
 /// The tuple of a packet that an ICMP error quotes, of which 8 bytes of transport are there.
 #[inline(always)]
-pub fn read_quoted(packet: &Packet, ipv4: &Ipv4, offset: usize) -> Walk<Tuple> {
+pub fn read_quoted(packet: &impl Packet, ipv4: &Ipv4, offset: usize) -> Walk<Tuple> {
     let header = packet.header::<[u8; 8]>(offset)?;
     match ipv4.protocol {
         protocol::TCP | protocol::UDP => Ok(tuple(ipv4, ports(header))),

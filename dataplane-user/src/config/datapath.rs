@@ -36,11 +36,11 @@ pub struct Datapath {
 /// Where the program of an uplink runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum UplinkHook {
-    /// Where it is faster; at tc while there is nothing else.
+    /// Where it is faster, as far as driver, features and role tell.
     Auto,
     /// At tc ingress, behind GRO.
     Tc,
-    /// In the driver, before there is an skb.
+    /// In the driver, before there is an skb; what needs one goes on to tc.
     Xdp,
 }
 
@@ -136,7 +136,6 @@ pub(super) const SCHEMA: Schema = Schema {
 /// The section, and where the keys stand that something else is compared with.
 pub(super) struct Draft {
     pub(super) datapath: Datapath,
-    pub(super) uplink_hook: Option<Placed<UplinkHook>>,
     pub(super) max_flows: Option<Placed<u32>>,
     pub(super) max_flows_per_source: Option<Placed<u32>>,
 }
@@ -153,7 +152,7 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft 
     let max_routes = number("max-routes", MAX_ROUTES, default.max_routes);
     let mut flag = |key, default| section.flag(key).map_or(default, |flag| flag.value);
     let datapath = Datapath {
-        uplink_hook: uplink_hook.as_ref().map_or(default.uplink_hook, |hook| hook.value),
+        uplink_hook: uplink_hook.map_or(default.uplink_hook, |hook| hook.value),
         discover: flag("discover", default.discover),
         kernel_routes: flag("kernel-routes", default.kernel_routes),
         tc_attach: section.text("tc-attach", value::choice).map_or(default.tc_attach, |attach| attach.value),
@@ -163,5 +162,5 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft 
         max_flows: max_flows.as_ref().map_or(default.max_flows, |number| number.value),
         max_flows_per_source: max_flows_per_source.as_ref().map(|number| number.value),
     };
-    Draft { datapath, uplink_hook, max_flows, max_flows_per_source }
+    Draft { datapath, max_flows, max_flows_per_source }
 }

@@ -78,11 +78,6 @@ impl<'t> Report<'t> {
         self.broken_lines.is_empty()
     }
 
-    /// Whether there is no error so far.
-    pub(super) fn is_clean(&self) -> bool {
-        self.errors.is_empty()
-    }
-
     /// The line of an offset, from 1.
     pub(super) fn line(&self, at: usize) -> usize {
         self.text.line(at)

@@ -30,6 +30,8 @@ pub struct Status {
     pub config_file: Option<String>,
     /// Programs that are attached.
     pub hooks: Vec<HookStatus>,
+    /// Where the uplinks' programs run.
+    pub uplinks: Vec<UplinkStatus>,
     /// Tables and how full they are.
     pub tables: Vec<TableStatus>,
     /// Bytes of memory of the route table.
@@ -49,14 +51,25 @@ pub struct HookStatus {
     pub interface: String,
     /// Its index.
     pub ifindex: u32,
-    /// `from-container` or `from-uplink`.
+    /// `from-container`, `from-uplink` or `xdp-from-uplink`.
     pub hook: String,
     /// Name of the program; `waiting` where no container is known behind a veth yet.
     pub program: String,
     /// The kernel's id of the program; none where it is not attached.
     pub program_id: Option<u32>,
-    /// `tcx` or `clsact`.
+    /// `tcx`, `clsact` or `xdp`.
     pub mode: String,
+}
+
+/// Where the program of an uplink runs.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct UplinkStatus {
+    /// The uplink.
+    pub interface: String,
+    /// `tc`, or `xdp` where the program runs at XDP first.
+    pub uplink_hook: String,
+    /// Why, in words.
+    pub why: String,
 }
 
 /// How full a table is.

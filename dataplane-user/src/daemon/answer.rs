@@ -60,7 +60,12 @@ impl Daemon {
             hook: place.hook.name().to_owned(),
             program: program.name().to_owned(),
             program_id: attach::program_id(place, self.mode, &self.pins),
-            mode: self.mode.name().to_owned(),
+            mode: place.mode_name(self.mode).to_owned(),
+        });
+        let uplinks = self.choices.iter().map(|choice| answers::UplinkStatus {
+            interface: self.interface(choice.ifindex),
+            uplink_hook: if choice.xdp { "xdp" } else { "tc" }.to_owned(),
+            why: choice.why.clone(),
         });
         let usage = self.datapath.usage();
         let table = |name: &str, used: usize, max: u32| answers::TableStatus {
@@ -85,6 +90,7 @@ impl Daemon {
             pid: std::process::id(),
             config_file: self.config_file.as_ref().map(|file| file.display().to_string()),
             hooks: hooks.collect(),
+            uplinks: uplinks.collect(),
             tables: vec![
                 table("routes", usage.routes, self.datapath.max_routes()),
                 table("endpoints", endpoints, max_endpoints),
@@ -189,8 +195,9 @@ impl Daemon {
             )
         })?;
         let link = self.mirror.link(place.ifindex).context("the interface is just going")?;
+        let places = self.places.keys().filter(|other| other.ifindex == place.ifindex);
         let entrance = Entrance {
-            hook: place.hook,
+            hooks: places.map(|place| place.hook).rev().collect(), // XDP comes before tc
             ifindex: place.ifindex,
             mac: link.mac.unwrap_or(MacAddr::new([0; 6])),
         };

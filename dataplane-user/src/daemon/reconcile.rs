@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use dataplane_common::{nat::rule::Rule, next_hop::NextHop, stats::Hook};
 use ipnet::Ipv4Net;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{Daemon, Stale};
 use crate::{
+    config::UplinkHook,
     kernel::{
         attach::{self, Mode, Place},
         netlink::{Event, Link, Netlink, OwnTarget},
@@ -20,7 +21,7 @@ use crate::{
     rib::Source,
     slow_path::SlowPath,
     source::kernel::{Effect, Mirror},
-    wanted::{self, Destination, Offer},
+    wanted::{self, Destination, Devices, Offer},
 };
 
 /// Kernel routes that a full reconciliation writes at once; the loop writes the rest.
@@ -34,12 +35,23 @@ impl Daemon {
                 warn!("the kernel had more to tell than fitted: reading everything again");
                 self.load_mirror().await?;
                 self.macs.clear();
+                self.devices = Devices::default();
                 self.stale = Stale::Everything;
                 return Ok(true);
             }
             // The peer may be another one, or have another address, than a moment ago.
-            Event::Link(link) => drop(self.macs.remove(&link.index)),
-            Event::LinkGone(index) => drop(self.macs.remove(index)),
+            Event::Link(Link { index, .. }) | Event::LinkGone(index) => {
+                self.macs.remove(index);
+                self.devices.refused.remove(index);
+                self.devices.able.remove(index);
+            }
+            Event::Device(index) => {
+                let known = self.devices.able.remove(index).is_some();
+                if known {
+                    self.stale = self.stale.max(Stale::Picture);
+                }
+                return Ok(known);
+            }
             Event::PeerLink { peer, .. } => {
                 let link = self.mirror.link_with_peer(*peer).map(|link| link.index);
                 let known = link.is_some_and(|index| self.macs.remove(&index).is_some());
@@ -144,8 +156,10 @@ impl Daemon {
     /// Tables and hooks; gives the routes that are wanted in the kernel's table, and what went wrong.
     async fn update_data_path(&mut self) -> Result<(BTreeMap<Ipv4Net, OwnTarget>, Result<()>)> {
         self.learn_macs().await?;
-        let picture = wanted::picture(&self.config, &self.mirror, &self.macs);
+        self.learn_devices().await?;
+        let picture = wanted::picture(&self.config, &self.mirror, &self.macs, &self.devices);
         self.complaints = picture.complaints;
+        self.choices = picture.choices;
 
         let mut touched = self.take_touched();
         let same = self.stale != Stale::Everything && picture.policy.agrees_but_for_endpoints(&self.policy);
@@ -167,6 +181,8 @@ impl Daemon {
         // Before the routes that lead to them: a packet that is to be translated must not find no rule.
         let rules = self.update_rules(&picture.rules);
         let tables = self.update_tables().and(rules);
+        let uplinks = self.uplinks.set(&wanted::uplink_table(&self.choices, &self.mirror, &self.devices));
+        let tables = tables.and(uplinks);
 
         let hooks = self.update_hooks(picture.places);
         Ok((picture.slow_path, tables.and(hooks)))
@@ -199,6 +215,16 @@ impl Daemon {
                 // It is on its way in or out; an event follows.
                 Ok(None) => debug!("no peer behind {} now", link.name),
                 Err(error) => warn!("cannot ask for the peer of {}: {error:#}", link.name),
+            }
+        }
+        Ok(())
+    }
+
+    /// Asks what the uplinks' devices can do, where that is not known.
+    async fn learn_devices(&mut self) -> Result<()> {
+        for link in wanted::uplink_links(&self.config, &self.mirror) {
+            if !self.devices.able.contains_key(&link.index) {
+                self.devices.able.insert(link.index, self.netlink.device(link.index).await?);
             }
         }
         Ok(())
@@ -269,6 +295,7 @@ impl Daemon {
                 Ok(()) => drop(self.places.insert(place.clone(), program)),
                 // It went, or was renamed, a moment ago; the event is on its way.
                 Err(error) if !place.exists() => debug!("{error:#}"),
+                Err(error) if error.is::<attach::Refused>() => self.fall_back(place, &error),
                 Err(error) => {
                     self.complaints.push(format!("{error:#}"));
                     result = result.and(Err(error));
@@ -284,6 +311,21 @@ impl Daemon {
             }
         }
         result
+    }
+
+    /// Goes on with an uplink at tc alone, until its link changes.
+    fn fall_back(&mut self, place: &Place, error: &anyhow::Error) {
+        let why = error.root_cause().to_string();
+        if let Some(choice) = self.choices.iter_mut().find(|choice| choice.ifindex == place.ifindex) {
+            (choice.xdp, choice.why) = (false, why.clone());
+        }
+        let complaint = format!("uplink {} is served at tc, not at XDP: {why}", place.interface);
+        if self.config.datapath.uplink_hook == UplinkHook::Xdp {
+            self.complaints.push(complaint);
+        } else {
+            info!("{complaint}");
+        }
+        self.devices.refused.insert(place.ifindex, why);
     }
 
     fn check_forwarding(&mut self) {

@@ -1,8 +1,9 @@
-//! The hooks: a program at tc ingress of an interface, as a TCX link or as a clsact filter.
+//! The hooks: a program at tc ingress of an interface, as a TCX link or as a clsact filter; or at its XDP.
 
 mod clsact;
 mod link;
 mod tcx;
+mod xdp;
 
 use std::{collections::BTreeMap, ffi::CString};
 
@@ -18,12 +19,14 @@ use tracing::{info, warn};
 use crate::{
     config::TcAttach,
     kernel::{
-        object::{Program, classifier},
+        object::{self, Program, classifier},
         pins::Pins,
     },
 };
 
-/// How programs are attached.
+pub use xdp::Refused;
+
+/// How programs are attached to tc.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// A TCX link: Linux 6.6, kernel commit e420bed02507 ("bpf: Add fd-based tcx multi-prog infra").
@@ -96,6 +99,14 @@ impl Place {
         ((found.ifindex, found.hook) == (self.ifindex, self.hook)).then_some(found)
     }
 
+    /// How a program is attached there, where `mode` is the way to tc.
+    pub const fn mode_name(&self, mode: Mode) -> &'static str {
+        match self.hook {
+            Hook::XdpFromUplink => "xdp",
+            Hook::FromContainer | Hook::FromUplink => mode.name(),
+        }
+    }
+
     /// The start of the names of its pins.
     fn pin_name(&self) -> String {
         format!("{}-{}", self.hook.name(), self.ifindex)
@@ -108,15 +119,21 @@ impl Place {
 ///
 /// Where another dataplane's program is there, or the kernel refuses.
 pub fn attach(object: &mut Ebpf, pins: &Pins, mode: Mode, place: &Place, program: Program) -> Result<()> {
-    refuse_foreign(pins, place)?;
     let name = program.name();
-    let program = classifier(object, program)?;
-    match mode {
-        Mode::Tcx => tcx::attach(program, pins, place).and_then(|()| clsact::retire(pins, place)),
-        Mode::Clsact => clsact::attach(program, pins, place).and_then(|()| tcx::detach(pins, place)),
+    if place.hook == Hook::XdpFromUplink {
+        xdp::attach(object::xdp(object)?, pins, place)
+    } else {
+        refuse_foreign(pins, place)?;
+        let program = classifier(object, program)?;
+        match mode {
+            Mode::Tcx => tcx::attach(program, pins, place).and_then(|()| clsact::retire(pins, place)),
+            Mode::Clsact => {
+                clsact::attach(program, pins, place).and_then(|()| link::remove(&link::pin(pins, place)))
+            }
+        }
     }
     .with_context(|| format!("cannot attach {} to {}", place.hook.name(), place.interface))?;
-    info!(interface = place.interface, program = name, mode = mode.name(), "attached");
+    info!(interface = place.interface, program = name, mode = place.mode_name(mode), "attached");
     Ok(())
 }
 
@@ -136,7 +153,7 @@ fn refuse_foreign(pins: &Pins, place: &Place) -> Result<()> {
 ///
 /// Where the kernel refuses.
 pub fn detach(pins: &Pins, place: &Place) -> Result<()> {
-    tcx::detach(pins, place)
+    link::remove(&link::pin(pins, place))
         .and(clsact::detach(pins, place))
         .with_context(|| format!("cannot detach {} from {}", place.hook.name(), place.interface))
 }
@@ -173,6 +190,9 @@ fn parse_pin_name(name: &str, names: impl Fn(u32) -> Option<String>) -> Option<P
 
 /// The id of the program at the place, if the kernel has it there.
 pub fn program_id(place: &Place, mode: Mode, pins: &Pins) -> Option<u32> {
+    if place.hook == Hook::XdpFromUplink {
+        return xdp::program_id(pins, place);
+    }
     match mode {
         Mode::Tcx => SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress)
             .ok()?

@@ -1,4 +1,4 @@
-//! The one module that speaks rtnetlink: links, IPv4 addresses, IPv4 routes and rules.
+//! The one module that speaks netlink: links, IPv4 addresses, IPv4 routes and rules, and what devices can do.
 //!
 //! It gives and takes plain types of its own ([`Link`], [`Address`], [`Route`], [`Event`]); nothing of the wire
 //! format leaks out. Everything happens in the network namespace of the thread that calls
@@ -9,6 +9,7 @@
 //! is worse than none. Its event queue has no bound. And it does not pass on which namespace an event came from.
 
 mod decode;
+mod device;
 mod events;
 mod exchange;
 pub mod filters;
@@ -19,8 +20,10 @@ mod types;
 use anyhow::{Context, Result, bail};
 use dataplane_common::{names, net::MacAddr};
 use ipnet::Ipv4Net;
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
 
 pub use self::{
+    device::Device,
     events::Events,
     exchange::Refusal,
     types::{Added, Address, Event, Link, OwnRoute, OwnTarget, Peer, Place, Route, RouteKind},
@@ -43,6 +46,8 @@ const RECEIVE_BUFFER: usize = 64 << 20;
 #[derive(Debug)]
 pub struct Netlink {
     requests: Requests,
+    /// Generic netlink.
+    generic: Requests,
 }
 
 impl Netlink {
@@ -66,7 +71,8 @@ impl Netlink {
     /// As [`Self::connect`].
     pub fn connect_with_receive_buffer(bytes: usize) -> Result<(Self, Events)> {
         let events = Events::open(bytes)?;
-        Ok((Self { requests: Requests::open()? }, events))
+        let (requests, generic) = (Requests::open(NETLINK_ROUTE)?, Requests::open(NETLINK_GENERIC)?);
+        Ok((Self { requests, generic }, events))
     }
 
     /// Every link of this namespace.
@@ -122,6 +128,24 @@ impl Netlink {
                 Err(refusal).with_context(|| format!("asking for the peer link {peer}"))
             }
         }
+    }
+
+    /// What the device can do.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel's answer cannot be read. A device that is gone can do nothing.
+    pub async fn device(&self, ifindex: u32) -> Result<Device> {
+        device::ask(&self.generic, ifindex).await.with_context(|| format!("asking for the device {ifindex}"))
+    }
+
+    /// Where the kernel tells that devices can do other things; `None` before Linux 6.3.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::device`].
+    pub async fn device_events(&self) -> Result<Option<u32>> {
+        device::event_group(&self.generic).await
     }
 
     /// Writes a route of ours into table `main`, never over a route of anybody else.

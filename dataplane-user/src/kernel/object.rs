@@ -6,14 +6,14 @@ use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
     maps::ProgramArray,
-    programs::{ProgramError, SchedClassifier},
+    programs::{self, ProgramError, SchedClassifier, Xdp},
 };
 use dataplane_common::{
     names::{
         GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_PROGRAMS, MAP_NAT_REFS, MAP_NAT_TAGS,
         PINNED_MAPS, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_OPEN, PROGRAM_NAT_SWEEP,
         PROGRAM_TO_OPEN, PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING,
-        program_of_hook, program_to_translate,
+        PROGRAM_XDP_FROM_UPLINK, program_of_hook, program_to_translate,
     },
     nat::bucket::LANES,
     stats::Hook,
@@ -37,8 +37,10 @@ pub enum Program {
     Walk(Hook),
     /// What holds the place of a walk that is not wanted yet.
     Waiting,
-    /// What goes on with a hook's packets of no known flow.
-    Translate(Hook),
+    /// What goes on with containers' packets of no known flow.
+    TranslateFromContainer,
+    /// The same for packets by an uplink.
+    TranslateFromUplink,
     /// What opens flows.
     Open,
     /// What sweeps the flow table; it is run and never attached.
@@ -50,9 +52,10 @@ impl Program {
     pub const ALL: &[Self] = &[
         Self::Walk(Hook::FromContainer),
         Self::Walk(Hook::FromUplink),
+        Self::Walk(Hook::XdpFromUplink),
         Self::Waiting,
-        Self::Translate(Hook::FromContainer),
-        Self::Translate(Hook::FromUplink),
+        Self::TranslateFromContainer,
+        Self::TranslateFromUplink,
         Self::Open,
         Self::Sweep,
     ];
@@ -62,9 +65,10 @@ impl Program {
         match self {
             Self::Walk(Hook::FromContainer) => PROGRAM_FROM_CONTAINER,
             Self::Walk(Hook::FromUplink) => PROGRAM_FROM_UPLINK,
+            Self::Walk(Hook::XdpFromUplink) => PROGRAM_XDP_FROM_UPLINK,
             Self::Waiting => PROGRAM_WAITING,
-            Self::Translate(Hook::FromContainer) => PROGRAM_TRANSLATE_FROM_CONTAINER,
-            Self::Translate(Hook::FromUplink) => PROGRAM_TRANSLATE_FROM_UPLINK,
+            Self::TranslateFromContainer => PROGRAM_TRANSLATE_FROM_CONTAINER,
+            Self::TranslateFromUplink => PROGRAM_TRANSLATE_FROM_UPLINK,
             Self::Open => PROGRAM_NAT_OPEN,
             Self::Sweep => PROGRAM_NAT_SWEEP,
         }
@@ -120,11 +124,13 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
 
 /// Puts the programs that others go on in where those look for them.
 fn link_programs(object: &mut Ebpf) -> Result<()> {
-    let mut places = vec![(PROGRAM_TO_OPEN, Program::Open)];
-    for &hook in Hook::ALL {
-        places.push((program_to_translate(hook), Program::Translate(hook)));
-        places.push((program_of_hook(hook), Program::Walk(hook)));
-    }
+    let places = [
+        (PROGRAM_TO_OPEN, Program::Open),
+        (program_to_translate(Hook::FromContainer), Program::TranslateFromContainer),
+        (program_to_translate(Hook::FromUplink), Program::TranslateFromUplink),
+        (program_of_hook(Hook::FromContainer), Program::Walk(Hook::FromContainer)),
+        (program_of_hook(Hook::FromUplink), Program::Walk(Hook::FromUplink)),
+    ];
     for (place, program) in places {
         let program = classifier(object, program)?.fd()?.try_clone()?;
         let programs = object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
@@ -134,15 +140,27 @@ fn link_programs(object: &mut Ebpf) -> Result<()> {
     Ok(())
 }
 
-/// A program of the loaded object.
+/// A program of the loaded object that runs at tc.
 ///
 /// # Errors
 ///
 /// Where the object has no such program: it was not built from this source tree.
 pub fn classifier(object: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
+    Ok(find(object, program)?.try_into()?)
+}
+
+/// The program of the loaded object that runs at XDP.
+///
+/// # Errors
+///
+/// As [`classifier`].
+pub fn xdp(object: &mut Ebpf) -> Result<&mut Xdp> {
+    Ok(find(object, Program::Walk(Hook::XdpFromUplink))?.try_into()?)
+}
+
+fn find(object: &mut Ebpf, program: Program) -> Result<&mut programs::Program> {
     let name = program.name();
-    let program = object.program_mut(name).ok_or_else(|| anyhow!("no program {name} in the BPF object"))?;
-    Ok(program.try_into()?)
+    object.program_mut(name).ok_or_else(|| anyhow!("no program {name} in the BPF object"))
 }
 
 /// Whether this kernel takes the programs and maps: everything is loaded, and let go again.
@@ -165,13 +183,16 @@ fn is_interrupted(error: &ProgramError) -> bool {
 
 fn load_programs(object: &mut Ebpf) -> Result<()> {
     for &program in Program::ALL {
-        let classifier = classifier(object, program)?;
-        let mut loaded = classifier.load();
+        let mut load = || match program {
+            Program::Walk(Hook::XdpFromUplink) => Ok(xdp(object)?.load()),
+            program => Ok::<_, anyhow::Error>(classifier(object, program)?.load()),
+        };
+        let mut loaded = load()?;
         for _ in 1..ATTEMPTS {
             if !loaded.as_ref().is_err_and(is_interrupted) {
                 break;
             }
-            loaded = classifier.load();
+            loaded = load()?;
         }
         loaded.with_context(|| format!("the kernel refused the program {}", program.name()))?;
     }

@@ -117,6 +117,7 @@ impl Mirror {
             },
             Event::PeerLink { peer, .. } => Effect::changed(self.link_with_peer(peer).is_some()),
             Event::Rules => Effect::Unchanged,
+            Event::Device(_) => Effect::Unchanged,
             Event::Overrun => Effect::Reload,
         }
     }

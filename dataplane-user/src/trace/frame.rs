@@ -19,6 +19,14 @@ pub(super) fn context(ifindex: u32) -> [u8; IFINDEX + 4] {
     context
 }
 
+/// The same for XDP: all of `struct xdp_md`, of which the kernel wants the length of the frame, too.
+pub(super) fn xdp_context(ifindex: u32, length: usize) -> [u8; 24] {
+    let mut context = [0; 24];
+    context[4..8].copy_from_slice(&(length as u32).to_ne_bytes()); // `data_end`
+    context[12..16].copy_from_slice(&ifindex.to_ne_bytes()); // `ingress_ifindex`
+    context
+}
+
 /// An Ethernet frame of the least length, addressed to the interface.
 pub(super) fn build(probe: &Probe, destination_mac: MacAddr) -> Vec<u8> {
     let transport = transport(probe);

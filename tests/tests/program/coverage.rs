@@ -11,6 +11,15 @@ use crate::{SUBJECTS, network::Network};
 /// Whether the walk of that hook can end so.
 pub(crate) fn can_end(hook: Hook, reason: Reason) -> bool {
     match (hook, reason) {
+        // What XDP leaves to tc.
+        (
+            _,
+            Reason::TcDelivers
+            | Reason::TcTranslates
+            | Reason::NoNeighbour
+            | Reason::NoXdpExit
+            | Reason::NeedsSkb,
+        ) => false,
         // Containers reach every kind of route; what is not for this node is an uplink's affair, and so are replies.
         (Hook::FromContainer, Reason::NotLocal | Reason::NatTtlExpired) => false,
         // From an uplink there is nobody to answer; whatever is not for this node is so for one reason.
@@ -29,9 +38,9 @@ pub(crate) fn can_end_untranslated(hook: Hook, reason: Reason) -> bool {
     can_end(hook, reason) && !translates && !is_gateway_s
 }
 
-/// Every hook with every reason.
+/// Every hook of tc with every reason.
 pub(crate) fn all() -> impl Iterator<Item = (Hook, Reason)> {
-    Hook::ALL.iter().flat_map(|hook| Reason::ALL.iter().map(|reason| (*hook, *reason)))
+    Hook::TC.iter().flat_map(|hook| Reason::ALL.iter().map(|reason| (*hook, *reason)))
 }
 
 #[test]

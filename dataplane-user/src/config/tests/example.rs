@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use dataplane_common::nat::state::State;
 
-use super::{Machine, accepted, assert_refused, read, unmarked};
+use super::{Machine, accepted, unmarked};
 use crate::config::{
     Config, Datapath, Egress, Endpoint, KernelImport, Log, LogFormat, LogLevel, Masquerade, Node, Route,
     RouteProtocol, TcAttach, UplinkHook,
@@ -72,8 +72,8 @@ level = "debug"
 format = "json"
 "#;
 
-/// What it cannot do yet, in the words of the reference.
-const UNAVAILABLE: &str = r#"
+/// More of it, in the words of the reference.
+const BGP: &str = r#"
 [bgp]
 asn = 64512
 router-id = "10.141.0.1"
@@ -91,7 +91,7 @@ hold-seconds = 90
 max-prefixes = 100000
 
 [datapath]
-uplink-hook = ¦"xdp"
+uplink-hook = "xdp"
 "#;
 
 fn prefix(text: &str) -> ipnet::Ipv4Net {
@@ -167,19 +167,6 @@ fn every_key_arrives() {
 }
 
 #[test]
-fn what_is_not_available_is_refused_once_each() {
-    assert_refused(&[(UNAVAILABLE, &["uplink-hook \"xdp\" is not available in this version"])]);
-}
-
-#[test]
-fn what_is_not_available_is_said_after_all_else_is_right() {
-    let (text, _) = unmarked(UNAVAILABLE);
-    let failure = read(&text.replace("port = 179", "port = 0")).unwrap_err();
-    assert_eq!(failure.errors.len(), 1);
-    assert!(failure.to_string().contains("must be from 1 to 65535"), "{failure}");
-}
-
-#[test]
 fn the_complete_file_is_right() {
     let warnings = accepted(include_str!("complete.toml")).warnings;
     let messages: Vec<_> = warnings.iter().map(|warning| warning.message.as_str()).collect();
@@ -202,7 +189,7 @@ mod parsed_ahead {
 
     #[test]
     fn as_they_are_written() {
-        let config = build(&unmarked(UNAVAILABLE).0);
+        let config = build(&unmarked(BGP).0);
         let bgp = config.bgp.unwrap();
         assert_eq!((bgp.asn, bgp.router_id), (64512, [10, 141, 0, 1].into()));
         assert_eq!(bgp.listen, Some("10.141.0.1:179".parse().unwrap()));

@@ -1,10 +1,23 @@
-//! A pinned link, taken off its interface at once.
+//! Pinned links: what keeps a program at its interface without a process.
 
-use std::ffi::CString;
-use std::io;
-use std::os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
-use std::path::Path;
+use std::{
+    ffi::CString,
+    fs, io,
+    os::{
+        fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+        unix::ffi::OsStrExt as _,
+    },
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result};
+use aya::{
+    programs::links::{FdLink, LinkError, PinnedLink},
+    sys::SyscallError,
+};
+
+use super::Place;
+use crate::kernel::pins::Pins;
 
 /// Of `enum bpf_cmd` in `linux/bpf.h`.
 const BPF_OBJ_GET: libc::c_long = 7;
@@ -18,11 +31,51 @@ struct Get {
     file_flags: u32,
 }
 
+/// Where the link at the place is pinned.
+pub(super) fn pin(pins: &Pins, place: &Place) -> PathBuf {
+    pins.links().join(place.pin_name())
+}
+
+/// The link that is pinned there, if there is one.
+pub(super) fn open(pin: &Path) -> Result<Option<FdLink>> {
+    match PinnedLink::from_pin(pin) {
+        Ok(link) => Ok(Some(link.into())),
+        Err(LinkError::SyscallError(SyscallError { io_error, .. }))
+            if io_error.kind() == io::ErrorKind::NotFound =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot open {}", pin.display())),
+    }
+}
+
+/// Pins a new link.
+pub(super) fn keep(link: FdLink, pin: &Path) -> Result<()> {
+    link.pin(pin).with_context(|| format!("cannot pin the link at {}", pin.display()))?;
+    Ok(())
+}
+
+/// Removes a pin, and leaves the link to the kernel.
+pub(super) fn forget(pin: &Path) -> Result<()> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove the pin {}", pin.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Takes the link off its interface, and removes the pin.
+pub(super) fn remove(pin: &Path) -> Result<()> {
+    detach(pin).with_context(|| format!("cannot detach the link at {}", pin.display()))?;
+    forget(pin)
+}
+
 /// Detaches the link that is pinned there, if there is one.
 ///
 /// The removal of a pin alone lets the kernel free the link in its own time (`bpf_link_put()` in
 /// kernel/bpf/syscall.c): a program could still be at the interface when `dataplane detach` has returned.
-pub(super) fn detach(pin: &Path) -> io::Result<()> {
+fn detach(pin: &Path) -> io::Result<()> {
     let path = CString::new(pin.as_os_str().as_bytes())?;
     let get = Get { path: path.as_ptr(), bpf_fd: 0, file_flags: 0 };
     // SAFETY: the kernel reads the attribute and the path, which live until it returns.

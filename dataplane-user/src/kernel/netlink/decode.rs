@@ -72,13 +72,13 @@ pub(super) fn messages(mut datagram: &[u8]) -> impl Iterator<Item = Result<Messa
 }
 
 /// The fixed header of a message, and what follows.
-fn split<const LENGTH: usize>(payload: &[u8]) -> Result<(&[u8; LENGTH], &[u8])> {
+pub(super) fn split<const LENGTH: usize>(payload: &[u8]) -> Result<(&[u8; LENGTH], &[u8])> {
     payload
         .split_first_chunk()
         .with_context(|| format!("a netlink message of {} bytes has no room for its header", payload.len()))
 }
 
-fn for_each_attribute(bytes: &[u8], mut each: impl FnMut(u16, &[u8]) -> Result<()>) -> Result<()> {
+pub(super) fn for_each_attribute(bytes: &[u8], mut each: impl FnMut(u16, &[u8]) -> Result<()>) -> Result<()> {
     for attribute in NlasIterator::new(bytes) {
         let attribute =
             attribute.map_err(|error| anyhow!(error)).context("a netlink attribute is cut short")?;
@@ -88,15 +88,19 @@ fn for_each_attribute(bytes: &[u8], mut each: impl FnMut(u16, &[u8]) -> Result<(
     Ok(())
 }
 
-fn u32_of(value: &[u8]) -> Result<u32> {
+pub(super) fn u32_of(value: &[u8]) -> Result<u32> {
     Ok(u32::from_ne_bytes(value.try_into().context("not a number of 32 bits")?))
+}
+
+pub(super) fn u64_of(value: &[u8]) -> Result<u64> {
+    Ok(u64::from_ne_bytes(value.try_into().context("not a number of 64 bits")?))
 }
 
 fn ipv4_of(value: &[u8]) -> Result<Ipv4Addr> {
     Ok(Ipv4Addr::from(<[u8; 4]>::try_from(value).context("not an IPv4 address")?))
 }
 
-fn text_of(value: &[u8]) -> String {
+pub(super) fn text_of(value: &[u8]) -> String {
     let end = value.iter().position(|byte| *byte == 0).unwrap_or(value.len());
     String::from_utf8_lossy(&value[..end]).into_owned()
 }
@@ -154,6 +158,7 @@ pub(super) fn link(payload: &[u8]) -> Result<Option<Link>> {
         up: flags & libc::IFF_UP.cast_unsigned() != 0,
         carrier: flags & libc::IFF_LOWER_UP.cast_unsigned() != 0,
         ethernet,
+        vlan_of: peer_index.filter(|_| kind.as_deref() == Some("vlan")),
         kind,
         peer,
     }))

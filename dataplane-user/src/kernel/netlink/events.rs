@@ -4,10 +4,12 @@ use std::{collections::VecDeque, io};
 
 use anyhow::{Context, Result};
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_REPLACE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
 
 use super::{
     decode::{self, Message},
-    socket::{Datagram, RouteSocket, set_receive_buffer},
+    device,
+    socket::{Datagram, NetlinkSocket, set_receive_buffer},
     types::{Event, Peer, Place},
 };
 
@@ -15,16 +17,18 @@ use super::{
 #[derive(Debug)]
 pub struct Events {
     /// This namespace alone.
-    own: RouteSocket,
+    own: NetlinkSocket,
     /// Links of every namespace. A socket of its own, so that it need not hear of the others' routes, and a
     /// crowd of containers cannot crowd out the events of this namespace.
-    everywhere: RouteSocket,
+    everywhere: NetlinkSocket,
+    /// What the devices of this namespace can do, where the kernel tells.
+    devices: Option<NetlinkSocket>,
     waiting: VecDeque<Event>,
 }
 
 impl Events {
     pub(super) fn open(receive_buffer: usize) -> Result<Self> {
-        let own = RouteSocket::open(|socket| {
+        let own = NetlinkSocket::open(NETLINK_ROUTE, |socket| {
             set_receive_buffer(socket, receive_buffer)?;
             for group in [
                 libc::RTNLGRP_LINK,
@@ -37,13 +41,25 @@ impl Events {
             Ok(())
         })
         .context("following the kernel's events needs CAP_NET_ADMIN")?;
-        let everywhere = RouteSocket::open(|socket| {
+        let everywhere = NetlinkSocket::open(NETLINK_ROUTE, |socket| {
             set_receive_buffer(socket, receive_buffer)?;
             socket.set_listen_all_namespaces(true)?;
             socket.add_membership(libc::RTNLGRP_LINK)
         })
         .context("following the links of containers needs CAP_NET_ADMIN and CAP_NET_BROADCAST")?;
-        Ok(Self { own, everywhere, waiting: VecDeque::new() })
+        Ok(Self { own, everywhere, devices: None, waiting: VecDeque::new() })
+    }
+
+    /// Follows what devices can do from now on; `group` is where the kernel tells.
+    ///
+    /// # Errors
+    ///
+    /// Where the group cannot be joined.
+    pub fn follow_devices(&mut self, group: u32) -> Result<()> {
+        let join = |socket: &netlink_sys::Socket| socket.add_membership(group);
+        self.devices =
+            Some(NetlinkSocket::open(NETLINK_GENERIC, join).context("following the devices' features")?);
+        Ok(())
     }
 
     /// The next change. Nothing is lost where the future is dropped before it is done.
@@ -61,6 +77,7 @@ impl Events {
             let complete = tokio::select! {
                 received = self.own.receive() => take(received, &mut self.waiting, own_event),
                 received = self.everywhere.receive() => take(received, &mut self.waiting, peer_event),
+                received = receive(&mut self.devices) => take(received, &mut self.waiting, device::event),
             }?;
             if !complete {
                 // What is still queued is older than what was lost: it must not be taken for news after the
@@ -68,10 +85,21 @@ impl Events {
                 // (`NETLINK_S_CONGESTED` in net/netlink/af_netlink.c).
                 self.own.drain().context("cannot receive the kernel's events")?;
                 self.everywhere.drain().context("cannot receive the kernel's events")?;
+                if let Some(devices) = &mut self.devices {
+                    devices.drain().context("cannot receive the kernel's events")?;
+                }
                 self.waiting.clear();
                 return Ok(Event::Overrun);
             }
         }
+    }
+}
+
+/// The next datagram; never, where there is no socket.
+async fn receive(socket: &mut Option<NetlinkSocket>) -> io::Result<Datagram<'_>> {
+    match socket {
+        Some(socket) => socket.receive().await,
+        None => std::future::pending().await,
     }
 }
 

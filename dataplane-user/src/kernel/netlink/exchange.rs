@@ -4,11 +4,12 @@ use std::{error::Error, fmt, io};
 
 use anyhow::{Context, Result, bail};
 use netlink_packet_core::{
-    NLM_F_ACK_TLVS, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NlasIterator,
+    NLM_F_ACK_TLVS, NLM_F_DUMP_INTR, NLMSG_DONE, NLMSG_ERROR, NLMSG_NOOP, NetlinkMessage,
+    NetlinkSerializable, NlasIterator,
 };
 use tokio::sync::Mutex;
 
-use super::{decode, request::Request, socket::RouteSocket};
+use super::{decode, socket::NetlinkSocket};
 
 /// `NLMSGERR_ATTR_MSG` of linux/netlink.h: a sentence of the kernel.
 const ERROR_TEXT: u16 = 1;
@@ -47,26 +48,27 @@ pub(super) enum Answer {
 /// The socket for requests, one at a time.
 #[derive(Debug)]
 pub(super) struct Requests {
+    protocol: isize,
     /// Taken out during an exchange. One that is given up midway (an error, or its future dropped) leaves
     /// nothing here, and the next one opens a new socket, on which no late answers can come.
     idle: Mutex<Option<Channel>>,
 }
 
 impl Requests {
-    pub(super) fn open() -> Result<Self> {
-        Ok(Self { idle: Mutex::new(Some(Channel::open()?)) })
+    pub(super) fn open(protocol: isize) -> Result<Self> {
+        Ok(Self { protocol, idle: Mutex::new(Some(Channel::open(protocol)?)) })
     }
 
     /// Sends the request and gives the payload of each answer to `each`.
     pub(super) async fn exchange(
         &self,
-        request: Request,
+        request: NetlinkMessage<impl NetlinkSerializable>,
         each: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Answer> {
         let mut idle = self.idle.lock().await;
         let mut channel = match idle.take() {
             Some(channel) => channel,
-            None => Channel::open()?,
+            None => Channel::open(self.protocol)?,
         };
         let answer = channel.exchange(request, each).await?;
         *idle = Some(channel);
@@ -76,14 +78,14 @@ impl Requests {
 
 #[derive(Debug)]
 struct Channel {
-    socket: RouteSocket,
+    socket: NetlinkSocket,
     sequence: u32,
     request: Vec<u8>,
 }
 
 impl Channel {
-    fn open() -> Result<Self> {
-        let socket = RouteSocket::open(|socket| {
+    fn open(protocol: isize) -> Result<Self> {
+        let socket = NetlinkSocket::open(protocol, |socket| {
             socket.set_ext_ack(true)?;
             socket.set_cap_ack(true)?;
             // The kernel then heeds the filters of a dump, and leaves cached exceptions out of it.
@@ -94,7 +96,7 @@ impl Channel {
 
     async fn exchange(
         &mut self,
-        mut request: Request,
+        mut request: NetlinkMessage<impl NetlinkSerializable>,
         mut each: impl FnMut(&[u8]) -> Result<()>,
     ) -> Result<Answer> {
         self.sequence = self.sequence.wrapping_add(1);

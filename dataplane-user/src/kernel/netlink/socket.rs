@@ -1,4 +1,4 @@
-//! A netlink socket of the route family, driven by the runtime.
+//! A netlink socket, driven by the runtime.
 
 use std::{
     io, mem,
@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use netlink_sys::{Socket, SocketAddr, protocols::NETLINK_ROUTE};
+use netlink_sys::{Socket, SocketAddr};
 use tokio::io::{Interest, unix::AsyncFd};
 
 /// The kernel fills dumps into datagrams of at most 32 KiB (`netlink_dump()` in net/netlink/af_netlink.c), and
@@ -16,7 +16,7 @@ const DATAGRAM: usize = 64 << 10;
 
 /// The socket, and room for one datagram.
 #[derive(Debug)]
-pub(super) struct RouteSocket {
+pub(super) struct NetlinkSocket {
     socket: AsyncFd<Socket>,
     buffer: Vec<u8>,
 }
@@ -31,10 +31,10 @@ pub(super) struct Datagram<'a> {
     pub(super) truncated: bool,
 }
 
-impl RouteSocket {
-    /// A socket in the calling thread's namespace; `prepare` runs before anything is received.
-    pub(super) fn open(prepare: impl FnOnce(&Socket) -> io::Result<()>) -> Result<Self> {
-        let mut socket = Socket::new(NETLINK_ROUTE).context("cannot open a netlink socket")?;
+impl NetlinkSocket {
+    /// A socket of the protocol in the calling thread's namespace; `prepare` runs before anything is received.
+    pub(super) fn open(protocol: isize, prepare: impl FnOnce(&Socket) -> io::Result<()>) -> Result<Self> {
+        let mut socket = Socket::new(protocol).context("cannot open a netlink socket")?;
         socket.set_non_blocking(true).context("cannot make a netlink socket non-blocking")?;
         socket.bind_auto().context("cannot bind a netlink socket")?;
         prepare(&socket).context("cannot set up a netlink socket")?;

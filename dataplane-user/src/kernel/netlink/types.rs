@@ -26,6 +26,8 @@ pub struct Link {
     pub kind: Option<String>,
     /// The other end, where the link is one of a pair (`veth`, `netkit`).
     pub peer: Option<Peer>,
+    /// The link whose VLAN it is.
+    pub vlan_of: Option<u32>,
 }
 
 /// The other end of a veth.
@@ -159,6 +161,8 @@ pub enum Event {
         /// It is gone, or moved on to another namespace.
         gone: bool,
     },
+    /// The device with this index can do other things than before.
+    Device(u32),
     /// Events were lost: everything must be listed again.
     Overrun,
 }

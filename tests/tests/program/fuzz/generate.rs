@@ -54,7 +54,7 @@ impl Generator {
     }
 
     fn any_packet(&mut self) -> Packet {
-        let hook = self.random.pick(Hook::ALL);
+        let hook = self.random.pick(Hook::TC);
         let is_usual = self.random.percent(95);
         let interface = match (hook == Hook::FromContainer) == is_usual {
             true => self.veth(),

@@ -202,7 +202,7 @@ impl Runner {
         for object in [&mut self.counting, &mut self.recording] {
             let map = object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
             let mut programs: ProgramArray<_> = map.try_into()?;
-            for place in Hook::ALL {
+            for place in Hook::TC {
                 programs.clear_index(&program_to_translate(*place))?;
             }
         }
@@ -226,7 +226,11 @@ impl Runner {
     /// If the kernel does not tell of its programs.
     pub fn verified(&mut self, program: Program) -> Result<[Option<u32>; 2]> {
         let verified = |object| -> Result<Option<u32>> {
-            Ok(object::classifier(object, program)?.info()?.verified_instruction_count())
+            let info = match program {
+                Program::Walk(Hook::XdpFromUplink) => object::xdp(object)?.info()?,
+                program => object::classifier(object, program)?.info()?,
+            };
+            Ok(info.verified_instruction_count())
         };
         Ok([verified(&mut self.counting)?, verified(&mut self.recording)?])
     }

@@ -84,6 +84,10 @@ pub(super) fn link(line: &str) -> Link {
             ifindex: ifindex.parse().unwrap(),
             netnsid: Some(netnsid.parse().unwrap()),
         }),
+        vlan_of: match kind {
+            ["vlan", lower] => Some(lower.parse().unwrap()),
+            _ => None,
+        },
     }
 }
 

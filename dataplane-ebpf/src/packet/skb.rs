@@ -1,0 +1,171 @@
+//! A packet at a tc hook: the kernel's socket buffer.
+
+use core::{cell::Cell, mem};
+
+use aya_ebpf::{
+    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
+    helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_pull_data},
+    programs::TcContext,
+};
+use dataplane_common::{net::Ipv4Be, reason::Reason};
+
+use super::Packet;
+use crate::{ipv4::Ipv4, nat::NAT_PROGRAMS, verdict::Walk};
+
+const AF_INET: u32 = 2;
+
+/// The packet.
+pub struct Skb {
+    skb: *mut __sk_buff,
+    exit: Cell<Exit>,
+}
+
+/// Where a packet leaves by.
+#[derive(Clone, Copy)]
+struct Exit {
+    /// The uplink, or the host side of a veth.
+    ifindex: u32,
+    /// By an uplink: whom to send it to.
+    neighbour: Ipv4Be,
+}
+
+impl Skb {
+    /// The packet of this run of the program.
+    #[inline(always)]
+    pub fn new(ctx: &TcContext) -> Self {
+        Self { skb: ctx.skb.skb, exit: Cell::new(Exit { ifindex: 0, neighbour: Ipv4Be::UNSPECIFIED }) }
+    }
+}
+
+impl Packet for Skb {
+    const IS_FRAME: bool = false;
+
+    #[inline(always)]
+    fn len(&self) -> u32 {
+        // SAFETY: the context is valid while the program runs. Volatile, here and below: the verifier
+        // accepts only whole loads of a field, which the compiler could otherwise narrow or merge.
+        unsafe { (&raw const (*self.skb).len).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn ifindex(&self) -> u32 {
+        // SAFETY: as in `len`.
+        unsafe { (&raw const (*self.skb).ifindex).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn has_vlan_tag(&self) -> bool {
+        // SAFETY: as in `len`.
+        unsafe { (&raw const (*self.skb).vlan_present).read_volatile() != 0 }
+    }
+
+    /// `PACKET_HOST` of `if_packet.h`.
+    #[inline(always)]
+    fn is_for_this_host(&self) -> bool {
+        // SAFETY: as in `len`.
+        unsafe { (&raw const (*self.skb).pkt_type).read_volatile() == 0 }
+    }
+
+    #[inline(always)]
+    fn gso_size(&self) -> u32 {
+        // SAFETY: as in `len`.
+        unsafe { (&raw const (*self.skb).gso_size).read_volatile() }
+    }
+
+    #[inline(always)]
+    fn linear(&self) -> (usize, usize) {
+        // SAFETY: as in `len`.
+        unsafe {
+            (
+                (&raw const (*self.skb).data).read_volatile() as usize,
+                (&raw const (*self.skb).data_end).read_volatile() as usize,
+            )
+        }
+    }
+
+    /// What there is was pulled.
+    #[inline(always)]
+    fn missing(&self, _end: usize) -> Reason {
+        Reason::Malformed
+    }
+
+    #[inline(always)]
+    fn pull(&self, bytes: u32) {
+        let wanted = self.len().min(bytes);
+        let (data, data_end) = self.linear();
+        if data + wanted as usize > data_end {
+            // A failure shows at the next access, which finds the bytes missing.
+            // SAFETY: the context is valid, and no pointer into the packet is held.
+            unsafe { bpf_skb_pull_data(self.skb, wanted) };
+        }
+    }
+
+    #[inline(always)]
+    fn go_on_in(&self, program: u32) -> Reason {
+        // SAFETY: the context is valid, and the packet is as it came.
+        unsafe { NAT_PROGRAMS.tail_call(&TcContext::new(self.skb), program) };
+        Reason::NatNoProgram
+    }
+
+    /// The kernel knows of an unfinished one, and so do the helpers.
+    #[inline(always)]
+    fn check_finished(&self, _ipv4: &Ipv4) -> Walk<()> {
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn replace_checksum(&self, offset: usize, from: u32, to: u32, flags: u32) -> Walk<()> {
+        // SAFETY: the context is valid, and no pointer into the packet is held.
+        let result =
+            unsafe { bpf_l4_csum_replace(self.skb, offset as u32, from.into(), to.into(), flags.into()) };
+        if result == 0 { Ok(()) } else { Err(Reason::Malformed) }
+    }
+
+    #[inline(always)]
+    fn exit_to_container(&self, ifindex: u32) -> Walk<()> {
+        self.exit.set(Exit { ifindex, neighbour: Ipv4Be::UNSPECIFIED });
+        Ok(())
+    }
+
+    #[inline(always)]
+    fn exit_to_neighbour(&self, ifindex: u32, neighbour: Ipv4Be) -> Walk<()> {
+        self.exit.set(Exit { ifindex, neighbour });
+        Ok(())
+    }
+
+    /// Without passing the veth's queue.
+    #[inline(always)]
+    fn deliver(&self) -> i32 {
+        // SAFETY: a helper that takes integers.
+        unsafe { bpf_redirect_peer(self.exit.get().ifindex, 0) as i32 }
+    }
+
+    /// The kernel knows or finds the MAC.
+    #[inline(always)]
+    fn forward(&self) -> i32 {
+        let Exit { ifindex, neighbour } = self.exit.get();
+        // SAFETY: integers, for which zero is valid.
+        let mut to: bpf_redir_neigh = unsafe { mem::zeroed() };
+        to.nh_family = AF_INET;
+        to.__bindgen_anon_1.ipv4_nh = neighbour.to_wire();
+        // SAFETY: the structure lives during the call and is as long as it says.
+        unsafe { bpf_redirect_neigh(ifindex, &mut to, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+    }
+
+    #[inline(always)]
+    fn send_back(&self) -> i32 {
+        // SAFETY: a helper that takes integers.
+        unsafe { bpf_redirect(self.ifindex(), 0) as i32 }
+    }
+
+    /// Not "ok": other programs at the hook have their turn (`TCX_NEXT`; the next filter with clsact).
+    #[inline(always)]
+    fn pass() -> i32 {
+        TC_ACT_UNSPEC
+    }
+
+    #[inline(always)]
+    fn drop() -> i32 {
+        TC_ACT_SHOT
+    }
+}
