@@ -62,6 +62,10 @@ pub fn status(status: &answers::Status) -> String {
         ]);
     }
     text.push_str(&format!("\n{}", render(&hooks)));
+    for uplink in &status.uplinks {
+        text.push_str(&format!("\nuplink {}: {} ({})", uplink.interface, uplink.uplink_hook, uplink.why));
+    }
+    text.push('\n');
     let mut tables = table(["TABLE", "USED", "MAX"]);
     for table in &status.tables {
         tables.add_row([table.table.clone(), table.used.to_string(), table.max.to_string()]);
@@ -86,6 +90,12 @@ pub fn status(status: &answers::Status) -> String {
         packets.passed,
         packets.dropped
     ));
+    for (hook, packets) in &status.packets_by_hook {
+        text.push_str(&format!(
+            "  {hook}: {} carried, {} passed on, {} dropped\n",
+            packets.forwarded, packets.passed, packets.dropped
+        ));
+    }
     text
 }
 

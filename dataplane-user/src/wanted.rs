@@ -142,7 +142,9 @@ fn uplinks(config: &Config, mirror: &Mirror, devices: &Devices, picture: &mut Pi
             .complaints
             .push(format!("uplink {} has no Ethernet header: its packets stay with the kernel", link.name));
     }
-    picture.choices = uplink_hook::choose(config, mirror, devices, &links);
+    let all: Vec<&Link> = mirror.links().collect();
+    let translates = !config.masquerade.is_empty();
+    picture.choices = uplink_hook::choose(config.datapath.uplink_hook, translates, &all, devices, &links);
     for (link, choice) in links.iter().zip(&picture.choices) {
         let mut want = |hook| {
             picture.places.insert(Place::new(&link.name, link.index, hook), Program::Walk(hook));

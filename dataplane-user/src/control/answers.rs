@@ -3,8 +3,9 @@
 mod bgp;
 mod nat;
 
-use std::net::Ipv4Addr;
+use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use dataplane_common::reason::Class;
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
@@ -42,6 +43,8 @@ pub struct Status {
     pub import: Option<Import>,
     /// Packets that BPF carried, passed to the kernel and dropped since the counters were made.
     pub packets: PacketShare,
+    /// The same for each hook; what `xdp-from-uplink` passed comes to `from-uplink`.
+    pub packets_by_hook: BTreeMap<String, PacketShare>,
 }
 
 /// A program at its place.
@@ -114,6 +117,17 @@ pub struct PacketShare {
     pub passed: u64,
     /// Dropped.
     pub dropped: u64,
+}
+
+impl PacketShare {
+    /// Counts packets of that class.
+    pub fn add(&mut self, class: Class, packets: u64) {
+        *match class {
+            Class::Forward => &mut self.forwarded,
+            Class::Pass => &mut self.passed,
+            Class::Drop => &mut self.dropped,
+        } += packets;
+    }
 }
 
 /// A line of `dataplane endpoint list`.

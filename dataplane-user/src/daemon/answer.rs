@@ -1,10 +1,12 @@
 //! Answers to the commands, from the daemon's state.
 
+use std::collections::BTreeMap;
+
 use anyhow::{Context as _, Result, bail};
 use dataplane_common::{
     net::MacAddr,
     reason::{Class, Reason},
-    stats::Counter,
+    stats::{Counter, Hook},
 };
 use ipnet::Ipv4Net;
 use serde_json::{Value, to_value};
@@ -46,12 +48,14 @@ impl Daemon {
     }
 
     fn status(&self, peers: Vec<answers::BgpPeer>) -> Result<answers::Status> {
-        let mut packets = answers::PacketShare::default();
-        for (_, reason, Counter { packets: count, .. }) in self.datapath.counters()? {
-            match reason.class() {
-                Class::Forward => packets.forwarded += count,
-                Class::Pass => packets.passed += count,
-                Class::Drop => packets.dropped += count,
+        let (mut packets, mut packets_by_hook) = (answers::PacketShare::default(), BTreeMap::new());
+        for (hook, reason, Counter { packets: count, .. }) in self.datapath.counters()? {
+            let at_hook: &mut answers::PacketShare =
+                packets_by_hook.entry(hook.name().to_owned()).or_default();
+            at_hook.add(reason.class(), count);
+            // What XDP passes comes to tc, which says what becomes of it.
+            if hook != Hook::XdpFromUplink || reason.class() != Class::Pass {
+                packets.add(reason.class(), count);
             }
         }
         let hooks = self.places.iter().map(|(place, program)| answers::HookStatus {
@@ -100,6 +104,7 @@ impl Daemon {
             peers,
             import: self.import(),
             packets,
+            packets_by_hook,
         })
     }
 

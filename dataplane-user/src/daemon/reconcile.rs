@@ -42,8 +42,10 @@ impl Daemon {
             // The peer may be another one, or have another address, than a moment ago.
             Event::Link(Link { index, .. }) | Event::LinkGone(index) => {
                 self.macs.remove(index);
-                self.devices.refused.remove(index);
                 self.devices.able.remove(index);
+                if self.devices.refused.remove(index).is_some() {
+                    self.stale = self.stale.max(Stale::Picture);
+                }
             }
             Event::Device(index) => {
                 let known = self.devices.able.remove(index).is_some();

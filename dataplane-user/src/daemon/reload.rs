@@ -46,6 +46,8 @@ impl Daemon {
         for warning in &warnings {
             warn!("{warning}");
         }
+        // What the kernel refused it may take by now.
+        self.devices.refused.clear();
         self.reconcile().await?;
         info!("read {} again", file.display());
         Ok(warnings)

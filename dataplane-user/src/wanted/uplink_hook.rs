@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dataplane_common::uplink::{Uplink, slot};
 
 use crate::{
-    config::{Config, UplinkHook},
+    config::UplinkHook,
     kernel::netlink::{Device, Link},
     source::kernel::Mirror,
 };
@@ -36,20 +36,27 @@ pub struct Choice {
 /// the cost of one.
 const AGGREGATION: [&str; 2] = ["rx-gro-hw", "rx-lro"];
 
-/// Where the program of each uplink runs.
-pub fn choose(config: &Config, mirror: &Mirror, devices: &Devices, uplinks: &[&Link]) -> Vec<Choice> {
+/// Where the program of each uplink runs, of a node with these links; `asked` says what the file does, and
+/// `translates` whether it has rules.
+pub fn choose(
+    asked: UplinkHook,
+    translates: bool,
+    links: &[&Link],
+    devices: &Devices,
+    uplinks: &[&Link],
+) -> Vec<Choice> {
     let mut slots = BTreeMap::new();
     for link in uplinks {
         slots.entry(slot(link.index)).or_insert(link.index);
     }
-    let is_gateway = uplinks.len() > 1 && !config.masquerade.is_empty();
+    let is_gateway = uplinks.len() > 1 && translates;
     let choose = |link: &&Link| {
         let obstacle = || {
             let taken = (slots[&slot(link.index)] != link.index)
                 .then(|| "the slot for its index is another uplink's".to_owned());
-            taken.or_else(|| obstacle(mirror, devices, link))
+            taken.or_else(|| obstacle(links, devices, link))
         };
-        let (xdp, why) = match config.datapath.uplink_hook {
+        let (xdp, why) = match asked {
             UplinkHook::Tc => (false, "configured".to_owned()),
             UplinkHook::Xdp => match obstacle() {
                 Some(obstacle) => (false, obstacle),
@@ -60,18 +67,18 @@ pub fn choose(config: &Config, mirror: &Mirror, devices: &Devices, uplinks: &[&L
                 None => (true, "a gateway's uplink, and its driver has native XDP".to_owned()),
             },
         };
-        let is_disappointing = !xdp && config.datapath.uplink_hook == UplinkHook::Xdp;
+        let is_disappointing = !xdp && asked == UplinkHook::Xdp;
         Choice { ifindex: link.index, xdp, why, is_disappointing }
     };
     uplinks.iter().map(choose).collect()
 }
 
 /// Why the program cannot run at the uplink's XDP.
-fn obstacle(mirror: &Mirror, devices: &Devices, link: &Link) -> Option<String> {
+fn obstacle(links: &[&Link], devices: &Devices, link: &Link) -> Option<String> {
     if let Some(refusal) = devices.refused.get(&link.index) {
         return Some(refusal.clone());
     }
-    if let Some(vlan) = mirror.links().find(|other| other.vlan_of == Some(link.index)) {
+    if let Some(vlan) = links.iter().find(|other| other.vlan_of == Some(link.index)) {
         return Some(format!(
             "it carries the VLAN of {}, and the device may take the tags off before XDP sees them",
             vlan.name
@@ -123,4 +130,101 @@ pub fn table(choices: &[Choice], mirror: &Mirror, devices: &Devices) -> Vec<Upli
         link.up.then_some(Uplink { ifindex: link.index, mac: link.mac?, flags })
     };
     choices.iter().filter_map(row).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NATIVE: u64 = Device::XDP_NATIVE | Device::XDP_TRANSMIT;
+
+    fn link(index: u32, kind: Option<&str>) -> Link {
+        Link {
+            index,
+            name: format!("eth{index}"),
+            mac: None,
+            mtu: 1500,
+            up: true,
+            carrier: true,
+            ethernet: true,
+            kind: kind.map(str::to_owned),
+            peer: None,
+            vlan_of: None,
+        }
+    }
+
+    fn devices(features: &[(u32, Option<u64>, &[&str])]) -> Devices {
+        let able = features.iter().map(|(index, xdp, features)| {
+            let features = features.iter().map(|feature| (*feature).to_owned()).collect();
+            (*index, Device { xdp: *xdp, features })
+        });
+        Devices { able: able.collect(), refused: BTreeMap::new() }
+    }
+
+    /// The choice for the first of these uplinks.
+    fn first(asked: UplinkHook, translates: bool, devices: &Devices, links: &[Link]) -> Choice {
+        let links: Vec<&Link> = links.iter().collect();
+        let uplinks: Vec<&Link> = links.iter().copied().filter(|link| link.vlan_of.is_none()).collect();
+        choose(asked, translates, &links, devices, &uplinks).swap_remove(0)
+    }
+
+    #[test]
+    fn a_gateway_with_native_xdp_uses_it_by_itself_and_a_node_does_not() {
+        let links = [link(2, None), link(3, None)];
+        let devices = devices(&[(2, Some(NATIVE), &["rx-gro"]), (3, Some(NATIVE), &[])]);
+        assert!(first(UplinkHook::Auto, true, &devices, &links).xdp);
+        for (translates, links) in [(false, &links[..]), (true, &links[..1])] {
+            let choice = first(UplinkHook::Auto, translates, &devices, links);
+            assert!(
+                !choice.xdp && !choice.is_disappointing && choice.why.contains("no packet goes"),
+                "{choice:?}"
+            );
+        }
+        assert!(!first(UplinkHook::Tc, true, &devices, &links).xdp);
+    }
+
+    #[test]
+    fn what_would_become_slower_stays_at_tc_unless_asked_for() {
+        let cases = [
+            (link(2, Some("veth")), Some(NATIVE), &[][..], "veth"),
+            (link(2, None), None, &[], "Linux 6.3"),
+            (link(2, None), Some(NATIVE), &["rx-gro-hw"], "turn off its rx-gro-hw"),
+        ];
+        for (uplink, xdp, features, why) in cases {
+            let links = [uplink, link(3, None)];
+            let devices = devices(&[(2, xdp, features), (3, Some(NATIVE), &[])]);
+            let choice = first(UplinkHook::Auto, true, &devices, &links);
+            assert!(!choice.xdp && choice.why.contains(why), "{choice:?}");
+            assert!(first(UplinkHook::Xdp, true, &devices, &links).xdp, "{why}");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_is_said_and_disappoints_only_who_asked_for_it() {
+        let vlan = Link { vlan_of: Some(2), ..link(9, Some("vlan")) };
+        let mut refused = devices(&[(2, Some(NATIVE), &[])]);
+        refused.refused.insert(2, "somebody else is there".to_owned());
+        let native = || devices(&[(2, Some(NATIVE), &[]), (3, Some(NATIVE), &[])]);
+        let cases = [
+            (vec![link(2, None), link(3, None), vlan], native(), "it carries the VLAN of eth9"),
+            (vec![link(2, Some("bond")), link(3, None)], native(), "bond"),
+            (vec![link(2, None), link(3, None)], devices(&[(2, Some(0), &[])]), "no native XDP"),
+            (vec![link(2, None), link(3, None)], refused, "somebody else is there"),
+        ];
+        for (links, devices, why) in cases {
+            let choice = first(UplinkHook::Xdp, true, &devices, &links);
+            assert!(!choice.xdp && choice.is_disappointing && choice.why.contains(why), "{choice:?}");
+            let choice = first(UplinkHook::Auto, true, &devices, &links);
+            assert!(!choice.xdp && !choice.is_disappointing, "{choice:?}");
+        }
+    }
+
+    #[test]
+    fn of_two_uplinks_with_one_slot_the_first_has_it() {
+        let links = [link(3, None), link(259, None)];
+        let all: Vec<&Link> = links.iter().collect();
+        let devices = devices(&[(3, Some(NATIVE), &[]), (259, Some(NATIVE), &[])]);
+        let choices = choose(UplinkHook::Xdp, true, &all, &devices, &all);
+        assert!(choices[0].xdp && !choices[1].xdp && choices[1].why.contains("slot"), "{choices:?}");
+    }
 }

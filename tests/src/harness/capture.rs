@@ -15,8 +15,12 @@ use super::{
 /// How long `tcpdump` may take to start and to end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// The buffer between kernel and tcpdump, in KiB: each packet takes as much of it as the largest would.
-const BUFFER: &str = "32768";
+/// The largest frame: an aggregate of 64 KiB.
+const LARGEST: &str = "65549";
+
+/// The buffer between kernel and tcpdump, in KiB: each packet takes as much of it as the largest would, which is the
+/// MTU's where the interface makes no aggregates.
+const BUFFER: &str = "65536";
 
 /// A running capture; dropped, it ends.
 #[derive(Debug)]
@@ -35,7 +39,7 @@ impl Capture {
         let directory = tempfile::Builder::new().prefix("dataplane-capture-").tempdir()?;
         let file = directory.path().join("capture.pcap").to_string_lossy().into_owned();
         // Each packet is written at once; without -Z, tcpdump would drop to a user who may not write there.
-        let options = ["-n", "-U", "--immediate-mode", "-Z", "root", "-s", "0", "-B", BUFFER];
+        let options = ["-n", "-U", "--immediate-mode", "-Z", "root", "-s", LARGEST, "-B", BUFFER];
         let command = ["tcpdump"].into_iter().chain(options).chain(["-i", interface, "-w", &file, filter]);
         let process = namespace.spawn(command)?;
         process.wait_for_line(Stream::Stderr, |line| line.contains("listening on"), PATIENCE)?;

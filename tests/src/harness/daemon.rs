@@ -1,6 +1,6 @@
 //! The daemon of one node, with its own configuration, state directory and pins.
 
-mod config;
+pub mod config;
 mod leftovers;
 pub mod place;
 
@@ -16,7 +16,10 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use dataplane_common::{reason::Reason, stats::Hook};
+use dataplane_common::{
+    reason::{Class, Reason},
+    stats::Hook,
+};
 use serde_json::Value;
 
 use self::place::Directory;
@@ -214,7 +217,11 @@ impl Daemon {
     /// # Errors
     /// If the daemon does not tell.
     pub fn drops(&self, hook: Hook, reason: Reason) -> Result<u64> {
-        Ok(count(&self.cli(&["drops", "--json"])?, hook.name(), None, reason.name()))
+        let drops = self.cli(&["drops", "--json"])?;
+        let at = |hook: Hook| count(&drops, hook.name(), None, reason.name());
+        // What XDP drops, tc never sees; what it passes, tc counts.
+        let before = hook == Hook::FromUplink && reason.class() == Class::Drop;
+        Ok(at(hook) + if before { at(Hook::XdpFromUplink) } else { 0 })
     }
 
     /// The route that a packet to `address` would take, as `dataplane route get` shows it.

@@ -19,7 +19,7 @@ pub use self::{
     container::{Container, ContainerSpec, GATEWAY, HOST_MAC},
     outside::Outside,
 };
-use super::netns::Namespace;
+use super::{daemon::config::uplink_hook, netns::Namespace};
 
 /// The network between the nodes: a bridge in a namespace of its own.
 #[derive(Debug)]
@@ -68,6 +68,9 @@ impl Fabric {
             "link add {port} mtu {mtu} type veth peer name {interface} mtu {mtu} netns {peer}\n\
              link set {port} master br0 up\n"
         ))?;
+        if takes_frames() {
+            take_frames(&self.namespace, &port)?;
+        }
         let mut lines = String::new();
         if let Some(address) = address {
             lines += &format!("address add {address} dev {interface}\n");
@@ -189,6 +192,21 @@ impl Deref for Node {
     fn deref(&self) -> &Namespace {
         &self.namespace
     }
+}
+
+/// Whether all uplinks of this run of the tests are served at XDP.
+fn takes_frames() -> bool {
+    uplink_hook().as_deref() == Some("xdp")
+}
+
+/// Has an interface take frames that are redirected to the other end of its veth: it must poll, as it does with GRO,
+/// which merges nothing here, so that captures show what was sent.
+///
+/// # Errors
+/// If the kernel refuses.
+pub fn take_frames(namespace: &Namespace, interface: &str) -> Result<()> {
+    namespace.ip(&format!("link set {interface} gro_max_size 100"))?;
+    namespace.run(["ethtool", "-K", interface, "gro", "on"]).ok().map(drop)
 }
 
 /// The address that a text, or an address, says.

@@ -18,6 +18,7 @@ mod paths;
 mod rules;
 mod seen;
 mod traffic;
+mod xdp;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -25,7 +26,9 @@ use anyhow::{Context as _, Result, ensure};
 use dataplane_common::{reason::Reason, stats::Hook};
 use serde_json::Value;
 use tests::harness::{
-    Capture, Config, Container, ContainerSpec, Daemon, Fabric, Namespace, Node, Outside, eventually,
+    Capture, Config, Container, ContainerSpec, Daemon, Fabric, Namespace, Node, Outside,
+    daemon::config::uplink_hook,
+    eventually,
     inject::Injector,
     packet::{Frame, Ipv4, L4},
     topology::HOST_MAC,
@@ -189,8 +192,12 @@ fn config() -> Config {
 
 /// Turns the offloads of an interface that make packets look other than on a wire.
 fn offload(namespace: &Namespace, interface: &str, state: &str) -> Result<()> {
-    let features = ["tso", state, "gso", state, "gro", state, "tx", state];
-    namespace.run(["ethtool", "-K", interface].iter().chain(&features)).ok().map(drop)
+    let features = ["tso", state, "gso", state, "tx", state];
+    namespace.run(["ethtool", "-K", interface].iter().chain(&features)).ok()?;
+    if state == "off" && uplink_hook().is_some() {
+        return Ok(()); // frames come redirected, for which it must poll
+    }
+    namespace.run(["ethtool", "-K", interface, "gro", state]).ok().map(drop)
 }
 
 /// The source port of a packet to that port, or the identifier of an echo request.

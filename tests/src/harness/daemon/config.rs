@@ -1,6 +1,15 @@
 //! Configuration files, built or given.
 
-use std::{fmt::Display, path::Path};
+use std::{env, fmt::Display, path::Path};
+
+/// `uplink-hook` of every file that does not say it, where this is set in the environment: so the same tests run at
+/// both hooks of an uplink.
+const UPLINK_HOOK: &str = "DATAPLANE_TEST_UPLINK_HOOK";
+
+/// The hook of an uplink that this run of the tests asks for; `None` for the daemon's own choice.
+pub fn uplink_hook() -> Option<String> {
+    env::var(UPLINK_HOOK).ok().filter(|hook| !hook.is_empty())
+}
 
 /// A configuration file, to which a [`Daemon`](super::Daemon) adds its own `state-dir` and `bpf-dir`.
 #[derive(Clone, Debug, Default)]
@@ -73,8 +82,12 @@ impl Config {
         // Both paths are the harness's own: plain characters, which a literal string takes as they are.
         let places = format!("state-dir = '{}'\nbpf-dir = '{}'\n", state_dir.display(), bpf_dir.display());
         let mut text = insert_below(&self.given, "[node]", &(places + &self.node));
-        if !self.datapath.is_empty() {
-            text = insert_below(&text, "[datapath]", &self.datapath);
+        let mut datapath = self.datapath.clone();
+        if let Some(hook) = uplink_hook().filter(|_| !(text.clone() + &datapath).contains("uplink-hook")) {
+            datapath += &format!("uplink-hook = \"{hook}\"\n");
+        }
+        if !datapath.is_empty() {
+            text = insert_below(&text, "[datapath]", &datapath);
         }
         if !self.tables.is_empty() {
             text += &format!("\n{}", self.tables);

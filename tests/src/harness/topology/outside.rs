@@ -4,7 +4,7 @@ use std::{fmt::Display, net::Ipv4Addr, ops::Deref};
 
 use anyhow::{Context, Result};
 
-use super::parse;
+use super::{parse, take_frames, takes_frames};
 use crate::harness::netns::Namespace;
 
 /// A host beyond a node's second uplink: it can answer the node's address, and nothing behind it.
@@ -36,6 +36,9 @@ impl Outside {
             namespace.name()
         ))?;
         namespace.ip_batch(&format!("address add {address}/{length} dev eth0\nlink set eth0 up\n"))?;
+        if takes_frames() {
+            take_frames(&namespace, "eth0")?;
+        }
         node.ip(&format!("route replace default via {address}"))?;
         Ok(Self { namespace, address, node_address: parse(node_ip)? })
     }

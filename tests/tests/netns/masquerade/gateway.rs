@@ -7,28 +7,33 @@
 use anyhow::{Result, ensure};
 use dataplane_common::{reason::Reason, stats::Hook};
 use tests::harness::{
-    Capture, Config, Container, Daemon, Node,
+    Capture, Config, Container, Daemon, Node, eventually,
     inject::Injector,
     packet::{Frame, Ipv4, Udp},
     traffic::{self, TcpPair, UdpPair},
 };
 
-use super::{Egress, FAR, NODE, config, offload, require_root};
+use super::{Egress, FAR, NODE, PATIENCE, config, offload, require_root};
 
 /// The rule is for one uplink, as on a head node: what goes to the fabric keeps its source.
-const RULE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"\ninterface = \"eth1\"";
+pub(super) const RULE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"\ninterface = \"eth1\"";
 
 /// The head node, and a node behind it. Dropped from the top.
-struct Gateway {
+pub(super) struct Gateway {
     daemon2: Daemon,
-    c3: Container,
-    node2: Node,
-    head: Egress,
+    pub(super) c3: Container,
+    pub(super) node2: Node,
+    pub(super) head: Egress,
 }
 
 impl Gateway {
     fn new() -> Result<Self> {
-        let head = Egress::with(config().route("172.19.36.0/24", "10.141.0.2").table(RULE))?;
+        Self::with(config())
+    }
+
+    /// With that in the head node's file, besides the rule.
+    pub(super) fn with(config: Config) -> Result<Self> {
+        let head = Egress::with(config.route("172.19.36.0/24", "10.141.0.2").table(RULE))?;
         let node2 = Node::new(&head.fabric, "node2", "10.141.0.2")?;
         node2.default_via("10.141.0.1")?;
         let c3 = node2.container("cali3", "172.19.36.2")?;
@@ -43,7 +48,7 @@ impl Gateway {
     }
 
     /// Neither node's kernel forwards anything meanwhile.
-    fn by_bpf<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(super) fn by_bpf<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let before = traffic::ip_forw_datagrams(&self.node2)?;
         let result = self.head.by_bpf(work)?;
         let after = traffic::ip_forw_datagrams(&self.node2)?;
@@ -51,7 +56,7 @@ impl Gateway {
         Ok(result)
     }
 
-    fn finish(self) -> Result<Vec<Ipv4>> {
+    pub(super) fn finish(self) -> Result<Vec<Ipv4>> {
         self.daemon2.finish()?;
         self.head.finish()
     }
@@ -94,9 +99,11 @@ fn unfinished_checksums_and_aggregates_come_out_right() -> Result<()> {
         UdpPair::new(c3, &head.outside, FAR)?.exchange(b"question")?;
         traffic::ping(c3, FAR, 1)?.all_answered()
     })?;
-    at_node2.verify_checksums()?;
-    ensure!(at_node2.frames()?.len() > 500, "the aggregates were not segmented where it was looked");
-    Ok(())
+    eventually(PATIENCE, || {
+        ensure!(at_node2.frames()?.len() > 500, "the aggregates were not segmented where it was looked");
+        Ok(())
+    })?;
+    at_node2.verify_checksums()
 }
 
 #[test]

