@@ -9,10 +9,12 @@ mod endpoint;
 mod ethernet;
 mod hook;
 mod ipv4;
+mod monitor;
 mod nat;
 mod next_hop;
 mod observe;
 mod packet;
+mod repeat;
 mod route;
 mod verdict;
 
@@ -23,6 +25,7 @@ use crate::packet::Packet;
 
 /// tc ingress of a workload veth.
 #[classifier]
+#[inline(always)]
 pub fn from_container(ctx: TcContext) -> i32 {
     let packet = Packet::new(&ctx);
     verdict::finish(Hook::FromContainer, &packet, hook::from_container::walk(&packet))
@@ -30,6 +33,7 @@ pub fn from_container(ctx: TcContext) -> i32 {
 
 /// tc ingress of an uplink.
 #[classifier]
+#[inline(always)]
 pub fn from_uplink(ctx: TcContext) -> i32 {
     let packet = Packet::new(&ctx);
     verdict::finish(Hook::FromUplink, &packet, hook::from_uplink::walk(&packet))

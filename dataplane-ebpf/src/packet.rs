@@ -4,7 +4,7 @@ use core::cell::Cell;
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::{bpf_l4_csum_replace, bpf_skb_pull_data},
+    helpers::{bpf_l4_csum_replace, bpf_skb_load_bytes, bpf_skb_pull_data},
     programs::TcContext,
 };
 use dataplane_common::{net::Ipv4Be, reason::Reason};
@@ -119,6 +119,23 @@ impl Packet {
         }
         // SAFETY: the bytes are inside the packet, any value of them is valid, and they are aligned.
         Ok(unsafe { &mut *(start as *mut T) })
+    }
+
+    /// The same value, of which the verifier knows nothing any more: it looks at what follows once, and not once for each
+    /// value that leads there.
+    #[inline(always)]
+    pub fn veil(&self, value: u32) -> u32 {
+        // No packet is that long, which neither the compiler nor the verifier knows.
+        value ^ (self.len() >> 31)
+    }
+
+    /// Copies the first bytes, as many as fit and are there; gives how many.
+    #[inline(always)]
+    pub fn copy<const N: usize>(&self, bytes: &mut [u8; N]) -> u32 {
+        let count = self.len().clamp(1, N as u32);
+        // SAFETY: the context is valid, and there is room for so many bytes.
+        let result = unsafe { bpf_skb_load_bytes(self.skb.cast(), 0, bytes.as_mut_ptr().cast(), count) };
+        if result == 0 { count } else { 0 }
     }
 
     /// Goes on in another program, from the beginning of the packet; comes back only where there is none.

@@ -7,12 +7,13 @@ use aya_ebpf::{
     helpers::{bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer},
 };
 use dataplane_common::{
+    monitor::{bit, bits},
     net::Ipv4Be,
     reason::{Class, Reason},
     stats::Hook,
 };
 
-use crate::{observe, packet::Packet};
+use crate::{monitor, observe, packet::Packet};
 
 /// A step's outcome: something to go on with, or the reason why the walk ends here.
 pub type Walk<T> = Result<T, Reason>;
@@ -67,10 +68,11 @@ pub fn finish(hook: Hook, packet: &Packet, walk: Walk<Action>) -> i32 {
             // SAFETY: the structure lives during the call and is as long as it says.
             unsafe { bpf_redirect_neigh(ifindex, &mut to, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
         }
-        Err(reason) => match reason.class() {
-            Class::Drop => TC_ACT_SHOT,
-            Class::Pass | Class::Forward => pass(),
-        },
+        Err(reason) => {
+            let reason = packet.veil(reason as u32);
+            monitor::show(hook, packet, reason);
+            if bits(Class::Drop) & bit(reason) != 0 { TC_ACT_SHOT } else { pass() }
+        }
     }
 }
 

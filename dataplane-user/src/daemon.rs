@@ -35,6 +35,7 @@ use crate::{
         object::{self, Program, Purpose, Sizes},
         pins::Pins,
     },
+    monitor::BPF_LINK,
     rib::Rib,
     slow_path::SlowPath,
     source::{
@@ -201,6 +202,7 @@ impl Daemon {
     ) -> Result<Self> {
         let pins = Pins::new(&config.node.bpf_dir);
         pins.create()?;
+        link_pins(&config)?;
         let (object, datapath, nat) = open(&pins, &config)?;
         let mirror = read_kernel(&netlink).await?;
         let (held, dirty) = datapath.prefixes().into_iter().partition(|prefix| {
@@ -333,20 +335,31 @@ fn sizes(config: &Config) -> Sizes {
     Sizes { endpoints: config.datapath.max_endpoints, buckets: config.limits().buckets.max(1) }
 }
 
+/// Leaves word in the state directory where the pins are, for commands that do without a daemon.
+fn link_pins(config: &Config) -> Result<()> {
+    let link = config.node.state_dir.join(BPF_LINK);
+    remove_file(&link)?;
+    std::os::unix::fs::symlink(&config.node.bpf_dir, &link)
+        .with_context(|| format!("cannot make the link {}", link.display()))
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes what a daemon left in its state directory, and the directory where nothing else is in it.
 ///
 /// # Errors
 ///
 /// Where a file cannot be removed.
 pub fn remove_state(state_dir: &Path) -> Result<()> {
-    for name in ["control.sock", "lock"] {
-        match std::fs::remove_file(state_dir.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error)
-                    .with_context(|| format!("cannot remove {name} in {}", state_dir.display()));
-            }
-            _ => {}
-        }
+    for name in ["control.sock", BPF_LINK, "lock"] {
+        remove_file(&state_dir.join(name))?;
     }
     // Not empty: it holds somebody else's files, too.
     let _ = std::fs::remove_dir(state_dir);

@@ -2,7 +2,9 @@
 
 pub mod attach;
 pub mod counters;
+pub mod interface;
 mod mapping;
+pub mod monitor;
 pub mod nat;
 pub mod netlink;
 pub mod object;

@@ -11,6 +11,7 @@ mod netns {
     mod from_kernel;
     mod import;
     mod masquerade;
+    mod monitor;
     mod mtu;
     mod network;
     mod next_hop;

@@ -19,7 +19,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::MapInfo;
-use dataplane_common::names::{LAYOUT_VERSION, PINNED_MAPS};
+use dataplane_common::names::{LAYOUT_VERSION, MONITOR_MAPS, PINNED_MAPS};
 use tracing::{info, warn};
 
 use super::object::Sizes;
@@ -111,7 +111,7 @@ impl Pins {
     ///
     /// Where a pin cannot be removed.
     pub fn discard_maps(&self) -> Result<()> {
-        for name in PINNED_MAPS {
+        for name in PINNED_MAPS.iter().chain(MONITOR_MAPS) {
             remove_if_there(&self.maps().join(name))?;
         }
         Ok(())

@@ -12,10 +12,10 @@ use crate::network::Network;
 /// took on Linux 6.18. Other kernels prune more or less.
 const BOUNDS: [(Program, [u32; 2]); 7] = [
     (Program::Walk(Hook::FromContainer), [14_500, 11_500]),
-    (Program::Walk(Hook::FromUplink), [38_000, 27_000]),
+    (Program::Walk(Hook::FromUplink), [47_000, 27_000]),
     (Program::Waiting, [10, 10]),
-    (Program::Translate(Hook::FromContainer), [20_000, 17_500]),
-    (Program::Translate(Hook::FromUplink), [17_000, 14_000]),
+    (Program::Translate(Hook::FromContainer), [24_500, 17_500]),
+    (Program::Translate(Hook::FromUplink), [20_500, 14_000]),
     (Program::Open, [41_000, 36_000]),
     (Program::Sweep, [12_000, 12_000]),
 ];

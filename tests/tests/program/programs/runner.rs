@@ -17,6 +17,7 @@ use bytemuck::Zeroable as _;
 use dataplane::{
     datapath::Datapath,
     kernel::{
+        monitor::{Listener, Wanted},
         nat::{Limits, Nat},
         object::{self, Program, Purpose},
         table::{Mapped, Memory as _},
@@ -160,6 +161,14 @@ impl Runner {
         let Self { nat, datapath, .. } = self;
         nat.set_rules(rules, || datapath.synchronize())?;
         Ok(())
+    }
+
+    /// Listens to what is dropped and passed, as `dataplane monitor` does.
+    ///
+    /// # Errors
+    /// If the pinned maps cannot be opened, or all places are taken.
+    pub fn listen(&self, wanted: &Wanted) -> Result<Listener> {
+        Listener::new(&self.maps, wanted)
     }
 
     /// Sweeps the whole flow table once.
