@@ -311,7 +311,7 @@ fn open(pins: &Pins, config: &Config) -> Result<(Ebpf, Datapath, Nat)> {
     let sizes = sizes(config);
     let tables = || {
         let mut object = object::load(&pins.maps(), sizes, Purpose::Attach)?;
-        let tables = Datapath::open(&mut object, config.datapath.max_routes);
+        let tables = Datapath::open(&mut object, &pins.slabs(), config.datapath.max_routes);
         let tables = tables.and_then(|datapath| Ok((datapath, Nat::open(&mut object)?)));
         Ok::<_, anyhow::Error>((object, tables))
     };

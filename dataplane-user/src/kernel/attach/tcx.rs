@@ -66,3 +66,14 @@ pub(super) fn detach(pins: &Pins, place: &Place) -> Result<()> {
         _ => Ok(()),
     }
 }
+
+/// The id of the program at the interface.
+pub(super) fn program_id(pins: &Pins, place: &Place) -> Option<u32> {
+    if let Ok((_, programs)) = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress) {
+        let own = programs.into_iter().find(|info| place.is_dataplane(info.name_as_str()));
+        return own.map(|info| info.id());
+    }
+    // Without CAP_SYS_ADMIN the kernel does not open programs by their ids, and so tells no names.
+    let link = FdLink::from(PinnedLink::from_pin(pin(pins, place)).ok()?);
+    Some(link.info().ok()?.program_id())
+}
