@@ -9,6 +9,7 @@ use clap::{
     Args, Parser, Subcommand,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
+use clap_complete::Shell;
 use dataplane_common::reason::{Class, Reason};
 
 use crate::{
@@ -73,6 +74,17 @@ pub enum Command {
     Reload,
     /// Remove every hook, pin and route of this node's dataplane, daemon or no daemon
     Detach(Setup),
+    /// Print the completions of a shell, for its directory of them
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Manual {
+        /// The directory
+        directory: PathBuf,
+    },
 }
 
 /// What a node is to do, and where its daemon's things are.

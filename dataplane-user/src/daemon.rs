@@ -7,6 +7,7 @@ mod nat;
 mod offers;
 mod reconcile;
 mod reload;
+mod systemd;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,6 +31,7 @@ use crate::{
     datapath::Datapath,
     kernel::{
         attach::{Mode, Place},
+        capabilities,
         nat::Nat,
         netlink::{Event, Events, Netlink, OwnTarget},
         object::{self, Program, Purpose, Sizes},
@@ -118,6 +120,7 @@ pub struct Daemon {
 ///
 /// Where the node cannot be taken into service; what an earlier run attached is then as it was.
 pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -> Result<()> {
+    capabilities::check()?;
     let lock = Lock::take(&config.node.state_dir)?;
     let fresh = !Pins::new(&config.node.bpf_dir).exist();
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
@@ -148,6 +151,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut failed = false;
+    let mut watchdog = systemd::watchdog();
     let mut sweeps = tokio::time::interval(SWEEP_PERIOD / SWEEP_PARTS);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -157,6 +161,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
                     failed = daemon.try_reconcile().await;
                 }
             }
+            () = systemd::tick(&mut watchdog) => {}
             _ = sweeps.tick(), if daemon.nat.settings().buckets != 0 => daemon.sweep(),
             () = tokio::time::sleep(RETRY), if failed => failed = daemon.try_reconcile().await,
             () = std::future::ready(()), if daemon.slow_path.is_pending() => daemon.work_slow_path(CHUNK).await,
@@ -171,7 +176,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
                 }
             }
             _ = hangup.recv() => {
-                if let Err(error) = daemon.reload().await {
+                if let Err(error) = daemon.serve_reload().await {
                     error!("{error:#}");
                 }
             }
@@ -179,7 +184,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
             _ = interrupt.recv() => break,
         }
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    systemd::stopping();
     if daemon.config.bgp.as_ref().is_some_and(|bgp| bgp.graceful_restart_seconds == 0) {
         // The peers are not to wait for the next run.
         if let Some(speaker) = daemon.speaker.take() {
@@ -246,8 +251,7 @@ impl Daemon {
             warn!("{complaint}");
         }
         println!("ready");
-        // Without systemd there is nobody to notify, which is no error.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        systemd::ready();
     }
 
     /// Takes in the event and those that come within a moment; says whether anything of them matters.
@@ -277,11 +281,20 @@ impl Daemon {
         }
     }
 
+    async fn serve_reload(&mut self) -> Result<Vec<String>> {
+        systemd::reloading();
+        let result = self.reload().await;
+        systemd::ready();
+        result
+    }
+
     /// Answers a request; true when the daemon is to end.
     async fn serve(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> bool {
         let ends = matches!(request, Request::Detach);
         let result = match request {
-            Request::Reload => self.reload().await.and_then(|warnings| Ok(serde_json::to_value(warnings)?)),
+            Request::Reload => {
+                self.serve_reload().await.and_then(|warnings| Ok(serde_json::to_value(warnings)?))
+            }
             Request::Detach => self.detach().await.map(|()| serde_json::Value::Null),
             other => self.answer(other).await,
         };

@@ -1,6 +1,7 @@
 //! Everything that touches the kernel: BPF objects, maps, hooks, pins and netlink.
 
 pub mod attach;
+pub mod capabilities;
 pub mod counters;
 pub mod interface;
 mod mapping;

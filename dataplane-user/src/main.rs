@@ -9,7 +9,7 @@ use dataplane::{
     commands,
     config::{self, AnySystem, Config, Failure, Places, RunningSystem, System},
     control::{BadFile, Request, answers},
-    daemon, log, monitor, show,
+    daemon, log, manual, monitor, show,
 };
 
 /// Exit status for a bad configuration file; clap exits with the same for bad usage.
@@ -67,6 +67,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             // A password that is gone, for instance, must not keep the data path in place.
             block_on(commands::detach(&load(&setup, &places, &AnySystem)?))?;
         }
+        Command::Completions { shell } => manual::completions(shell)?,
+        Command::Manual { directory } => manual::write(&directory)?,
     }
     Ok(ExitCode::SUCCESS)
 }

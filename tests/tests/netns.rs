@@ -19,6 +19,7 @@ mod netns {
     mod offload;
     mod reload;
     mod restart;
+    mod service;
     mod slow_path;
     mod spoofing;
 
