@@ -10,6 +10,7 @@
 pub mod atomic;
 pub mod checksum;
 pub mod endpoint;
+pub mod monitor;
 pub mod names;
 pub mod nat;
 pub mod neighbour;

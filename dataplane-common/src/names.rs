@@ -44,6 +44,13 @@ pub const MAP_NAT_COUNTERS: &str = "NAT_COUNTERS";
 /// and [`PROGRAM_TO_OPEN`].
 pub const MAP_NAT_PROGRAMS: &str = "NAT_PROGRAMS";
 
+/// Map of one [`Monitors`](crate::monitor::Monitors).
+pub const MAP_MONITORS: &str = "MONITORS";
+/// Array of the monitors' ring buffers, by slot.
+pub const MAP_MONITOR_RINGS: &str = "MONITOR_RINGS";
+/// Per-CPU array of [`Budgets`](crate::monitor::Budgets), by slot.
+pub const MAP_MONITOR_BUDGETS: &str = "MONITOR_BUDGETS";
+
 /// The maps that outlive the daemon, and so are pinned.
 pub const PINNED_MAPS: &[&str] = &[
     MAP_ROUTE_ROOT,
@@ -64,6 +71,10 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_UPLINKS,
     MAP_UPLINK_DEVICES,
 ];
+
+/// The maps by which monitors reach the programs: pinned, too, and made anew where they are missing, since the data path
+/// holds nothing in them.
+pub const MONITOR_MAPS: &[&str] = &[MAP_MONITORS, MAP_MONITOR_RINGS, MAP_MONITOR_BUDGETS];
 
 /// Load-time constant: 1 in the traced copies of the programs.
 pub const GLOBAL_TRACE: &str = "TRACE";

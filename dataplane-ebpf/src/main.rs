@@ -9,11 +9,13 @@ mod endpoint;
 mod ethernet;
 mod hook;
 mod ipv4;
+mod monitor;
 mod nat;
 mod neighbour;
 mod next_hop;
 mod observe;
 mod packet;
+mod repeat;
 mod route;
 mod verdict;
 
@@ -27,6 +29,7 @@ use crate::packet::{Packet as _, frame::Frame, skb::Skb};
 
 /// tc ingress of a workload veth.
 #[classifier]
+#[inline(always)]
 pub fn from_container(ctx: TcContext) -> i32 {
     let packet = Skb::new(&ctx);
     verdict::finish(Hook::FromContainer, &packet, hook::from_container::walk(&packet))
@@ -34,6 +37,7 @@ pub fn from_container(ctx: TcContext) -> i32 {
 
 /// tc ingress of an uplink.
 #[classifier]
+#[inline(always)]
 pub fn from_uplink(ctx: TcContext) -> i32 {
     let packet = Skb::new(&ctx);
     verdict::finish(Hook::FromUplink, &packet, hook::from_uplink::walk(&packet))
@@ -41,6 +45,7 @@ pub fn from_uplink(ctx: TcContext) -> i32 {
 
 /// XDP of an uplink: the same walk, before there is a socket buffer. What it passes goes on to `from_uplink`.
 #[xdp(frags)]
+#[inline(always)]
 pub fn xdp_from_uplink(ctx: XdpContext) -> u32 {
     let packet = Frame::new(&ctx);
     verdict::finish(Hook::XdpFromUplink, &packet, hook::from_uplink::walk(&packet)) as u32

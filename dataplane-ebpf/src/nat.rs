@@ -9,12 +9,9 @@ mod rewrite;
 mod sweep;
 mod transport;
 
-use core::hint;
-
 use aya_ebpf::{
     btf_maps::{Array, PerCpuArray, ProgramArray},
-    cty::c_void,
-    helpers::{bpf_ktime_get_coarse_ns, bpf_loop},
+    helpers::bpf_ktime_get_coarse_ns,
     macros::btf_map,
 };
 use dataplane_common::{
@@ -32,7 +29,7 @@ use dataplane_common::{
     trace::StepCode,
 };
 
-use crate::observe;
+use crate::{observe, repeat::repeat};
 
 pub use inward::{Reply, find as find_reply};
 pub use open::open;
@@ -129,19 +126,6 @@ impl Rules for Active<'_> {
     fn rule(&self, index: u32) -> Option<&Rule> {
         NAT_RULES.get(self.0.first_rule + index)
     }
-}
-
-/// Calls `body` with 0, 1 and so on, below `count`, as long as it says so: `bpf_loop` (Linux 5.17).
-#[inline(always)]
-fn repeat<F: FnMut(u32) -> bool>(count: u32, mut body: F) {
-    unsafe extern "C" fn call<F: FnMut(u32) -> bool>(index: u32, body: *mut c_void) -> i64 {
-        // SAFETY: what `repeat` handed over, which nobody else uses meanwhile.
-        let body = unsafe { &mut *body.cast::<F>() };
-        // The verifier wants to see that it is 0 or 1, which the compiler takes for known.
-        hint::black_box(i64::from(!body(index))) & 1
-    }
-    // SAFETY: the callback takes what it is given here, and `body` lives during the call.
-    unsafe { bpf_loop(count, call::<F> as *mut c_void, (&raw mut body).cast(), 0) };
 }
 
 /// The table as of now; `None` where nothing is translated.

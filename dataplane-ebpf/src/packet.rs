@@ -64,6 +64,9 @@ pub trait Packet {
     /// Brings so many bytes into linear memory, or all there are if those are fewer.
     fn pull(&self, bytes: u32);
 
+    /// Copies the first bytes, as many as fit and are there; gives how many.
+    fn copy<const N: usize>(&self, bytes: &mut [u8; N]) -> u32;
+
     /// Goes on in another program, from the beginning of the packet; comes back only where it cannot, with the reason.
     fn go_on_in(&self, program: u32) -> Reason;
 
@@ -115,5 +118,13 @@ pub trait Packet {
         }
         // SAFETY: the bytes are inside the packet, any value of them is valid, and they are aligned.
         Ok(unsafe { &mut *(start as *mut T) })
+    }
+
+    /// The same value, of which the verifier knows nothing any more: it looks at what follows once, and not once for each
+    /// value that leads there.
+    #[inline(always)]
+    fn veil(&self, value: u32) -> u32 {
+        // No packet is that long, which neither the compiler nor the verifier knows.
+        value ^ (self.len() >> 31)
     }
 }

@@ -1,11 +1,12 @@
 //! The end of a walk: counted first, then turned into what the hook returns.
 
 use dataplane_common::{
+    monitor::{bit, bits},
     reason::{Class, Reason},
     stats::Hook,
 };
 
-use crate::{observe, packet::Packet};
+use crate::{monitor, observe, packet::Packet};
 
 /// A step's outcome: something to go on with, or the reason why the walk ends here.
 pub type Walk<T> = Result<T, Reason>;
@@ -37,9 +38,14 @@ pub fn finish<P: Packet>(hook: Hook, packet: &P, walk: Walk<Action>) -> i32 {
         Ok(Action::Deliver) => packet.deliver(),
         Ok(Action::Forward) => packet.forward(),
         Ok(Action::AnswerArp) => packet.send_back(),
-        Err(reason) => match reason.class() {
-            Class::Drop => P::drop(),
-            Class::Pass | Class::Forward => P::pass(),
-        },
+        Err(reason) => {
+            let reason = packet.veil(reason as u32);
+            let is_dropped = bits(Class::Drop) & bit(reason) != 0;
+            // What XDP passes comes to tc, and is shown there.
+            if is_dropped || !P::IS_FRAME {
+                monitor::show(hook, packet, reason);
+            }
+            if is_dropped { P::drop() } else { P::pass() }
+        }
     }
 }

@@ -5,10 +5,16 @@ use std::{
     path::PathBuf,
 };
 
-use clap::{Args, Parser, Subcommand};
+use clap::{
+    Args, Parser, Subcommand,
+    builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+};
+use clap_complete::Shell;
+use dataplane_common::reason::{Class, Reason};
 
 use crate::{
     config,
+    monitor::Options,
     trace::{Probe, Protocol},
 };
 
@@ -57,6 +63,8 @@ pub enum Command {
     Nat(NatCommand),
     /// Packets dropped or passed to the kernel, by hook and reason
     Drops,
+    /// Packets dropped or passed to the kernel as it happens, one line each; works without a daemon, too
+    Monitor(MonitorArgs),
     /// The BGP peers, and the routes that they announce
     #[command(subcommand)]
     Bgp(BgpCommand),
@@ -66,6 +74,17 @@ pub enum Command {
     Reload,
     /// Remove every hook, pin and route of this node's dataplane, daemon or no daemon
     Detach(Setup),
+    /// Print the completions of a shell, for its directory of them
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Write the manual pages into a directory
+    #[command(hide = true)]
+    Manual {
+        /// The directory
+        directory: PathBuf,
+    },
 }
 
 /// What a node is to do, and where its daemon's things are.
@@ -85,6 +104,45 @@ pub struct Setup {
     /// /sys/fs/bpf/dataplane]
     #[arg(long, value_name = "DIR")]
     pub bpf_dir: Option<PathBuf>,
+}
+
+/// What a monitor shows.
+#[derive(Debug, Args)]
+pub struct MonitorArgs {
+    /// Show drops alone
+    #[arg(long, conflicts_with = "reasons")]
+    pub drops: bool,
+    /// Show packets with this reason alone; may be given several times (`docs/reasons.md` has them all)
+    #[arg(long = "reason", value_name = "NAME", value_parser = reason_parser(), hide_possible_values = true)]
+    pub reasons: Vec<Reason>,
+    /// Show packets that came in by this interface alone
+    #[arg(long, value_name = "IFACE")]
+    pub interface: Option<String>,
+    /// Show IPv4 packets from or to this address alone
+    #[arg(long, value_name = "ADDRESS")]
+    pub address: Option<Ipv4Addr>,
+    /// Show at most so many a second for each reason and CPU; what exceeds it is counted and told
+    #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..))]
+    pub limit: u32,
+    /// Directory of the pinned maps [default: where the daemon of the state directory has, or had, them]
+    #[arg(long, value_name = "DIR")]
+    pub bpf_dir: Option<PathBuf>,
+}
+
+impl From<MonitorArgs> for Options {
+    fn from(arguments: MonitorArgs) -> Self {
+        let MonitorArgs { drops, reasons, interface, address, limit, bpf_dir } = arguments;
+        Self { drops, reasons, interface, address, limit, bpf_dir }
+    }
+}
+
+/// The reasons that a monitor can show, by name.
+fn reason_parser() -> impl TypedValueParser<Value = Reason> {
+    let shown = || Reason::ALL.iter().filter(|reason| reason.class() != Class::Forward);
+    PossibleValuesParser::new(shown().map(|reason| PossibleValue::new(reason.name()).help(reason.text())))
+        .try_map(move |name| {
+            shown().find(|reason| reason.name() == name).copied().ok_or("there is no such reason")
+        })
 }
 
 /// Commands about endpoints.

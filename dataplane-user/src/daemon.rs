@@ -7,6 +7,7 @@ mod nat;
 mod offers;
 mod reconcile;
 mod reload;
+mod systemd;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -30,12 +31,14 @@ use crate::{
     datapath::Datapath,
     kernel::{
         attach::{Mode, Place},
+        capabilities,
         nat::Nat,
         netlink::{Event, Events, Netlink, OwnTarget},
         object::{self, Program, Purpose, Sizes},
         pins::Pins,
         uplinks::Uplinks,
     },
+    monitor::BPF_LINK,
     rib::Rib,
     slow_path::SlowPath,
     source::{
@@ -122,6 +125,7 @@ pub struct Daemon {
 ///
 /// Where the node cannot be taken into service; what an earlier run attached is then as it was.
 pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -> Result<()> {
+    capabilities::check()?;
     let lock = Lock::take(&config.node.state_dir)?;
     let fresh = !Pins::new(&config.node.bpf_dir).exist();
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
@@ -155,6 +159,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
     let mut failed = false;
+    let mut watchdog = systemd::watchdog();
     let mut sweeps = tokio::time::interval(SWEEP_PERIOD / SWEEP_PARTS);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -164,6 +169,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
                     failed = daemon.try_reconcile().await;
                 }
             }
+            () = systemd::tick(&mut watchdog) => {}
             _ = sweeps.tick(), if daemon.nat.settings().buckets != 0 => daemon.sweep(),
             () = tokio::time::sleep(RETRY), if failed => failed = daemon.try_reconcile().await,
             () = std::future::ready(()), if daemon.slow_path.is_pending() => daemon.work_slow_path(CHUNK).await,
@@ -178,7 +184,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
                 }
             }
             _ = hangup.recv() => {
-                if let Err(error) = daemon.reload().await {
+                if let Err(error) = daemon.serve_reload().await {
                     error!("{error:#}");
                 }
             }
@@ -186,7 +192,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
             _ = interrupt.recv() => break,
         }
     }
-    let _ = sd_notify::notify(&[sd_notify::NotifyState::Stopping]);
+    systemd::stopping();
     if daemon.config.bgp.as_ref().is_some_and(|bgp| bgp.graceful_restart_seconds == 0) {
         // The peers are not to wait for the next run.
         if let Some(speaker) = daemon.speaker.take() {
@@ -209,6 +215,7 @@ impl Daemon {
     ) -> Result<Self> {
         let pins = Pins::new(&config.node.bpf_dir);
         pins.create()?;
+        link_pins(&config)?;
         let (object, datapath, nat, uplinks) = open(&pins, &config)?;
         let mirror = read_kernel(&netlink).await?;
         let (held, dirty) = datapath.prefixes().into_iter().partition(|prefix| {
@@ -255,8 +262,7 @@ impl Daemon {
             warn!("{complaint}");
         }
         println!("ready");
-        // Without systemd there is nobody to notify, which is no error.
-        let _ = sd_notify::notify(&[sd_notify::NotifyState::Ready]);
+        systemd::ready();
     }
 
     /// Takes in the event and those that come within a moment; says whether anything of them matters.
@@ -286,11 +292,20 @@ impl Daemon {
         }
     }
 
+    async fn serve_reload(&mut self) -> Result<Vec<String>> {
+        systemd::reloading();
+        let result = self.reload().await;
+        systemd::ready();
+        result
+    }
+
     /// Answers a request; true when the daemon is to end.
     async fn serve(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> bool {
         let ends = matches!(request, Request::Detach);
         let result = match request {
-            Request::Reload => self.reload().await.and_then(|warnings| Ok(serde_json::to_value(warnings)?)),
+            Request::Reload => {
+                self.serve_reload().await.and_then(|warnings| Ok(serde_json::to_value(warnings)?))
+            }
             Request::Detach => self.detach().await.map(|()| serde_json::Value::Null),
             other => self.answer(other).await,
         };
@@ -320,7 +335,7 @@ fn open(pins: &Pins, config: &Config) -> Result<(Ebpf, Datapath, Nat, Uplinks)> 
     let sizes = sizes(config);
     let tables = || {
         let mut object = object::load(&pins.maps(), sizes, Purpose::Attach)?;
-        let tables = Datapath::open(&mut object, config.datapath.max_routes);
+        let tables = Datapath::open(&mut object, &pins.slabs(), config.datapath.max_routes);
         let tables =
             tables.and_then(|datapath| Ok((datapath, Nat::open(&mut object)?, Uplinks::open(&mut object)?)));
         Ok::<_, anyhow::Error>((object, tables))
@@ -345,20 +360,31 @@ fn sizes(config: &Config) -> Sizes {
     Sizes { endpoints: config.datapath.max_endpoints, buckets: config.limits().buckets.max(1) }
 }
 
+/// Leaves word in the state directory where the pins are, for commands that do without a daemon.
+fn link_pins(config: &Config) -> Result<()> {
+    let link = config.node.state_dir.join(BPF_LINK);
+    remove_file(&link)?;
+    std::os::unix::fs::symlink(&config.node.bpf_dir, &link)
+        .with_context(|| format!("cannot make the link {}", link.display()))
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Removes what a daemon left in its state directory, and the directory where nothing else is in it.
 ///
 /// # Errors
 ///
 /// Where a file cannot be removed.
 pub fn remove_state(state_dir: &Path) -> Result<()> {
-    for name in ["control.sock", "lock"] {
-        match std::fs::remove_file(state_dir.join(name)) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(error)
-                    .with_context(|| format!("cannot remove {name} in {}", state_dir.display()));
-            }
-            _ => {}
-        }
+    for name in ["control.sock", BPF_LINK, "lock"] {
+        remove_file(&state_dir.join(name))?;
     }
     // Not empty: it holds somebody else's files, too.
     let _ = std::fs::remove_dir(state_dir);

@@ -1,6 +1,6 @@
 //! The data path's tables as one thing: destinations go in by prefix, and come out as the programs see them.
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, path::Path};
 
 use anyhow::{Context as _, Result, bail};
 use aya::{Ebpf, maps::Map};
@@ -33,13 +33,15 @@ pub struct Datapath {
 }
 
 impl Datapath {
-    /// Takes over the object's maps, with whatever an earlier run left in them.
+    /// Takes over the object's maps, with whatever an earlier run left in them. The slabs of the route table are pinned
+    /// in `slabs`.
     ///
     /// # Errors
     ///
     /// Where a map has another layout, or holds what no run can have written: it is to be rebuilt then.
-    pub fn open(object: &mut Ebpf, max_routes: u32) -> Result<Self> {
-        let memory = Mapped::new(take_map(object, MAP_ROUTE_ROOT)?, take_map(object, MAP_ROUTE_SLABS)?)?;
+    pub fn open(object: &mut Ebpf, slabs: &Path, max_routes: u32) -> Result<Self> {
+        let (root, outer) = (take_map(object, MAP_ROUTE_ROOT)?, take_map(object, MAP_ROUTE_SLABS)?);
+        let memory = Mapped::pinned(root, outer, slabs)?;
         let table = Table::open(memory)?;
         let mut endpoints = Slots::new(take_map(object, MAP_ENDPOINTS)?)?;
         let mut next_hops = Slots::new(take_map(object, MAP_NEXT_HOPS)?)?;

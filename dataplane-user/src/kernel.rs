@@ -1,8 +1,11 @@
 //! Everything that touches the kernel: BPF objects, maps, hooks, pins and netlink.
 
 pub mod attach;
+pub mod capabilities;
 pub mod counters;
+pub mod interface;
 mod mapping;
+pub mod monitor;
 pub mod nat;
 pub mod netlink;
 pub mod object;

@@ -8,6 +8,8 @@ pub mod daemon;
 pub mod datapath;
 pub mod kernel;
 pub mod log;
+pub mod manual;
+pub mod monitor;
 pub mod rib;
 pub mod show;
 pub mod slow_path;

@@ -9,7 +9,7 @@ use dataplane::{
     commands,
     config::{self, AnySystem, Config, Failure, Places, RunningSystem, System},
     control::{BadFile, Request, answers},
-    daemon, log, show,
+    daemon, log, manual, monitor, show,
 };
 
 /// Exit status for a bad configuration file; clap exits with the same for bad usage.
@@ -52,6 +52,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Nat(NatCommand::List) => commands::ask(&asked, json, &Request::NatList, show::nat::list)?,
         Command::Nat(NatCommand::Stats) => commands::ask(&asked, json, &Request::NatStats, show::nat::stats)?,
         Command::Drops => commands::drops(&asked, json)?,
+        Command::Monitor(arguments) => block_on(monitor::run(&arguments.into(), &asked, json))?,
         Command::Bgp(BgpCommand::Peers) => commands::bgp_peers(&asked, json)?,
         Command::Bgp(BgpCommand::Routes { refused }) => {
             commands::ask(&asked, json, &Request::BgpRoutes { refused }, show::bgp::routes)?;
@@ -66,6 +67,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             // A password that is gone, for instance, must not keep the data path in place.
             block_on(commands::detach(&load(&setup, &places, &AnySystem)?))?;
         }
+        Command::Completions { shell } => manual::completions(shell)?,
+        Command::Manual { directory } => manual::write(&directory)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -11,6 +11,7 @@ mod netns {
     mod from_kernel;
     mod import;
     mod masquerade;
+    mod monitor;
     mod mtu;
     mod network;
     mod next_hop;
@@ -18,6 +19,7 @@ mod netns {
     mod offload;
     mod reload;
     mod restart;
+    mod service;
     mod slow_path;
     mod spoofing;
 

@@ -48,6 +48,8 @@ mod hook;
 mod lengths;
 #[path = "program/model.rs"]
 mod model;
+#[path = "program/monitor.rs"]
+mod monitor;
 #[path = "program/network.rs"]
 mod network;
 #[path = "program/packets.rs"]

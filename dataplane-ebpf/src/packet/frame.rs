@@ -5,7 +5,7 @@ use core::cell::Cell;
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, xdp_action, xdp_md},
     btf_maps::{Array, DevMap},
-    helpers::bpf_xdp_get_buff_len,
+    helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     macros::btf_map,
     programs::XdpContext,
 };
@@ -132,6 +132,14 @@ impl Packet for Frame {
 
     #[inline(always)]
     fn pull(&self, _bytes: u32) {}
+
+    #[inline(always)]
+    fn copy<const N: usize>(&self, bytes: &mut [u8; N]) -> u32 {
+        let count = self.len.clamp(1, N as u32);
+        // SAFETY: the context is valid, and there is room for so many bytes.
+        let result = unsafe { bpf_xdp_load_bytes(self.xdp, 0, bytes.as_mut_ptr().cast(), count) };
+        if result == 0 { count } else { 0 }
+    }
 
     #[inline(always)]
     fn go_on_in(&self, _program: u32) -> Reason {

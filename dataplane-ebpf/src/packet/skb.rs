@@ -4,7 +4,10 @@ use core::{cell::Cell, mem};
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
-    helpers::{bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_pull_data},
+    helpers::{
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_load_bytes,
+        bpf_skb_pull_data,
+    },
     programs::TcContext,
 };
 use dataplane_common::{net::Ipv4Be, reason::Reason};
@@ -98,6 +101,14 @@ impl Packet for Skb {
             // SAFETY: the context is valid, and no pointer into the packet is held.
             unsafe { bpf_skb_pull_data(self.skb, wanted) };
         }
+    }
+
+    #[inline(always)]
+    fn copy<const N: usize>(&self, bytes: &mut [u8; N]) -> u32 {
+        let count = self.len().clamp(1, N as u32);
+        // SAFETY: the context is valid, and there is room for so many bytes.
+        let result = unsafe { bpf_skb_load_bytes(self.skb.cast(), 0, bytes.as_mut_ptr().cast(), count) };
+        if result == 0 { count } else { 0 }
     }
 
     #[inline(always)]

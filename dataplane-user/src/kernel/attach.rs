@@ -8,11 +8,7 @@ mod xdp;
 use std::{collections::BTreeMap, ffi::CString};
 
 use anyhow::{Context as _, Result, bail};
-use aya::{
-    Ebpf,
-    programs::tc::{SchedClassifier, TcAttachType},
-    util::KernelVersion,
-};
+use aya::{Ebpf, util::KernelVersion};
 use dataplane_common::stats::Hook;
 use tracing::{info, warn};
 
@@ -191,15 +187,10 @@ fn parse_pin_name(name: &str, names: impl Fn(u32) -> Option<String>) -> Option<P
 /// The id of the program at the place, if the kernel has it there.
 pub fn program_id(place: &Place, mode: Mode, pins: &Pins) -> Option<u32> {
     if place.hook == Hook::XdpFromUplink {
-        return xdp::program_id(pins, place);
+        return link::program_id(&link::pin(pins, place));
     }
     match mode {
-        Mode::Tcx => SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress)
-            .ok()?
-            .1
-            .into_iter()
-            .find(|info| place.is_dataplane(info.name_as_str()))
-            .map(|info| info.id()),
+        Mode::Tcx => tcx::program_id(pins, place),
         Mode::Clsact => clsact::program_id(pins, place),
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! BPF-DIR/v1/maps/NAME                 the tables and counters
+//!           /slabs/NUMBER              what the array of maps behind the route table holds
 //!           /links/HOOK-IFINDEX        a TCX link
 //!           /filters/HOOK-IFINDEX-PRIORITY-HANDLE[-q]
 //!                                      the program of a clsact filter; `q`: the qdisc is ours, too, and
@@ -19,7 +20,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::MapInfo;
-use dataplane_common::names::{LAYOUT_VERSION, PINNED_MAPS};
+use dataplane_common::names::{LAYOUT_VERSION, MONITOR_MAPS, PINNED_MAPS};
 use tracing::{info, warn};
 
 use super::object::Sizes;
@@ -48,6 +49,11 @@ impl Pins {
         self.version().join("maps")
     }
 
+    /// Where the slabs of the route table are pinned.
+    pub fn slabs(&self) -> PathBuf {
+        self.version().join("slabs")
+    }
+
     /// Where the TCX links are pinned.
     pub fn links(&self) -> PathBuf {
         self.version().join("links")
@@ -70,7 +76,7 @@ impl Pins {
     /// Where the file system cannot be mounted or written, with the path.
     pub fn create(&self) -> Result<()> {
         mount_if_missing(&self.root)?;
-        for directory in [self.maps(), self.links(), self.filters()] {
+        for directory in [self.maps(), self.slabs(), self.links(), self.filters()] {
             fs::create_dir_all(&directory).with_context(|| {
                 format!("cannot create {} on the BPF file system (needs root)", directory.display())
             })?;
@@ -111,7 +117,12 @@ impl Pins {
     ///
     /// Where a pin cannot be removed.
     pub fn discard_maps(&self) -> Result<()> {
-        for name in PINNED_MAPS {
+        // First, so that none is ever there without the array of maps that holds it.
+        let slabs = self.slabs();
+        for slab in fs::read_dir(&slabs).with_context(|| format!("cannot read {}", slabs.display()))? {
+            remove_if_there(&slab?.path())?;
+        }
+        for name in PINNED_MAPS.iter().chain(MONITOR_MAPS) {
             remove_if_there(&self.maps().join(name))?;
         }
         Ok(())

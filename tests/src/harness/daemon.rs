@@ -194,6 +194,15 @@ impl Daemon {
         run(self.command(&[arguments, &options].concat()), "")
     }
 
+    /// Starts `dataplane ARGUMENTS --state-dir DIR` on the node, and leaves it running.
+    ///
+    /// # Errors
+    /// If it cannot be started.
+    pub fn spawn(&self, arguments: &[&str]) -> Result<Process> {
+        let state_dir = self.state_dir().to_string_lossy().into_owned();
+        self.namespace.start(self.command(&[arguments, &["--state-dir", &state_dir]].concat()))
+    }
+
     /// Runs a command whose output is JSON: `cli(&["status", "--json"])`.
     ///
     /// # Errors

@@ -11,13 +11,13 @@ use crate::network::Network;
 /// The most that each program may take, in the counting copy and in the recording one: about a sixth more than it
 /// took on Linux 6.18. Other kernels prune more or less.
 const BOUNDS: [(Program, [u32; 2]); 8] = [
-    (Program::Walk(Hook::FromContainer), [14_500, 11_500]),
-    (Program::Walk(Hook::FromUplink), [38_000, 27_000]),
+    (Program::Walk(Hook::FromContainer), [17_500, 13_500]),
+    (Program::Walk(Hook::FromUplink), [66_500, 27_500]),
     (Program::Walk(Hook::XdpFromUplink), [38_500, 32_000]),
     (Program::Waiting, [10, 10]),
-    (Program::TranslateFromContainer, [20_000, 17_500]),
-    (Program::TranslateFromUplink, [17_000, 14_000]),
-    (Program::Open, [41_000, 36_000]),
+    (Program::TranslateFromContainer, [38_500, 17_500]),
+    (Program::TranslateFromUplink, [31_500, 14_000]),
+    (Program::Open, [49_000, 36_500]),
     (Program::Sweep, [12_000, 12_000]),
 ];
 

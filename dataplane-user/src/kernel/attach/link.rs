@@ -55,6 +55,12 @@ pub(super) fn keep(link: FdLink, pin: &Path) -> Result<()> {
     Ok(())
 }
 
+/// The id of the program in the link that is pinned there.
+pub(super) fn program_id(pin: &Path) -> Option<u32> {
+    let link = open(pin).ok()??;
+    link.info().ok().map(|info| info.program_id())
+}
+
 /// Removes a pin, and leaves the link to the kernel.
 pub(super) fn forget(pin: &Path) -> Result<()> {
     match fs::remove_file(pin) {

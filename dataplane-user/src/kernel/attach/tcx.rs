@@ -41,3 +41,13 @@ pub(super) fn foreign(pins: &Pins, place: &Place) -> Option<String> {
     let foreign = programs.iter().find(|program| place.is_dataplane(program.name_as_str()))?;
     Some(format!("TCX program {}", foreign.id()))
 }
+
+/// The id of the program at the interface.
+pub(super) fn program_id(pins: &Pins, place: &Place) -> Option<u32> {
+    if let Ok((_, programs)) = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress) {
+        let own = programs.into_iter().find(|info| place.is_dataplane(info.name_as_str()));
+        return own.map(|info| info.id());
+    }
+    // Without CAP_SYS_ADMIN the kernel does not open programs by their ids, and so tells no names.
+    link::program_id(&link::pin(pins, place))
+}

@@ -51,9 +51,3 @@ fn explain(error: &anyhow::Error) -> String {
         _ => format!("{error:#}"),
     }
 }
-
-/// The id of the program in the link.
-pub(super) fn program_id(pins: &Pins, place: &Place) -> Option<u32> {
-    let link = link::open(&link::pin(pins, place)).ok()??;
-    link.info().ok().map(|info| info.program_id())
-}

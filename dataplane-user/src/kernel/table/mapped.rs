@@ -2,9 +2,10 @@
 
 mod batch;
 
-use std::fmt;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
+use std::{fmt, fs, slice};
 
 use anyhow::{Context, Result, bail, ensure};
 use aya::maps::{Array, ArrayOfMaps, IterableMap, Map, MapData, MapError};
@@ -32,6 +33,8 @@ pub struct Mapped {
     outer_fd: OwnedFd,
     /// The first slab, which [`Memory::synchronize`] puts where it is.
     first: Option<Array<MapData, Slab>>,
+    /// Where each slab is pinned by its number.
+    pins: Option<PathBuf>,
 }
 
 impl fmt::Debug for Mapped {
@@ -50,6 +53,22 @@ impl Mapped {
     ///
     /// Where a map has another type, size or flags than the table's, or the kernel refuses to map it.
     pub fn new(root: Map, slabs: Map) -> Result<Self> {
+        Self::open(root, slabs, None)
+    }
+
+    /// The same, with the slabs pinned in that directory, too.
+    ///
+    /// The kernel opens what an array of maps holds for `CAP_SYS_ADMIN` alone (`bpf_map_get_fd_by_id()` in
+    /// kernel/bpf/syscall.c), and pins for who may read them: so a daemon without it finds the slabs again.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::new`].
+    pub fn pinned(root: Map, slabs: Map, pins: &Path) -> Result<Self> {
+        Self::open(root, slabs, Some(pins.to_owned()))
+    }
+
+    fn open(root: Map, slabs: Map, pins: Option<PathBuf>) -> Result<Self> {
         let root = Array::<MapData, Root>::try_from(root)
             .with_context(|| format!("map {MAP_ROUTE_ROOT} is not the root of a route table"))?;
         let root = Mapping::new(IterableMap::<u32, Root>::map(&root), 1, ROOT_WORDS)
@@ -65,16 +84,36 @@ impl Mapped {
             "map {MAP_ROUTE_SLABS} has room for {} slabs, not {MAX_SLABS}: another version made it",
             outer.len()
         );
-        let mut mapped = Self { root, slabs: Vec::new(), outer, outer_fd, first: None };
+        let mut mapped = Self { root, slabs: Vec::new(), outer, outer_fd, first: None, pins };
         while mapped.slabs() < MAX_SLABS {
             let number = mapped.slabs();
-            match mapped.outer.get(&number, 0) {
-                Ok(slab) => mapped.take_in(slab)?,
-                Err(MapError::KeyNotFound) => break,
-                Err(error) => return Err(error).with_context(|| format!("{MAP_ROUTE_SLABS}[{number}]")),
-            }
+            let found = mapped.find(number).with_context(|| format!("{MAP_ROUTE_SLABS}[{number}]"))?;
+            let Some(slab) = found else { break };
+            mapped.take_in(slab)?;
         }
         Ok(mapped)
+    }
+
+    /// The slab of that number, if there is one: by its pin, or in the array of maps.
+    fn find(&mut self, number: u32) -> Result<Option<Array<MapData, Slab>>> {
+        let in_array = self.outer.get(&number, 0);
+        let pin = self.pins.as_ref().map(|pins| pins.join(number.to_string()));
+        if let Some(pin) = pin.as_ref().filter(|pin| pin.exists()) {
+            let slab = Array::try_from(Map::from_map_data(MapData::from_pin(pin)?)?)?;
+            if let Err(MapError::KeyNotFound) = in_array {
+                // Whoever pinned it ended before the next step.
+                self.put(number, slice::from_ref(&slab))?;
+            }
+            return Ok(Some(slab));
+        }
+        match in_array {
+            Ok(slab) => {
+                pin.map(|pin| pin_to(&slab, &pin)).transpose()?;
+                Ok(Some(slab))
+            }
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
     }
 
     fn put(&mut self, first: u32, slabs: &[Array<MapData, Slab>]) -> Result<()> {
@@ -97,6 +136,12 @@ impl Mapped {
         self.first.get_or_insert(slab);
         Ok(())
     }
+}
+
+fn pin_to(slab: &Array<MapData, Slab>, path: &Path) -> Result<()> {
+    IterableMap::<u32, Slab>::map(slab)
+        .pin(path)
+        .with_context(|| format!("cannot pin a slab at {}", path.display()))
 }
 
 impl Memory for Mapped {
@@ -123,9 +168,16 @@ impl Memory for Mapped {
             .map(|_| Array::<MapData, Slab>::create(1, BPF_F_MMAPABLE))
             .collect::<Result<Vec<_>, _>>()
             .with_context(|| format!("cannot make {count} slabs of 256 KiB for the route table"))?;
-        self.put(first, &slabs).with_context(|| {
-            format!("cannot put {count} slabs from {first} on into map {MAP_ROUTE_SLABS}")
-        })?;
+        let pin = |number: u32| self.pins.as_ref().map(|pins| pins.join(number.to_string()));
+        let pins: Vec<PathBuf> = (first..first + count).filter_map(pin).collect();
+        // Pinned first: what is pinned and not in the array is put there by the next run.
+        let added = slabs.iter().zip(&pins).try_for_each(|(slab, pin)| pin_to(slab, pin));
+        if let Err(error) = added.and_then(|()| self.put(first, &slabs)) {
+            pins.iter().for_each(|pin| drop(fs::remove_file(pin)));
+            return Err(
+                error.context(format!("cannot put {count} slabs from {first} on into map {MAP_ROUTE_SLABS}"))
+            );
+        }
         slabs.into_iter().try_for_each(|slab| self.take_in(slab))
     }
 

@@ -164,6 +164,9 @@ impl Listener {
             io::ErrorKind::AddrNotAvailable => anyhow::anyhow!(
                 "cannot listen on {address}: it is no address of this node; correct `listen` of [bgp]"
             ),
+            io::ErrorKind::PermissionDenied => anyhow::anyhow!(
+                "cannot listen on {address}: ports below 1024 need root or CAP_NET_BIND_SERVICE"
+            ),
             _ => anyhow::anyhow!("cannot listen on {address}: {error}"),
         })?;
         Ok(Self { listener, keys: Vec::new() })

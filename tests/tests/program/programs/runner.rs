@@ -17,6 +17,7 @@ use bytemuck::Zeroable as _;
 use dataplane::{
     datapath::Datapath,
     kernel::{
+        monitor::{Listener, Wanted},
         nat::{Limits, Nat},
         object::{self, Program, Purpose},
         table::{Mapped, Memory as _},
@@ -108,7 +109,7 @@ impl Runner {
     pub(super) fn load(maps: &Path) -> Result<Self> {
         let mut counting = object::load(maps, SIZES, Purpose::Attach)?;
         let mut recording = object::load(maps, SIZES, Purpose::Trace)?;
-        let datapath = Datapath::open(&mut counting, MAX_ROUTES)?;
+        let datapath = Datapath::open(&mut counting, &slabs(maps), MAX_ROUTES)?;
         let (nat, flows) = (Nat::open(&mut counting)?, FlowMaps::open(maps)?);
         let log = recording.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
         let log = Array::try_from(log)?;
@@ -133,7 +134,7 @@ impl Runner {
     /// # Errors
     /// If they cannot be read.
     pub fn reopen(&self) -> Result<Datapath> {
-        Datapath::open(&mut object::load(&self.maps, SIZES, Purpose::Attach)?, MAX_ROUTES)
+        Datapath::open(&mut object::load(&self.maps, SIZES, Purpose::Attach)?, &slabs(&self.maps), MAX_ROUTES)
     }
 
     /// Writes the word of a /16 into the root of the route table, past all that keeps the table sound.
@@ -160,6 +161,14 @@ impl Runner {
         let Self { nat, datapath, .. } = self;
         nat.set_rules(rules, || datapath.synchronize())?;
         Ok(())
+    }
+
+    /// Listens to what is dropped and passed, as `dataplane monitor` does.
+    ///
+    /// # Errors
+    /// If the pinned maps cannot be opened, or all places are taken.
+    pub fn listen(&self, wanted: &Wanted) -> Result<Listener> {
+        Listener::new(&self.maps, wanted)
     }
 
     /// Sweeps the whole flow table once.
@@ -341,6 +350,11 @@ fn run(
         bytes: buffer[..result.data_size_out as usize].to_vec(),
         context: Context::read(&after),
     })
+}
+
+/// Where the slabs of the route table are pinned.
+fn slabs(maps: &Path) -> PathBuf {
+    maps.with_file_name("slabs")
 }
 
 /// What grew between two readings.

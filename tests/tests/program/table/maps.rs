@@ -15,7 +15,7 @@ use dataplane_common::{
     trie::{MAX_SLABS, SLAB_WORDS, Slab},
 };
 use ipnet::Ipv4Net;
-use tests::harness::skip::skip_without_root;
+use tests::harness::{daemon::place, skip::skip_without_root};
 
 const BPF_MAP_TYPE_ARRAY: u32 = 2;
 const BPF_MAP_TYPE_ARRAY_OF_MAPS: u32 = 12;
@@ -178,6 +178,35 @@ fn maps_of_another_shape_are_refused() -> Result<()> {
     assert!(refused(&pinned.root, &pinned.root)?.contains("ROUTE_SLABS is not an array of maps"));
     let few = Create::array_of(8, &pinned.root).make()?;
     assert!(refused(&pinned.root, &few)?.contains("room for 8 slabs"));
+    Ok(())
+}
+
+/// A run that ends at any step leaves slabs that are pinned and in the array, or pinned alone.
+#[test]
+fn slabs_are_found_by_their_pins() -> Result<()> {
+    if skip_without_root("slabs_are_found_by_their_pins") {
+        return Ok(());
+    }
+    place::mount_bpf_file_system()?;
+    let pins = tempfile::Builder::new().prefix("dataplane-test-").tempdir_in(place::BPF_ROOT)?;
+    let maps = Pinned::new()?;
+    let open = |maps: &Pinned| Mapped::pinned(map(&maps.root)?, map(&maps.slabs)?, pins.path());
+    // The first slab is of a run that pinned none.
+    maps.open()?.grow()?;
+    let mut memory = open(&maps)?;
+    memory.grow()?;
+    assert_eq!(memory.slabs(), 2);
+    for slab in 0..2 {
+        memory.slab(slab).expect("it was added")[5].store(50 + slab, Ordering::Relaxed);
+    }
+    let interrupted = Pinned::new()?;
+    assert_eq!(interrupted.open()?.slabs(), 0);
+    for again in [open(&maps)?, open(&interrupted)?, interrupted.open()?] {
+        assert_eq!(again.slabs(), 2);
+        for slab in 0..2 {
+            assert_eq!(again.slab(slab).expect("it is kept")[5].load(Ordering::Relaxed), 50 + slab);
+        }
+    }
     Ok(())
 }
 
