@@ -5,6 +5,7 @@
 
 mod at_rest;
 mod baseline;
+mod compare;
 mod finding;
 mod generator;
 mod interrupt;
@@ -17,6 +18,8 @@ mod pps;
 mod report;
 mod sink;
 mod site;
+mod skip;
+mod target;
 mod tcp;
 
 use std::cell::RefCell;
@@ -31,14 +34,16 @@ use tests::harness::{Config, Daemon, Fabric, Node};
 
 use crate::build::{self, Profile};
 use crate::setup::{self, Need};
-use crate::{bpf, process};
+use crate::{bpf, process, workspace};
 use baseline::Path;
+use compare::Old;
 use finding::Finding;
 use interrupt::Interrupted;
 use machine::{CpuTime, Machine};
 use pps::Way;
 use report::Report;
 use site::Site;
+use skip::is_skip;
 
 /// Exit status of a program that SIGINT ended, by the shells' convention.
 const INTERRUPTED: u8 = 130;
@@ -55,7 +60,10 @@ pub(crate) struct Args {
     /// Write the findings to a file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Compare with another build of `dataplane` in place of the kernel
+    /// Compare the ratios with an older run's, and fail if one got worse beyond the noise
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+    /// Measure against another build of `dataplane` in place of the kernel
     #[arg(long, value_name = "BINARY")]
     against: Option<PathBuf>,
     /// Print the rules that the baselines have, and measure nothing
@@ -132,7 +140,9 @@ struct Bench {
     /// How long the idle daemon is watched.
     rest: Duration,
     attach_mode: RefCell<Option<String>>,
-    left_out: RefCell<Vec<String>>,
+    skipped: RefCell<Vec<String>>,
+    failed: RefCell<Vec<String>>,
+    rules: RefCell<Vec<(String, String)>>,
 }
 
 /// Sets up, builds, measures and reports.
@@ -151,6 +161,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Err(error) = setup::ensure(&[Need::Bench]) {
         eprintln!("warning: {error:#}; what needs it is left out");
     }
+    let old = args.compare.as_deref().map(Old::read).transpose()?;
     let machine = Machine::look()?;
     let bench = Bench::new(args, machine.measuring_cpu())?;
     interrupt::catch()?;
@@ -159,23 +170,36 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let report = Report {
         cpu: bench.cpu,
         machine,
+        command: command_line(),
         attach_mode: bench.attach_mode.take(),
         stolen: CpuTime::now()?.stolen_since(begin),
         findings,
-        left_out: bench.left_out.take(),
+        skipped: bench.skipped.take(),
+        failed: bench.failed.take(),
+        rules: bench.rules.take(),
     };
     report.print();
     if let Some(path) = &args.json {
         report.write_json(path)?;
     }
-    Ok(if interrupt::came() {
+    println!("{}", report.write_page(&workspace::target_dir()?.join("bench"))?.display());
+    if interrupt::came() {
         eprintln!("interrupted: what was measured until then is above, and everything is taken down");
-        ExitCode::from(INTERRUPTED)
-    } else if report.left_out.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    let mut is_failure = report.findings.is_empty() || !report.failed.is_empty();
+    if let Some(old) = old {
+        let comparison = old.compare(&report.machine, &report.findings);
+        comparison.lines.iter().for_each(|line| println!("{line}"));
+        is_failure |= comparison.is_failure;
+    }
+    Ok(if is_failure { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The command as it was typed.
+fn command_line() -> String {
+    let words = std::env::args().skip(1).map(|word| process::quote(&word));
+    ["cargo xtask".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
 impl Bench {
@@ -194,7 +218,9 @@ impl Bench {
             containers: if quick { 20 } else { 50 },
             rest: Duration::from_secs(if quick { 2 } else { 10 }),
             attach_mode: RefCell::default(),
-            left_out: RefCell::default(),
+            skipped: RefCell::default(),
+            failed: RefCell::default(),
+            rules: RefCell::default(),
         })
     }
 
@@ -220,8 +246,14 @@ impl Bench {
         if interrupt::came() {
             bail!(Interrupted);
         }
-        eprintln!("{what}: left out: {error:#}");
-        self.left_out.borrow_mut().push(format!("{what}: {error:#}"));
+        let (list, word) =
+            if is_skip(&error) { (&self.skipped, "skipped") } else { (&self.failed, "failed") };
+        let line = format!("{what}: {error:#}");
+        eprintln!("{word}: {line}");
+        // What several cases lack is told once.
+        if !list.borrow().contains(&line) {
+            list.borrow_mut().push(line);
+        }
         Ok(())
     }
 
@@ -240,6 +272,11 @@ impl Bench {
         let site = Site::new(self, fabric, path, number, others)?;
         if let Some(mode) = site.attach_mode()? {
             self.attach_mode.replace(Some(mode));
+        }
+        if !self.rules.borrow().iter().any(|(name, _)| name == path.name())
+            && let Some(rules) = path.installed(&site.node)?
+        {
+            self.rules.borrow_mut().push((path.name().to_owned(), rules));
         }
         Ok(site)
     }

@@ -86,13 +86,8 @@ fn against(bench: &Bench, way: Way, ground: &Ground, path: Path) -> Result<Vec<F
         costs.push(Sample::pair(1e9 / a - harness, 1e9 / b - harness));
         bench.progress(way.case(), path.name(), pair, &format!("{:.2} / {:.2} M/s", a / 1e6, b / 1e6));
     }
-    let finding = |metric, unit, samples| Finding {
-        case: way.case(),
-        variant: way.variant().to_owned(),
-        metric,
-        unit,
-        baseline_name: Some(path.name().to_owned()),
-        samples,
+    let finding = |metric, unit, samples| {
+        Finding::new(way.case(), way.variant(), metric, unit, samples).against(path.name())
     };
     Ok(vec![finding("rate", "packets/s", rates), finding("marginal-cost", "ns/packet", costs)])
 }
@@ -110,14 +105,8 @@ pub(super) fn direct(bench: &Bench) -> Result<Vec<Finding>> {
             samples.push(Sample::pair(a, b));
             bench.progress("direct", way.case(), pair, &format!("{:.2} / {:.2} M/s", a / 1e6, b / 1e6));
         }
-        findings.push(Finding {
-            case: "direct",
-            variant: way.variant().to_owned(),
-            metric: "rate",
-            unit: "packets/s",
-            baseline_name: Some("direct".to_owned()),
-            samples,
-        });
+        let finding = Finding::new("direct", way.variant(), "rate", "packets/s", samples);
+        findings.push(finding.against("direct"));
     }
     ground.ours.finish()?;
     Ok(findings)

@@ -40,7 +40,7 @@ impl Site {
         let binary = match path {
             Path::Dataplane => Some(bench.binary.as_path()),
             Path::Build => bench.against.as_deref(),
-            Path::Route | Path::Iptables | Path::Nftables => None,
+            Path::Route | Path::Iptables | Path::Nftables | Path::Flowtable => None,
         };
         let daemon = if let Some(binary) = binary {
             let mut config =

@@ -9,6 +9,7 @@ use tests::harness::{Fabric, Namespace, Process, eventually};
 use super::baseline::Path;
 use super::finding::{Finding, Sample};
 use super::site::Site;
+use super::skip::skip;
 use super::{Bench, interrupt, machine};
 use crate::process;
 
@@ -87,10 +88,9 @@ fn listens(place: &Namespace) -> Result<bool> {
 
 /// Runs the test against each baseline.
 pub(super) fn run(bench: &Bench, test: &Test) -> Result<Vec<Finding>> {
-    ensure!(
-        process::find("netperf").is_some() && process::find("netserver").is_some(),
-        "netperf is not installed: `cargo xtask setup` installs it"
-    );
+    if process::find("netperf").is_none() || process::find("netserver").is_none() {
+        return Err(skip("netperf is not installed: `cargo xtask setup` installs it"));
+    }
     let fabric = Fabric::new()?;
     let ours = Link::new(bench, &fabric, Path::Dataplane, 1)?;
     let mut findings = Vec::new();
@@ -112,12 +112,5 @@ fn against(bench: &Bench, test: &Test, fabric: &Fabric, ours: &Link, path: Path)
         samples.push(Sample::pair(a, b));
         bench.progress(test.case, path.name(), pair, &format!("{a:.0} / {b:.0} {}", test.unit));
     }
-    Ok(Finding {
-        case: test.case,
-        variant: "across nodes".to_owned(),
-        metric: "rate",
-        unit: test.unit,
-        baseline_name: Some(path.name().to_owned()),
-        samples,
-    })
+    Ok(Finding::new(test.case, "across nodes", "rate", test.unit, samples).against(path.name()))
 }
