@@ -6,19 +6,26 @@
 mod at_rest;
 mod baseline;
 mod compare;
+mod feed;
 mod finding;
 mod generator;
 mod interrupt;
 #[path = "../bench-ebpf/src/layout.rs"]
 mod layout;
+mod lookup;
+mod lookups;
 mod machine;
 mod new_endpoint;
 mod new_flows;
 mod pps;
+#[path = "../bench-ebpf/src/query.rs"]
+mod query;
 mod report;
+mod route_load;
 mod sink;
 mod site;
 mod skip;
+mod speaker;
 mod target;
 mod tcp;
 
@@ -88,6 +95,10 @@ enum Case {
     TcpRr,
     /// Connections per second between containers of two nodes (netperf TCP_CRR)
     TcpCrr,
+    /// A route lookup in the data path's table and in BPF_MAP_TYPE_LPM_TRIE, and the memory of both
+    Lookup,
+    /// From a BGP peer's UPDATEs to the last route that packets take, against BIRD and the kernel
+    RouteLoad,
     /// From a container's route to its first packet carried by BPF
     NewEndpoint,
     /// What the daemon takes while nothing happens
@@ -108,6 +119,8 @@ impl Case {
             Self::TcpStream => tcp::run(bench, &tcp::STREAM),
             Self::TcpRr => tcp::run(bench, &tcp::RR),
             Self::TcpCrr => tcp::run(bench, &tcp::CRR),
+            Self::Lookup => lookup::run(bench),
+            Self::RouteLoad => route_load::run(bench),
             Self::NewEndpoint => new_endpoint::run(bench),
             Self::AtRest => at_rest::run(bench),
         }
@@ -126,15 +139,23 @@ struct Bench {
     against: Option<PathBuf>,
     /// The generator's object.
     object: PathBuf,
+    /// The object with the route lookups.
+    lookups: PathBuf,
     /// Where everything that is compared runs.
     cpu: usize,
+    /// Whether a short run was asked for.
+    is_quick: bool,
     /// Pairs of measurements.
     pairs: usize,
     /// How long the generator runs for one figure. With what comes before it this stays below the 0.95 s in
     /// a row that the kernel gives real-time processes.
     slot: Duration,
+    /// Lookups that are timed together.
+    lookups_in_a_row: u32,
     /// How long netperf runs for one figure.
     netperf_seconds: u32,
+    /// Single routes that come and go.
+    changes: usize,
     /// Containers that come up one after another: below 250.
     containers: u8,
     /// How long the idle daemon is watched.
@@ -207,13 +228,18 @@ impl Bench {
         let quick = args.quick;
         let canonical =
             |path: &PathBuf| fs::canonicalize(path).with_context(|| format!("no {}", path.display()));
+        let objects = bpf::build_bench_objects()?;
         Ok(Self {
             binary: build::binary(Profile::Release)?,
             against: args.against.as_ref().map(canonical).transpose()?,
-            object: bpf::build_bench_object()?,
+            object: objects.join(bpf::BENCH_PACKAGE),
+            lookups: objects.join("lookup"),
             cpu,
+            is_quick: quick,
+            changes: if quick { 10 } else { 50 },
             pairs: if quick { 3 } else { 5 },
             slot: Duration::from_millis(if quick { 300 } else { 600 }),
+            lookups_in_a_row: if quick { 1 << 18 } else { 1 << 20 },
             netperf_seconds: if quick { 1 } else { 3 },
             containers: if quick { 20 } else { 50 },
             rest: Duration::from_secs(if quick { 2 } else { 10 }),

@@ -103,6 +103,17 @@ impl Finding {
         self
     }
 
+    /// With so many routes, flows or prefixes.
+    pub(super) fn at(mut self, number: u64) -> Self {
+        self.at = Some(number);
+        self
+    }
+
+    /// The variant, with the number of routes, flows or prefixes if there are several such numbers.
+    pub(super) fn part(&self) -> String {
+        self.at.map_or_else(|| self.variant.clone(), |at| format!("{}, {at}", self.variant))
+    }
+
     /// The data path's figures.
     pub(super) fn dataplane(&self) -> Option<Spread> {
         Spread::of(self.samples.iter().map(|sample| sample.dataplane))

@@ -88,16 +88,23 @@ impl Report {
     fn warnings(&self) -> Vec<String> {
         let mut warnings: Vec<String> = self.skipped.iter().map(|what| format!("skipped: {what}")).collect();
         warnings.extend(self.failed.iter().map(|what| format!("failed: {what}")));
-        for finding in self.findings.iter().filter(|finding| finding.ratio().is_some_and(Spread::is_wide)) {
-            warnings.push(format!(
-                "{}, {} against {}: the ratios of {} spread too widely to conclude from; run it again when the \
-                 machine has less else to do",
-                finding.case,
-                finding.variant,
-                finding.baseline_name.as_deref().unwrap_or_default(),
-                finding.metric
-            ));
+        let wide = |finding: &&Finding| finding.ratio().is_some_and(Spread::is_wide);
+        let mut cases: Vec<(&str, Vec<String>)> = Vec::new();
+        for finding in self.findings.iter().filter(wide) {
+            let baseline = finding.baseline_name.as_deref().unwrap_or_default();
+            let what = format!("{} ({}) against {baseline}", finding.metric, finding.part());
+            match cases.last_mut() {
+                Some((case, list)) if *case == finding.case => list.push(what),
+                _ => cases.push((finding.case, vec![what])),
+            }
         }
+        warnings.extend(cases.into_iter().map(|(case, list)| {
+            format!(
+                "{case}: the ratios spread too widely to conclude from; run it again when the machine has less \
+                 else to do: {}",
+                list.join(", ")
+            )
+        }));
         if self.machine.load > MUCH_LOAD {
             warnings.push(format!(
                 "the machine was busy before the run (load {:.2}): what else runs shares caches and memory \

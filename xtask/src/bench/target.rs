@@ -101,6 +101,14 @@ const TARGETS: &[Target] = &[
     ratio("tcp-crr", "MASQUERADE", "rate", "iptables", AtLeast(1.4)),
     ratio("tcp-stream", "", "rate", "iptables", AtLeast(1.05)),
     ratio("tcp-rr", "", "rate", "iptables", AtLeast(1.05)),
+    Target { at: Some(1_000_000), ..ratio("lookup", "", "time", "LPM_TRIE", AtMost(1.0 / 20.0)) },
+    figure("lookup", "", "time", Some(1_000_000), AtMost(30.0)),
+    figure("lookup", "table", "memory", Some(100), AtMost(2.0)),
+    figure("lookup", "table", "memory", Some(1_000_000), AtMost(100.0)),
+    Target { at: Some(1_000_000), ..ratio("route-load", "all", "time", "BIRD", AtMost(1.0 / 3.0)) },
+    figure("route-load", "all", "rate", Some(1_000_000), AtLeast(500_000.0)),
+    figure("route-load", "all", "memory", Some(1_000_000), AtMost(150.0)),
+    figure("route-load", "one change", "time-to-packets", None, AtMost(5.0)),
 ];
 
 #[cfg(test)]

@@ -289,8 +289,6 @@ fn latencies(findings: &[Finding]) -> Vec<Group> {
 
 /// Case and variant, and the metric where it is not the case's first.
 fn label(finding: &Finding, metric: &str) -> String {
-    let Finding { case, variant, .. } = finding;
-    let at = finding.at.map(|at| format!(", {at}")).unwrap_or_default();
     let metric = if metric == "rate" { String::new() } else { format!(": {}", metric.replace('-', " ")) };
-    format!("{case}, {variant}{at}{metric}")
+    format!("{}, {}{metric}", finding.case, finding.part())
 }

@@ -39,7 +39,7 @@ fn row(finding: &Finding) -> Option<[String; 7]> {
     };
     Some([
         finding.case.to_owned(),
-        finding.variant.clone(),
+        finding.part(),
         finding.metric.to_owned(),
         figure(ours.median),
         baseline,
