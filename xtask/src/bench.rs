@@ -15,6 +15,7 @@ mod layout;
 mod lookup;
 mod lookups;
 mod machine;
+mod netperf;
 mod new_endpoint;
 mod new_flows;
 mod pps;
@@ -27,7 +28,6 @@ mod site;
 mod skip;
 mod speaker;
 mod target;
-mod tcp;
 
 use std::cell::RefCell;
 use std::fs;
@@ -89,12 +89,14 @@ enum Case {
     NewFlows,
     /// The same generator straight into the sink: what the harness itself costs
     Direct,
-    /// Bulk transfer between containers of two nodes (netperf TCP_STREAM)
+    /// Bulk transfer between containers, and through MASQUERADE (netperf TCP_STREAM)
     TcpStream,
     /// Requests and answers on one connection (netperf TCP_RR)
     TcpRr,
-    /// Connections per second between containers of two nodes (netperf TCP_CRR)
+    /// Connections, each with one request and one answer (netperf TCP_CRR)
     TcpCrr,
+    /// Requests and answers by datagrams (netperf UDP_RR)
+    UdpRr,
     /// A route lookup in the data path's table and in BPF_MAP_TYPE_LPM_TRIE, and the memory of both
     Lookup,
     /// From a BGP peer's UPDATEs to the last route that packets take, against BIRD and the kernel
@@ -115,10 +117,11 @@ impl Case {
                 Ok(findings)
             }
             Self::NewFlows => new_flows::run(bench),
+            Self::UdpRr => netperf::run(bench, &netperf::UDP_RR),
             Self::Direct => pps::direct(bench),
-            Self::TcpStream => tcp::run(bench, &tcp::STREAM),
-            Self::TcpRr => tcp::run(bench, &tcp::RR),
-            Self::TcpCrr => tcp::run(bench, &tcp::CRR),
+            Self::TcpStream => netperf::run(bench, &netperf::STREAM),
+            Self::TcpRr => netperf::run(bench, &netperf::RR),
+            Self::TcpCrr => netperf::run(bench, &netperf::CRR),
             Self::Lookup => lookup::run(bench),
             Self::RouteLoad => route_load::run(bench),
             Self::NewEndpoint => new_endpoint::run(bench),
@@ -152,8 +155,8 @@ struct Bench {
     slot: Duration,
     /// Lookups that are timed together.
     lookups_in_a_row: u32,
-    /// How long netperf runs for one figure.
-    netperf_seconds: u32,
+    /// How long netperf runs for one figure, unless the run is short.
+    netperf_seconds: i64,
     /// Single routes that come and go.
     changes: usize,
     /// Containers that come up one after another: below 250.
@@ -240,7 +243,7 @@ impl Bench {
             pairs: if quick { 3 } else { 5 },
             slot: Duration::from_millis(if quick { 300 } else { 600 }),
             lookups_in_a_row: if quick { 1 << 18 } else { 1 << 20 },
-            netperf_seconds: if quick { 1 } else { 3 },
+            netperf_seconds: 3,
             containers: if quick { 20 } else { 50 },
             rest: Duration::from_secs(if quick { 2 } else { 10 }),
             attach_mode: RefCell::default(),
@@ -320,7 +323,7 @@ impl Bench {
 fn show_baselines() {
     for path in Path::KERNEL {
         println!("# {}", path.name());
-        match path.rules("cali1") {
+        match path.rules(&["cali1"]) {
             rules if rules.is_empty() => println!("# the kernel's routes alone\n"),
             rules => println!("{rules}"),
         }

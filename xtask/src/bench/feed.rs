@@ -5,8 +5,8 @@ use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::thread;
 use std::time::Duration;
 
-use ::tests::harness::{Namespace, eventually};
 use anyhow::{Context as _, Result, ensure};
+use tests::harness::{Namespace, eventually};
 
 /// The autonomous system of everybody here.
 pub(super) const ASN: u16 = 64_512;
@@ -150,7 +150,7 @@ fn message(kind: u8, body: &[u8]) -> Vec<u8> {
 }
 
 #[cfg(test)]
-mod tests {
+mod units {
     use super::*;
 
     const PREFIXES: Prefixes = Prefixes { first: Ipv4Addr::new(64, 0, 0, 0), length: 26 };

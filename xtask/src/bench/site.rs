@@ -10,10 +10,16 @@ use super::baseline::Path;
 /// The container's interface on its node.
 const INTERFACE: &str = "cali1";
 
+/// That of the second one.
+const SECOND: &str = "cali2";
+
 /// The default of `max-flows`.
 const MAX_FLOWS: u32 = 262_144;
 
-/// The way out of the fabric, which nobody takes.
+/// The prefix length of the fabric's network.
+pub(super) const FABRIC_LENGTH: u8 = 16;
+
+/// The way out of the fabric.
 pub(super) const GATEWAY: &str = "10.141.255.254";
 
 /// What a site translates, as the baselines' rules do: packets to no container.
@@ -25,6 +31,8 @@ const MASQUERADE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"";
 pub(super) struct Site {
     daemon: Option<Daemon>,
     pub(super) container: Container,
+    /// A second one, 172.19.N.3, where the case has use for it.
+    pub(super) second: Option<Container>,
     pub(super) node: Node,
     pub(super) path: Path,
 }
@@ -32,11 +40,29 @@ pub(super) struct Site {
 impl Site {
     /// A site on the fabric, with routes to the blocks of the sites `others`.
     pub(super) fn new(bench: &Bench, fabric: &Fabric, path: Path, number: u8, others: &[u8]) -> Result<Self> {
+        Self::make(bench, fabric, path, number, others, false)
+    }
+
+    /// A site with two containers.
+    pub(super) fn of_two(bench: &Bench, fabric: &Fabric, path: Path, number: u8) -> Result<Self> {
+        Self::make(bench, fabric, path, number, &[], true)
+    }
+
+    fn make(
+        bench: &Bench,
+        fabric: &Fabric,
+        path: Path,
+        number: u8,
+        others: &[u8],
+        has_second: bool,
+    ) -> Result<Self> {
         let node = Node::new(fabric, &format!("{}{number}", path.name()), address(number))?;
         let container = node.routed_container(INTERFACE, format!("172.19.{number}.2"))?;
         // Without a default route the kernel answers no container that asks for its gateway.
         node.default_via(GATEWAY)?;
-        path.install(&node, INTERFACE)?;
+        let second =
+            has_second.then(|| node.routed_container(SECOND, format!("172.19.{number}.3"))).transpose()?;
+        path.install(&node, if has_second { &[INTERFACE, SECOND] } else { &[INTERFACE] })?;
         let binary = match path {
             Path::Dataplane => Some(bench.binary.as_path()),
             Path::Build => bench.against.as_deref(),
@@ -57,7 +83,7 @@ impl Site {
             }
             None
         };
-        Ok(Self { daemon, container, node, path })
+        Ok(Self { daemon, container, second, node, path })
     }
 
     /// Tells the node the MAC of a router, which need not be there.
