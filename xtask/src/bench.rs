@@ -155,8 +155,6 @@ struct Bench {
     slot: Duration,
     /// Lookups that are timed together.
     lookups_in_a_row: u32,
-    /// How long netperf runs for one figure, unless the run is short.
-    netperf_seconds: i64,
     /// Single routes that come and go.
     changes: usize,
     /// Containers that come up one after another: below 250.
@@ -243,7 +241,6 @@ impl Bench {
             pairs: if quick { 3 } else { 5 },
             slot: Duration::from_millis(if quick { 300 } else { 600 }),
             lookups_in_a_row: if quick { 1 << 18 } else { 1 << 20 },
-            netperf_seconds: 3,
             containers: if quick { 20 } else { 50 },
             rest: Duration::from_secs(if quick { 2 } else { 10 }),
             attach_mode: RefCell::default(),

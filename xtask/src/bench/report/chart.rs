@@ -263,8 +263,7 @@ fn latencies(findings: &[Finding]) -> Vec<Group> {
         let Some((_, name)) = LATENCIES.iter().find(|(metric, _)| *metric == finding.metric) else {
             continue;
         };
-        let group =
-            group(&mut groups, &label(finding, finding.metric).replace(&format!(": {}", finding.metric), ""));
+        let group = group(&mut groups, &format!("{}, {}", finding.case, finding.part()));
         let mut add = |path: &str, spread: Option<Spread>| {
             let Some(figure) = spread.map(|spread| spread.median).filter(|figure| *figure > 0.0) else {
                 return;

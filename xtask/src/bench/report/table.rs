@@ -77,14 +77,18 @@ pub(super) fn digits(ratio: f64) -> String {
     format!("{ratio:.decimals$}")
 }
 
-/// Three digits and the unit, with a prefix where there are many before the point.
+/// Three digits and the unit, with a prefix where there are many before the point of a rate.
 fn quantity(figure: f64, unit: &str) -> String {
     let (figure, prefix) = match figure.abs() {
-        large if large >= 1e6 => (figure / 1e6, "M "),
-        large if large >= 1e4 => (figure / 1e3, "k "),
+        large if large >= 1e6 && unit.ends_with("/s") => (figure / 1e6, "M "),
+        large if large >= 1e4 && unit.ends_with("/s") => (figure / 1e3, "k "),
         _ => (figure, ""),
     };
-    let decimals = if figure.abs() >= 100.0 { 0 } else { 2 };
+    let decimals = match figure.abs() {
+        large if large >= 100.0 => 0,
+        small if small < 0.1 => 3,
+        _ => 2,
+    };
     format!("{figure:.decimals$} {prefix}{unit}")
 }
 
@@ -110,7 +114,8 @@ mod tests {
 
     #[test]
     fn figures_have_three_digits() {
-        assert_eq!(quantity(0.0, "ms/s"), "0.00 ms/s");
+        assert_eq!(quantity(0.0153, "s"), "0.015 s");
+        assert_eq!(quantity(13_358.0, "us"), "13358 us");
         assert_eq!(quantity(9_123.4, "1/s"), "9123 1/s");
         assert_eq!(quantity(14_000.0, "1/s"), "14.00 k 1/s");
         assert_eq!(quantity(1_474_000.0, "1/s"), "1.47 M 1/s");

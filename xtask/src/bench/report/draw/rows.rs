@@ -10,7 +10,9 @@ use super::axis::{self, Axis};
 use super::canvas::{Anchor, Canvas, Color, FAINT, GRID, INK, PLAIN, colors};
 use super::{RIGHT, TOP, WIDTH};
 
-const ROW: f64 = 19.0;
+/// Height of a row with a bar, and of one with points, whose names stand above them.
+const BAR: f64 = 19.0;
+const POINTS: f64 = 28.0;
 const GAP: f64 = 13.0;
 /// Room for a figure behind its bar.
 const FIGURE: f64 = 60.0;
@@ -18,7 +20,18 @@ const FIGURE: f64 = 60.0;
 const MOST_LABEL: f64 = 470.0;
 
 pub(super) fn height(groups: &[Group]) -> f64 {
-    groups.iter().map(|group| group.rows.len() as f64 * ROW + GAP).sum()
+    groups.iter().map(|group| group_height(group) + GAP).sum()
+}
+
+fn group_height(group: &Group) -> f64 {
+    group.rows.iter().map(row_height).sum()
+}
+
+fn row_height(row: &Row) -> f64 {
+    match row.mark {
+        Mark::Bar(_) => BAR,
+        Mark::Points(_) => POINTS,
+    }
 }
 
 pub(super) fn draw<DB: DrawingBackend>(
@@ -57,12 +70,13 @@ pub(super) fn draw<DB: DrawingBackend>(
     }
     let mut y = TOP + GAP / 2.0;
     for group in groups {
-        let middle = y + group.rows.len() as f64 * ROW / 2.0;
+        let middle = y + group_height(group) / 2.0;
         canvas.text((24.0, middle), &group.label, 13.0, INK, Anchor::Left, PLAIN)?;
         for row in &group.rows {
             let color = colors.iter().find(|(name, _)| *name == row.path).map_or(INK, |(_, color)| *color);
-            one(canvas, row, &axis, origin, y + ROW / 2.0, color)?;
-            y += ROW;
+            let height = row_height(row);
+            one(canvas, row, &axis, origin, y + height / 2.0, color)?;
+            y += height;
         }
         y += GAP;
     }
@@ -85,7 +99,7 @@ fn one<DB: DrawingBackend>(
     match &row.mark {
         Mark::Bar(Spread { median, min, max }) => {
             let (from, to) = (axis.at(origin), axis.at(*median));
-            canvas.area((from.min(to), y - ROW / 2.0 + 2.0), (from.max(to), y + ROW / 2.0 - 2.0), color)?;
+            canvas.area((from.min(to), y - BAR / 2.0 + 2.0), (from.max(to), y + BAR / 2.0 - 2.0), color)?;
             let (low, high) = (axis.at(*min), axis.at(*max));
             if high - low > 1.0 {
                 canvas.line(&[(low, y), (high, y)], INK, 1.0)?;
@@ -115,7 +129,7 @@ fn one<DB: DrawingBackend>(
     }
     if let Some(target) = row.target {
         let x = axis.at(target);
-        canvas.line(&[(x, y - ROW / 2.0 + 1.0), (x, y + ROW / 2.0 - 1.0)], INK, 3.0)?;
+        canvas.line(&[(x, y - BAR / 2.0 + 1.0), (x, y + BAR / 2.0 - 1.0)], INK, 3.0)?;
         // The figure stands before a target that is far off.
         if x - right < FIGURE {
             right = right.max(x);
