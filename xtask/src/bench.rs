@@ -37,6 +37,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, bail};
 use clap::ValueEnum;
+use serde_json::Value;
 use tests::harness::{Config, Daemon, Fabric, Node};
 
 use crate::build::{self, Profile};
@@ -85,6 +86,8 @@ enum Case {
     PpsDeliver,
     /// The same from a container to the outside by MASQUERADE, and to other nodes without
     PpsEgress,
+    /// The same from one uplink to another by MASQUERADE, with each `uplink-hook`
+    PpsGateway,
     /// Translations that begin, each by one packet, and the memory that they take
     NewFlows,
     /// The same generator straight into the sink: what the harness itself costs
@@ -97,6 +100,10 @@ enum Case {
     TcpCrr,
     /// Requests and answers by datagrams (netperf UDP_RR)
     UdpRr,
+    /// Cost of a packet with up to a million routes
+    ScaleRoutes,
+    /// Cost of a packet with up to 262,144 flows
+    ScaleFlows,
     /// A route lookup in the data path's table and in BPF_MAP_TYPE_LPM_TRIE, and the memory of both
     Lookup,
     /// From a BGP peer's UPDATEs to the last route that packets take, against BIRD and the kernel
@@ -116,12 +123,15 @@ impl Case {
                 findings.extend(pps::run(bench, Way::Egress)?);
                 Ok(findings)
             }
+            Self::PpsGateway => pps::gateway::run(bench),
             Self::NewFlows => new_flows::run(bench),
             Self::UdpRr => netperf::run(bench, &netperf::UDP_RR),
             Self::Direct => pps::direct(bench),
             Self::TcpStream => netperf::run(bench, &netperf::STREAM),
             Self::TcpRr => netperf::run(bench, &netperf::RR),
             Self::TcpCrr => netperf::run(bench, &netperf::CRR),
+            Self::ScaleRoutes => pps::scale::routes(bench),
+            Self::ScaleFlows => pps::scale::flows(bench),
             Self::Lookup => lookup::run(bench),
             Self::RouteLoad => route_load::run(bench),
             Self::NewEndpoint => new_endpoint::run(bench),
@@ -162,6 +172,7 @@ struct Bench {
     /// How long the idle daemon is watched.
     rest: Duration,
     attach_mode: RefCell<Option<String>>,
+    modes: RefCell<Vec<String>>,
     skipped: RefCell<Vec<String>>,
     failed: RefCell<Vec<String>>,
     rules: RefCell<Vec<(String, String)>>,
@@ -194,6 +205,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         machine,
         command: command_line(),
         attach_mode: bench.attach_mode.take(),
+        modes: bench.modes.take(),
         stolen: CpuTime::now()?.stolen_since(begin),
         findings,
         skipped: bench.skipped.take(),
@@ -244,6 +256,7 @@ impl Bench {
             containers: if quick { 20 } else { 50 },
             rest: Duration::from_secs(if quick { 2 } else { 10 }),
             attach_mode: RefCell::default(),
+            modes: RefCell::default(),
             skipped: RefCell::default(),
             failed: RefCell::default(),
             rules: RefCell::default(),
@@ -290,21 +303,34 @@ impl Bench {
 
     fn daemon(&self, binary: &std::path::Path, node: &Node, config: &Config) -> Result<Daemon> {
         let mut daemon = Daemon::prepare_binary(node, config, binary.to_owned())?;
-        daemon.launch()?;
+        self.launch(&mut daemon)?;
         Ok(daemon)
+    }
+
+    /// Starts the daemon, and notes how its programs are attached to tc.
+    fn launch(&self, daemon: &mut Daemon) -> Result<()> {
+        daemon.launch()?;
+        let status: Value = daemon.cli(&["status", "--json"])?;
+        let modes = status["hooks"].as_array().into_iter().flatten().filter_map(|hook| hook["mode"].as_str());
+        if let Some(mode) = modes.into_iter().find(|mode| *mode != "xdp") {
+            self.attach_mode.replace(Some(mode.to_owned()));
+        }
+        Ok(())
     }
 
     fn site(&self, fabric: &Fabric, path: Path, number: u8, others: &[u8]) -> Result<Site> {
         let site = Site::new(self, fabric, path, number, others)?;
-        if let Some(mode) = site.attach_mode()? {
-            self.attach_mode.replace(Some(mode));
-        }
         if !self.rules.borrow().iter().any(|(name, _)| name == path.name())
             && let Some(rules) = path.installed(&site.node)?
         {
             self.rules.borrow_mut().push((path.name().to_owned(), rules));
         }
         Ok(site)
+    }
+
+    /// Notes where a case's programs ran.
+    fn note_mode(&self, line: &str) {
+        self.modes.borrow_mut().push(line.to_owned());
     }
 
     /// Says that a pair is measured.

@@ -1,10 +1,8 @@
 //! Nanoseconds per route lookup, and the table's memory, by number of routes.
 
 use std::net::Ipv4Addr;
-use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
-use tests::harness::eventually;
+use anyhow::{Context as _, Result};
 
 use super::feed::Prefixes;
 use super::finding::{Finding, Sample};
@@ -21,9 +19,6 @@ const SIZES: [u32; 6] = [10, 100, 1_000, 10_000, 100_000, 1_000_000];
 /// Calico's blocks, in a row.
 pub(super) const PREFIXES: Prefixes = Prefixes { first: Ipv4Addr::new(64, 0, 0, 0), length: 26 };
 
-/// How long the daemon may take for the prefixes of one step.
-const LIMIT: Duration = Duration::from_secs(60);
-
 /// The daemon's own table, filled by a BGP peer, against the kernel's trie with the same prefixes.
 pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
     let network = Network::new()?;
@@ -35,12 +30,7 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
         let (lookups, daemon) = session.table();
         lookups.fill_lpm(known..size)?;
         known = size;
-        eventually(LIMIT, || {
-            interrupt::check()?;
-            let present = lookups.present(Lookup::EachInTrie, size)?;
-            ensure!(present == size, "of {size} prefixes only {present} are in the table");
-            Ok(())
-        })?;
+        lookups.await_all(Lookup::EachInTrie, size)?;
         let mut samples = Vec::new();
         for _ in 0..bench.pairs {
             interrupt::check()?;

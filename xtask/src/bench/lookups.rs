@@ -12,11 +12,11 @@ use aya::programs::{TestRun as _, TestRunOptions, Xdp};
 use aya::{Ebpf, EbpfLoader};
 use dataplane_common::names::{LAYOUT_VERSION, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS};
 use dataplane_common::trie::{Root, Slab};
-use tests::harness::{Daemon, Namespace};
+use tests::harness::{Daemon, Namespace, eventually};
 
 use super::feed::Prefixes;
 use super::query::Query;
-use super::{Bench, machine};
+use super::{Bench, interrupt, machine};
 
 // Names in the object.
 const MAP_QUERY: &str = "QUERY";
@@ -24,6 +24,9 @@ const MAP_LPM: &str = "LPM";
 
 /// Most rounds of one run: what `bpf_loop` allows (`BPF_MAX_LOOPS` in the kernel's include/linux/bpf.h).
 const MOST_ROUNDS: u32 = 8 * 1024 * 1024;
+
+/// How long prefixes may take from their announcement to the table.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// A frame that the programs do not look at; the kernel wants one.
 const FRAME: [u8; 64] = [0; 64];
@@ -100,6 +103,16 @@ impl<'a> Lookups<'a> {
     /// How many of the first `prefixes` are there.
     pub(super) fn present(&mut self, lookup: Lookup, prefixes: u32) -> Result<u32> {
         Ok(u32::try_from(self.run(lookup, prefixes, prefixes, None)?.0)?)
+    }
+
+    /// Waits until all of the first `prefixes` are there.
+    pub(super) fn await_all(&mut self, lookup: Lookup, prefixes: u32) -> Result<()> {
+        eventually(LIMIT, || {
+            interrupt::check()?;
+            let present = self.present(lookup, prefixes)?;
+            ensure!(present == prefixes, "of {prefixes} prefixes only {present} are in the table");
+            Ok(())
+        })
     }
 
     /// Whether the prefix with that number is there.

@@ -31,6 +31,8 @@ pub(super) struct Report {
     pub(super) cpu: usize,
     /// How the data path's programs were attached; none if none was.
     pub(super) attach_mode: Option<String>,
+    /// Where the uplinks' programs ran, in the cases that have a choice.
+    pub(super) modes: Vec<String>,
     /// Share of the time that a hypervisor took from this machine.
     pub(super) stolen: f64,
     pub(super) findings: Vec<Finding>,
@@ -77,12 +79,16 @@ impl Report {
     fn conditions(&self) -> String {
         let Machine { model, cpus, kernel, load } = &self.machine;
         let mode = self.attach_mode.as_deref().unwrap_or("not attached");
-        format!(
+        let mut text = format!(
             "{model}, {cpus} CPUs, Linux {kernel}; attached by {mode}; measured on CPU {}\n\
              load before the run {load:.2}; {:.1} % of the time stolen by the hypervisor",
             self.cpu,
             self.stolen * 100.0
-        )
+        );
+        for mode in &self.modes {
+            text += &format!("\n{mode}");
+        }
+        text
     }
 
     fn warnings(&self) -> Vec<String> {

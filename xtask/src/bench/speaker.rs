@@ -49,14 +49,8 @@ impl Network {
     /// table alone.
     pub(super) fn daemon(&self, bench: &Bench) -> Result<Daemon> {
         let (address, peer) = (self.node.address, self.peer.address);
-        let config = Config::new()
-            .node("uplinks", r#"["eth0"]"#)
-            .pool("64.0.0.0/6")
-            .datapath("kernel-routes", false)
-            .table(&format!("[bgp]\nasn = {ASN}\nrouter-id = \"{address}\"\nlisten = \"{address}:179\""))
-            .table(&format!(
-                "[[bgp.peer]]\naddress = \"{peer}\"\nasn = {ASN}\npassive = true\nmax-prefixes = {MAX_PREFIXES}"
-            ));
+        let config = Config::new().node("uplinks", r#"["eth0"]"#);
+        let config = learning(config, &address.to_string(), &peer.to_string());
         bench.daemon(&bench.binary, &self.node, &config)
     }
 
@@ -75,6 +69,18 @@ impl Network {
         );
         Bird::with_config(&self.node, &config)
     }
+}
+
+/// Adds to a daemon's file that it waits at `address` for a peer, takes all the prefixes that it says, and leaves
+/// the kernel's table alone.
+pub(super) fn learning(config: Config, address: &str, peer: &str) -> Config {
+    config
+        .pool("64.0.0.0/6")
+        .datapath("kernel-routes", false)
+        .table(&format!("[bgp]\nasn = {ASN}\nrouter-id = \"{address}\"\nlisten = \"{address}:179\""))
+        .table(&format!(
+            "[[bgp.peer]]\naddress = \"{peer}\"\nasn = {ASN}\npassive = true\nmax-prefixes = {MAX_PREFIXES}"
+        ))
 }
 
 /// A learner with a session, and the programs that look at its routes.

@@ -107,6 +107,7 @@ mod tests {
             command: "cargo xtask bench --json '<x>'".to_owned(),
             cpu: 1,
             attach_mode: None,
+            modes: Vec::new(),
             stolen: 0.0,
             findings: vec![Finding::new("case", "<variant>", "rate", "1/s", vec![Sample::alone(1.0)])],
             skipped: vec!["<skipped>".to_owned()],

@@ -13,6 +13,7 @@ pub(super) fn of(report: &Report) -> Value {
         "cpu": report.cpu,
         "command": report.command,
         "attach_mode": report.attach_mode,
+        "modes": report.modes,
         "load": report.machine.load,
         "stolen_ratio": report.stolen,
         "cases": report.findings.iter().map(entry).collect::<Vec<_>>(),
