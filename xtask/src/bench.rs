@@ -5,19 +5,29 @@
 
 mod at_rest;
 mod baseline;
+mod compare;
+mod feed;
 mod finding;
 mod generator;
 mod interrupt;
 #[path = "../bench-ebpf/src/layout.rs"]
 mod layout;
+mod lookup;
+mod lookups;
 mod machine;
+mod netperf;
 mod new_endpoint;
 mod new_flows;
 mod pps;
+#[path = "../bench-ebpf/src/query.rs"]
+mod query;
 mod report;
+mod route_load;
 mod sink;
 mod site;
-mod tcp;
+mod skip;
+mod speaker;
+mod target;
 
 use std::cell::RefCell;
 use std::fs;
@@ -27,18 +37,21 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Error, Result, bail};
 use clap::ValueEnum;
+use serde_json::Value;
 use tests::harness::{Config, Daemon, Fabric, Node};
 
 use crate::build::{self, Profile};
 use crate::setup::{self, Need};
-use crate::{bpf, process};
+use crate::{bpf, process, workspace};
 use baseline::Path;
+use compare::Old;
 use finding::Finding;
 use interrupt::Interrupted;
 use machine::{CpuTime, Machine};
 use pps::Way;
 use report::Report;
 use site::Site;
+use skip::is_skip;
 
 /// Exit status of a program that SIGINT ended, by the shells' convention.
 const INTERRUPTED: u8 = 130;
@@ -55,7 +68,10 @@ pub(crate) struct Args {
     /// Write the findings to a file as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// Compare with another build of `dataplane` in place of the kernel
+    /// Compare the ratios with an older run's, and fail if one got worse beyond the noise
+    #[arg(long, value_name = "OLD.json")]
+    compare: Option<PathBuf>,
+    /// Measure against another build of `dataplane` in place of the kernel
     #[arg(long, value_name = "BINARY")]
     against: Option<PathBuf>,
     /// Print the rules that the baselines have, and measure nothing
@@ -70,16 +86,28 @@ enum Case {
     PpsDeliver,
     /// The same from a container to the outside by MASQUERADE, and to other nodes without
     PpsEgress,
+    /// The same from one uplink to another by MASQUERADE, with each `uplink-hook`
+    PpsGateway,
     /// Translations that begin, each by one packet, and the memory that they take
     NewFlows,
     /// The same generator straight into the sink: what the harness itself costs
     Direct,
-    /// Bulk transfer between containers of two nodes (netperf TCP_STREAM)
+    /// Bulk transfer between containers, and through MASQUERADE (netperf TCP_STREAM)
     TcpStream,
     /// Requests and answers on one connection (netperf TCP_RR)
     TcpRr,
-    /// Connections per second between containers of two nodes (netperf TCP_CRR)
+    /// Connections, each with one request and one answer (netperf TCP_CRR)
     TcpCrr,
+    /// Requests and answers by datagrams (netperf UDP_RR)
+    UdpRr,
+    /// Cost of a packet with up to a million routes
+    ScaleRoutes,
+    /// Cost of a packet with up to 262,144 flows
+    ScaleFlows,
+    /// A route lookup in the data path's table and in BPF_MAP_TYPE_LPM_TRIE, and the memory of both
+    Lookup,
+    /// From a BGP peer's UPDATEs to the last route that packets take, against BIRD and the kernel
+    RouteLoad,
     /// From a container's route to its first packet carried by BPF
     NewEndpoint,
     /// What the daemon takes while nothing happens
@@ -95,11 +123,17 @@ impl Case {
                 findings.extend(pps::run(bench, Way::Egress)?);
                 Ok(findings)
             }
+            Self::PpsGateway => pps::gateway::run(bench),
             Self::NewFlows => new_flows::run(bench),
+            Self::UdpRr => netperf::run(bench, &netperf::UDP_RR),
             Self::Direct => pps::direct(bench),
-            Self::TcpStream => tcp::run(bench, &tcp::STREAM),
-            Self::TcpRr => tcp::run(bench, &tcp::RR),
-            Self::TcpCrr => tcp::run(bench, &tcp::CRR),
+            Self::TcpStream => netperf::run(bench, &netperf::STREAM),
+            Self::TcpRr => netperf::run(bench, &netperf::RR),
+            Self::TcpCrr => netperf::run(bench, &netperf::CRR),
+            Self::ScaleRoutes => pps::scale::routes(bench),
+            Self::ScaleFlows => pps::scale::flows(bench),
+            Self::Lookup => lookup::run(bench),
+            Self::RouteLoad => route_load::run(bench),
             Self::NewEndpoint => new_endpoint::run(bench),
             Self::AtRest => at_rest::run(bench),
         }
@@ -118,21 +152,30 @@ struct Bench {
     against: Option<PathBuf>,
     /// The generator's object.
     object: PathBuf,
+    /// The object with the route lookups.
+    lookups: PathBuf,
     /// Where everything that is compared runs.
     cpu: usize,
+    /// Whether a short run was asked for.
+    is_quick: bool,
     /// Pairs of measurements.
     pairs: usize,
     /// How long the generator runs for one figure. With what comes before it this stays below the 0.95 s in
     /// a row that the kernel gives real-time processes.
     slot: Duration,
-    /// How long netperf runs for one figure.
-    netperf_seconds: u32,
+    /// Lookups that are timed together.
+    lookups_in_a_row: u32,
+    /// Single routes that come and go.
+    changes: usize,
     /// Containers that come up one after another: below 250.
     containers: u8,
     /// How long the idle daemon is watched.
     rest: Duration,
     attach_mode: RefCell<Option<String>>,
-    left_out: RefCell<Vec<String>>,
+    modes: RefCell<Vec<String>>,
+    skipped: RefCell<Vec<String>>,
+    failed: RefCell<Vec<String>>,
+    rules: RefCell<Vec<(String, String)>>,
 }
 
 /// Sets up, builds, measures and reports.
@@ -151,6 +194,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     if let Err(error) = setup::ensure(&[Need::Bench]) {
         eprintln!("warning: {error:#}; what needs it is left out");
     }
+    let old = args.compare.as_deref().map(Old::read).transpose()?;
     let machine = Machine::look()?;
     let bench = Bench::new(args, machine.measuring_cpu())?;
     interrupt::catch()?;
@@ -159,23 +203,37 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let report = Report {
         cpu: bench.cpu,
         machine,
+        command: command_line(),
         attach_mode: bench.attach_mode.take(),
+        modes: bench.modes.take(),
         stolen: CpuTime::now()?.stolen_since(begin),
         findings,
-        left_out: bench.left_out.take(),
+        skipped: bench.skipped.take(),
+        failed: bench.failed.take(),
+        rules: bench.rules.take(),
     };
     report.print();
     if let Some(path) = &args.json {
         report.write_json(path)?;
     }
-    Ok(if interrupt::came() {
+    println!("{}", report.write_page(&workspace::target_dir()?.join("bench"))?.display());
+    if interrupt::came() {
         eprintln!("interrupted: what was measured until then is above, and everything is taken down");
-        ExitCode::from(INTERRUPTED)
-    } else if report.left_out.is_empty() {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    })
+        return Ok(ExitCode::from(INTERRUPTED));
+    }
+    let mut is_failure = report.findings.is_empty() || !report.failed.is_empty();
+    if let Some(old) = old {
+        let comparison = old.compare(&report.machine, &report.findings);
+        comparison.lines.iter().for_each(|line| println!("{line}"));
+        is_failure |= comparison.is_failure;
+    }
+    Ok(if is_failure { ExitCode::FAILURE } else { ExitCode::SUCCESS })
+}
+
+/// The command as it was typed.
+fn command_line() -> String {
+    let words = std::env::args().skip(1).map(|word| process::quote(&word));
+    ["cargo xtask".to_owned()].into_iter().chain(words).collect::<Vec<_>>().join(" ")
 }
 
 impl Bench {
@@ -183,18 +241,25 @@ impl Bench {
         let quick = args.quick;
         let canonical =
             |path: &PathBuf| fs::canonicalize(path).with_context(|| format!("no {}", path.display()));
+        let objects = bpf::build_bench_objects()?;
         Ok(Self {
             binary: build::binary(Profile::Release)?,
             against: args.against.as_ref().map(canonical).transpose()?,
-            object: bpf::build_bench_object()?,
+            object: objects.join(bpf::BENCH_PACKAGE),
+            lookups: objects.join("lookup"),
             cpu,
+            is_quick: quick,
+            changes: if quick { 10 } else { 50 },
             pairs: if quick { 3 } else { 5 },
             slot: Duration::from_millis(if quick { 300 } else { 600 }),
-            netperf_seconds: if quick { 1 } else { 3 },
+            lookups_in_a_row: if quick { 1 << 18 } else { 1 << 20 },
             containers: if quick { 20 } else { 50 },
             rest: Duration::from_secs(if quick { 2 } else { 10 }),
             attach_mode: RefCell::default(),
-            left_out: RefCell::default(),
+            modes: RefCell::default(),
+            skipped: RefCell::default(),
+            failed: RefCell::default(),
+            rules: RefCell::default(),
         })
     }
 
@@ -220,8 +285,14 @@ impl Bench {
         if interrupt::came() {
             bail!(Interrupted);
         }
-        eprintln!("{what}: left out: {error:#}");
-        self.left_out.borrow_mut().push(format!("{what}: {error:#}"));
+        let (list, word) =
+            if is_skip(&error) { (&self.skipped, "skipped") } else { (&self.failed, "failed") };
+        let line = format!("{what}: {error:#}");
+        eprintln!("{word}: {line}");
+        // What several cases lack is told once.
+        if !list.borrow().contains(&line) {
+            list.borrow_mut().push(line);
+        }
         Ok(())
     }
 
@@ -232,16 +303,34 @@ impl Bench {
 
     fn daemon(&self, binary: &std::path::Path, node: &Node, config: &Config) -> Result<Daemon> {
         let mut daemon = Daemon::prepare_binary(node, config, binary.to_owned())?;
-        daemon.launch()?;
+        self.launch(&mut daemon)?;
         Ok(daemon)
+    }
+
+    /// Starts the daemon, and notes how its programs are attached to tc.
+    fn launch(&self, daemon: &mut Daemon) -> Result<()> {
+        daemon.launch()?;
+        let status: Value = daemon.cli(&["status", "--json"])?;
+        let modes = status["hooks"].as_array().into_iter().flatten().filter_map(|hook| hook["mode"].as_str());
+        if let Some(mode) = modes.into_iter().find(|mode| *mode != "xdp") {
+            self.attach_mode.replace(Some(mode.to_owned()));
+        }
+        Ok(())
     }
 
     fn site(&self, fabric: &Fabric, path: Path, number: u8, others: &[u8]) -> Result<Site> {
         let site = Site::new(self, fabric, path, number, others)?;
-        if let Some(mode) = site.attach_mode()? {
-            self.attach_mode.replace(Some(mode));
+        if !self.rules.borrow().iter().any(|(name, _)| name == path.name())
+            && let Some(rules) = path.installed(&site.node)?
+        {
+            self.rules.borrow_mut().push((path.name().to_owned(), rules));
         }
         Ok(site)
+    }
+
+    /// Notes where a case's programs ran.
+    fn note_mode(&self, line: &str) {
+        self.modes.borrow_mut().push(line.to_owned());
     }
 
     /// Says that a pair is measured.
@@ -257,7 +346,7 @@ impl Bench {
 fn show_baselines() {
     for path in Path::KERNEL {
         println!("# {}", path.name());
-        match path.rules("cali1") {
+        match path.rules(&["cali1"]) {
             rules if rules.is_empty() => println!("# the kernel's routes alone\n"),
             rules => println!("{rules}"),
         }

@@ -13,7 +13,7 @@ pub(crate) use bpf_toolchain::{BpfToolchain, find_linker};
 
 use crate::{process, workspace};
 
-/// The package of the benchmarks' programs, and the name of its binary.
+/// The package of the benchmarks' programs, and the name of the one with the packet generator.
 pub(crate) const BENCH_PACKAGE: &str = "bench-ebpf";
 
 /// The compiler that the next build will use, or what it will miss.
@@ -22,12 +22,12 @@ pub(crate) fn toolchain() -> Result<BpfToolchain, String> {
     BpfToolchain::find(&workspace::cargo_program(), &rustc)
 }
 
-/// Builds the benchmarks' BPF object, in the target directory of the data path's own, and gives its path.
-pub(crate) fn build_bench_object() -> Result<PathBuf> {
+/// Builds the benchmarks' BPF objects, in the target directory of the data path's own, and gives their directory.
+pub(crate) fn build_bench_objects() -> Result<PathBuf> {
     let toolchain = toolchain().map_err(|reason| anyhow!("{reason}; run `cargo xtask setup`"))?;
     let linker = find_linker().context("there is no bpf-linker; run `cargo xtask setup`")?;
     let target_dir = workspace::target_dir()?.join("bpf");
     let mut cargo = toolchain.cargo("build", BENCH_PACKAGE, env::consts::ARCH, &linker);
     process::run(cargo.current_dir(workspace::root()).arg("--quiet").arg("--target-dir").arg(&target_dir))?;
-    Ok(target_dir.join(bpf_toolchain::TARGET).join(bpf_toolchain::PROFILE).join(BENCH_PACKAGE))
+    Ok(target_dir.join(bpf_toolchain::TARGET).join(bpf_toolchain::PROFILE))
 }

@@ -74,6 +74,11 @@ impl Bird {
         Ok(())
     }
 
+    /// Its process, while it runs.
+    pub fn process(&self) -> Option<&Process> {
+        self.process.as_ref()
+    }
+
     /// What it logged.
     pub fn log(&self) -> String {
         self.process.as_ref().map(|process| process.output(Stream::Stderr)).unwrap_or_default()

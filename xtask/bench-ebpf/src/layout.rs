@@ -18,6 +18,11 @@ pub struct Traffic {
     pub flow_mask: u32,
     /// High byte of the port that varies, for the first 65,536 flows.
     pub port_high: u32,
+    /// Where the flows go to a prefix each, chosen at random: the address of the first /26 of many in a row, host
+    /// byte order. The frame then has zeros in the whole destination address. 0 where not.
+    pub first: u32,
+    /// How many prefixes there are.
+    pub prefixes: u32,
     /// Fills the structure.
     pub reserved: u32,
     /// Frames made so far.

@@ -47,7 +47,9 @@ pub fn generate(ctx: XdpContext) -> u32 {
         // SAFETY: the frame was checked to have these bytes; packets may be misaligned.
         unsafe { frame.add(index * 8).cast::<u64>().write_unaligned(*word) };
     }
-    if traffic.address_byte == SOURCE_BYTE {
+    if traffic.first != 0 {
+        spread(frame, flow, traffic);
+    } else if traffic.address_byte == SOURCE_BYTE {
         vary(frame, SOURCE_BYTE, flow, traffic.port_high);
     } else {
         vary(frame, DESTINATION_BYTE, flow, traffic.port_high);
@@ -72,6 +74,23 @@ fn vary(frame: *mut u8, address_byte: u32, flow: u32, port_high: u32) {
         // The byte is the low one of a 16-bit word: it adds itself to the sum (RFC 1624).
         let checksum = frame.add(CHECKSUM).cast::<u16>();
         let sum = u32::from(!u16::from_be(checksum.read_unaligned())) + low;
+        let sum = (sum & 0xffff) + (sum >> 16);
+        checksum.write_unaligned((!(sum as u16)).to_be());
+    }
+}
+
+/// Gives the frame an address of the flow's prefix, in place of zeros.
+#[inline(always)]
+fn spread(frame: *mut u8, flow: u32, traffic: &Traffic) {
+    // Fibonacci hashing: neighbouring flows go far apart.
+    let prefix = (u64::from(flow.wrapping_mul(0x9e37_79b1)) * u64::from(traffic.prefixes)) >> 32;
+    let address = traffic.first + ((prefix as u32) << 6) + 1;
+    // SAFETY: the caller checked the frame's length, and all offsets are below it.
+    unsafe {
+        frame.add(DESTINATION_BYTE as usize - 3).cast::<u32>().write_unaligned(address.to_be());
+        let checksum = frame.add(CHECKSUM).cast::<u16>();
+        let sum = u32::from(!u16::from_be(checksum.read_unaligned())) + (address >> 16) + (address & 0xffff);
+        let sum = (sum & 0xffff) + (sum >> 16);
         let sum = (sum & 0xffff) + (sum >> 16);
         checksum.write_unaligned((!(sum as u16)).to_be());
     }

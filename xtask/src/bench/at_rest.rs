@@ -37,13 +37,9 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
     let used = (machine::cpu_time(pid)? - before).as_secs_f64() * 1e3 / begin.elapsed().as_secs_f64();
     let resident = machine::resident(pid)? as f64 / 1e6;
     daemon.finish()?;
-    let finding = |metric, unit, figure| Finding {
-        case: "at-rest",
-        variant: format!("{CONTAINERS} containers, {ROUTES} routes"),
-        metric,
-        unit,
-        baseline_name: None,
-        samples: vec![Sample::alone(figure)],
+    let finding = |metric, unit, figure| {
+        let variant = format!("{CONTAINERS} containers, {ROUTES} routes");
+        Finding::new("at-rest", variant, metric, unit, vec![Sample::alone(figure)])
     };
     Ok(vec![finding("cpu-time", "ms/s", used), finding("resident-memory", "MB", resident)])
 }

@@ -1,8 +1,10 @@
 //! What the data path is compared with: the kernel's own forwarding, by itself and with the rules that a
 //! Calico node has.
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use tests::harness::Node;
+
+use super::skip::skip;
 
 /// A way for packets through a node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,11 +19,13 @@ pub(super) enum Path {
     Iptables,
     /// The same by `nft`.
     Nftables,
+    /// As [`Self::Nftables`], with a flow table that carries known connections past them.
+    Flowtable,
 }
 
 impl Path {
     /// The kernel's ways, the one that counts first.
-    pub(super) const KERNEL: [Self; 3] = [Self::Iptables, Self::Nftables, Self::Route];
+    pub(super) const KERNEL: [Self; 4] = [Self::Iptables, Self::Nftables, Self::Flowtable, Self::Route];
 
     /// The name in outputs.
     pub(super) const fn name(self) -> &'static str {
@@ -31,27 +35,69 @@ impl Path {
             Self::Route => "route",
             Self::Iptables => "iptables",
             Self::Nftables => "nftables",
+            Self::Flowtable => "flowtable",
         }
     }
 
-    /// Puts the rules on a node with one container, behind `interface`.
-    pub(super) fn install(self, node: &Node, interface: &str) -> Result<()> {
+    /// Whether a short run leaves it out where each measurement takes long.
+    pub(super) const fn is_second_choice(self) -> bool {
+        matches!(self, Self::Nftables | Self::Flowtable | Self::Route)
+    }
+
+    /// Puts the rules on a node with containers behind these interfaces.
+    pub(super) fn install(self, node: &Node, interfaces: &[&str]) -> Result<()> {
         let command = match self {
             Self::Dataplane | Self::Build | Self::Route => return Ok(()),
             Self::Iptables => vec!["iptables-restore"],
-            Self::Nftables => vec!["nft", "-f", "-"],
+            Self::Nftables | Self::Flowtable => vec!["nft", "-f", "-"],
         };
-        let rules = self.rules(interface);
-        let output = node.run_with_input(command, &rules);
-        output.ok().map(drop).with_context(|| format!("the kernel has no baseline {}", self.name()))
+        let rules = self.rules(interfaces);
+        let output = node.run_with_input(&command, &rules);
+        if !output.success() {
+            let said = output.stderr.lines().next().unwrap_or("it did not run").to_owned();
+            return Err(skip(format!("this kernel does not take its rules: {}: {said}", command[0])));
+        }
+        Ok(())
+    }
+
+    /// The rules of a node as the kernel tells them; none where the path has none.
+    pub(super) fn installed(self, node: &Node) -> Result<Option<String>> {
+        let command: &[&str] = match self {
+            Self::Dataplane | Self::Build | Self::Route => return Ok(None),
+            Self::Iptables => &["iptables-save"],
+            Self::Nftables | Self::Flowtable => &["nft", "list", "ruleset"],
+        };
+        node.run(command).ok().map(Some)
     }
 
     /// The rules, as their command reads them.
-    pub(super) fn rules(self, interface: &str) -> String {
+    pub(super) fn rules(self, interfaces: &[&str]) -> String {
         match self {
             Self::Dataplane | Self::Build | Self::Route => String::new(),
-            Self::Iptables => IPTABLES.replace("CALI", interface),
-            Self::Nftables => NFTABLES.replace("CALI", interface),
+            Self::Iptables => {
+                // Each line is of one chain, so those of each container may stand line by line.
+                let lines = IPTABLES.lines().flat_map(|line| {
+                    let each = if line.contains("CALI") { interfaces } else { &interfaces[..1] };
+                    each.iter().map(move |interface| line.replace("CALI", interface) + "\n")
+                });
+                lines.collect()
+            }
+            Self::Nftables | Self::Flowtable => {
+                let each = |text: &str| -> Vec<String> {
+                    interfaces.iter().map(|interface| text.replace("CALI", interface)).collect()
+                };
+                let (offload, table) = if self == Self::Flowtable {
+                    (OFFLOAD, FLOWTABLE.replace("CALI", &interfaces.join(", ")))
+                } else {
+                    ("", String::new())
+                };
+                NFTABLES
+                    .replace("FLOWTABLE", &table)
+                    .replace("OFFLOAD", offload)
+                    .replace("CHAINS", &each(CHAINS).concat())
+                    .replace("FROM", &each("CALI : goto fw-CALI").join(", "))
+                    .replace("TO", &each("CALI : goto tw-CALI").join(", "))
+            }
         }
     }
 }
@@ -113,8 +159,25 @@ COMMIT
 /// The same with the means of nftables: dispatch by a map of interfaces.
 const NFTABLES: &str = "\
 table ip calico {
-  chain pri-default { meta mark set meta mark | 0x10000 return; }
-  chain fw-CALI {
+FLOWTABLE  chain pri-default { meta mark set meta mark | 0x10000 return; }
+CHAINS  chain from-wl-dispatch { iifname vmap { FROM }; drop; }
+  chain to-wl-dispatch { oifname vmap { TO }; drop; }
+  chain forward {
+    type filter hook forward priority filter; policy accept;
+OFFLOAD    meta mark set meta mark & 0xfff1ffff
+    iifname cali* jump from-wl-dispatch
+    oifname cali* jump to-wl-dispatch
+    meta mark & 0x10000 == 0x10000 accept
+  }
+  chain postrouting {
+    type nat hook postrouting priority srcnat; policy accept;
+    ip saddr 172.19.0.0/16 ip daddr != 172.19.0.0/16 masquerade
+  }
+}
+";
+
+/// A container's chains.
+const CHAINS: &str = "  chain fw-CALI {
     ct state established,related accept
     ct state invalid drop
     meta mark set meta mark & 0xfffeffff
@@ -130,18 +193,39 @@ table ip calico {
     meta mark & 0x10000 == 0x10000 return
     drop
   }
-  chain from-wl-dispatch { iifname vmap { CALI : goto fw-CALI }; drop; }
-  chain to-wl-dispatch { oifname vmap { CALI : goto tw-CALI }; drop; }
-  chain forward {
-    type filter hook forward priority filter; policy accept;
-    meta mark set meta mark & 0xfff1ffff
-    iifname cali* jump from-wl-dispatch
-    oifname cali* jump to-wl-dispatch
-    meta mark & 0x10000 == 0x10000 accept
-  }
-  chain postrouting {
-    type nat hook postrouting priority srcnat; policy accept;
-    ip saddr 172.19.0.0/16 ip daddr != 172.19.0.0/16 masquerade
-  }
-}
 ";
+
+/// Hands a connection to the flow table: from its second packet on.
+const OFFLOAD: &str = "    ip protocol { tcp, udp } flow add @fast\n";
+
+/// Software only: a virtual Ethernet link offloads nothing.
+const FLOWTABLE: &str = "  flowtable fast { hook ingress priority filter; devices = { eth0, CALI }; }\n";
+
+#[cfg(test)]
+mod units {
+    use super::*;
+
+    #[test]
+    fn the_flow_table_stands_before_the_filter_rules() {
+        let rules = Path::Flowtable.rules(&["cali1"]);
+        let place = |text: &str| rules.find(text).unwrap_or_else(|| panic!("no {text} in {rules}"));
+        assert!(place("devices = { eth0, cali1 }") < place("flow add @fast"));
+        assert!(place("flow add @fast") < place("jump from-wl-dispatch"));
+        assert!(!Path::Nftables.rules(&["cali1"]).contains("flow"));
+    }
+
+    #[test]
+    fn every_container_has_its_chains() {
+        for path in [Path::Iptables, Path::Nftables] {
+            let rules = path.rules(&["cali1", "cali2"]);
+            for chain in ["fw-cali1", "fw-cali2", "tw-cali1", "tw-cali2"] {
+                assert!(rules.contains(chain), "no {chain} in {rules}");
+            }
+            assert!(!rules.contains("CALI"), "{rules}");
+        }
+        let rules = Path::Iptables.rules(&["cali1", "cali2"]);
+        let place = |text: &str| rules.find(text).unwrap_or_else(|| panic!("no {text} in {rules}"));
+        assert!(place("-i cali2 -g cali-fw-cali2") < place("-A cali-from-wl-dispatch -j DROP"));
+        assert!(Path::Nftables.rules(&["a", "b"]).contains("vmap { a : goto fw-a, b : goto fw-b }"));
+    }
+}

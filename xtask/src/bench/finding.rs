@@ -1,5 +1,7 @@
 //! What a case found: figures in pairs, and what follows from them.
 
+use super::target::{self, Target};
+
 /// One figure of one case.
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
@@ -13,6 +15,8 @@ pub(super) struct Finding {
     pub(super) unit: &'static str,
     /// With what the data path is compared; none where there is nothing comparable.
     pub(super) baseline_name: Option<String>,
+    /// How many routes, flows or prefixes there were, where the case goes through several such numbers.
+    pub(super) at: Option<u64>,
     /// The measurements, in the order in which they were made.
     pub(super) samples: Vec<Sample>,
 }
@@ -68,9 +72,48 @@ impl Spread {
     pub(super) fn is_wide(self) -> bool {
         self.max - self.min > TOO_WIDE * self.median.abs()
     }
+
+    /// Of one divided by each figure.
+    pub(super) fn inverse(self) -> Self {
+        Self { median: 1.0 / self.median, min: 1.0 / self.max, max: 1.0 / self.min }
+    }
+}
+
+/// Whether more of a metric is better; of costs, times and memory less is.
+pub(super) fn more_is_better(metric: &str) -> bool {
+    metric == "rate" || metric == "share"
 }
 
 impl Finding {
+    /// Figures of the data path alone.
+    pub(super) fn new(
+        case: &'static str,
+        variant: impl Into<String>,
+        metric: &'static str,
+        unit: &'static str,
+        samples: Vec<Sample>,
+    ) -> Self {
+        let variant = variant.into();
+        Self { case, variant, metric, unit, baseline_name: None, at: None, samples }
+    }
+
+    /// Says what the second figure of each pair is of.
+    pub(super) fn against(mut self, baseline: &str) -> Self {
+        self.baseline_name = Some(baseline.to_owned());
+        self
+    }
+
+    /// With so many routes, flows or prefixes.
+    pub(super) fn at(mut self, number: u64) -> Self {
+        self.at = Some(number);
+        self
+    }
+
+    /// The variant, with the number of routes, flows or prefixes if there are several such numbers.
+    pub(super) fn part(&self) -> String {
+        self.at.map_or_else(|| self.variant.clone(), |at| format!("{}, {at}", self.variant))
+    }
+
     /// The data path's figures.
     pub(super) fn dataplane(&self) -> Option<Spread> {
         Spread::of(self.samples.iter().map(|sample| sample.dataplane))
@@ -86,6 +129,18 @@ impl Finding {
         let ratio = |sample: &Sample| Some(sample.dataplane / sample.baseline?);
         Spread::of(self.samples.iter().filter_map(ratio))
     }
+
+    /// How many times as good as the baseline, whether more or less of it is better; none where a figure is not
+    /// above zero, as a marginal cost can be that is lost in the noise.
+    pub(super) fn gain(&self) -> Option<Spread> {
+        let ratio = self.ratio().filter(|ratio| ratio.min > 0.0)?;
+        Some(if more_is_better(self.metric) { ratio } else { ratio.inverse() })
+    }
+
+    /// What it is to reach.
+    pub(super) fn targets(&self) -> impl Iterator<Item = &'static Target> {
+        target::of(self.case, &self.variant, self.metric, self.baseline_name.as_deref(), self.at)
+    }
 }
 
 #[cfg(test)]
@@ -95,17 +150,21 @@ mod tests {
     #[test]
     fn ratios_are_taken_pair_by_pair() {
         let samples = vec![Sample::pair(4.0, 2.0), Sample::pair(9.0, 3.0), Sample::pair(2.0, 2.0)];
-        let finding = Finding {
-            case: "case",
-            variant: String::new(),
-            metric: "rate",
-            unit: "1/s",
-            baseline_name: Some("other".to_owned()),
-            samples,
-        };
+        let finding = Finding::new("case", "", "rate", "1/s", samples).against("other");
         assert_eq!(finding.ratio(), Some(Spread { median: 2.0, min: 1.0, max: 3.0 }));
         assert_eq!(finding.dataplane(), Some(Spread { median: 4.0, min: 2.0, max: 9.0 }));
         assert_eq!(finding.baseline(), Some(Spread { median: 2.0, min: 2.0, max: 3.0 }));
+    }
+
+    #[test]
+    fn a_gain_is_above_one_where_the_data_path_is_better() {
+        let samples = vec![Sample::pair(1.0, 4.0), Sample::pair(1.0, 2.0), Sample::pair(1.0, 5.0)];
+        let cost = Finding::new("case", "", "marginal-cost", "ns/packet", samples).against("other");
+        assert_eq!(cost.gain(), Some(Spread { median: 4.0, min: 2.0, max: 5.0 }));
+        let rate = Finding { metric: "rate", ..cost };
+        assert_eq!(rate.gain().map(|gain| gain.median), Some(0.25));
+        let lost = Finding::new("case", "", "marginal-cost", "ns/packet", vec![Sample::pair(-1.0, 4.0)]);
+        assert_eq!(lost.gain(), None);
     }
 
     #[test]

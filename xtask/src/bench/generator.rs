@@ -1,5 +1,6 @@
 //! The packet generator: an XDP program that the kernel runs for frames of its own, on the calling thread.
 
+use std::net::Ipv4Addr;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -47,6 +48,8 @@ pub(super) struct Flows {
     pub(super) vary: Vary,
     /// How many there are: a power of two, at most [`MAX_FLOWS`].
     pub(super) flows: u32,
+    /// The first of many /26 and their number, where each flow goes to one of them in place of the destination.
+    pub(super) spread: Option<(Ipv4Addr, u32)>,
 }
 
 /// What a run of the generator came to.
@@ -114,12 +117,16 @@ struct Words(Traffic);
 // SAFETY: transparent over integers without padding between or after them.
 unsafe impl aya::Pod for Words {}
 
-const _: () = assert!(size_of::<Traffic>() == FRAME + 24);
+const _: () = assert!(size_of::<Traffic>() == FRAME + 32);
 
 impl Flows {
     fn traffic(&self) -> Result<Traffic> {
         ensure!(self.flows.is_power_of_two() && self.flows <= MAX_FLOWS, "{} flows", self.flows);
-        let [source, destination] = self.addresses;
+        let [source, mut destination] = self.addresses;
+        let (first, prefixes) = self.spread.map_or((0, 0), |(first, prefixes)| (first.into(), prefixes));
+        if self.spread.is_some() {
+            destination = [0; 4];
+        }
         let headers = 14 + 20 + 8;
         let mut udp = Udp::new(PORT, PORT, [0; FRAME - 14 - 20 - 8]);
         udp.checksum = Some(0);
@@ -134,6 +141,7 @@ impl Flows {
             Vary::Destination => layout::DESTINATION_BYTE,
         };
         let port_high = u32::from(PORT >> 8);
-        Ok(Traffic { frame, address_byte, flow_mask: self.flows - 1, port_high, reserved: 0, made: 0 })
+        let flow_mask = self.flows - 1;
+        Ok(Traffic { frame, address_byte, flow_mask, port_high, first, prefixes, reserved: 0, made: 0 })
     }
 }

@@ -116,10 +116,20 @@ pub(super) fn cpu_time(pid: u32) -> Result<Duration> {
 
 /// Bytes of memory that a process occupies.
 pub(super) fn resident(pid: u32) -> Result<u64> {
+    status_bytes(pid, "VmRSS:")
+}
+
+/// Bytes of memory that a process occupies for itself alone: not what it has mapped of BPF maps or files.
+pub(super) fn resident_alone(pid: u32) -> Result<u64> {
+    status_bytes(pid, "RssAnon:")
+}
+
+/// A size in proc_pid_status(5).
+fn status_bytes(pid: u32, key: &str) -> Result<u64> {
     let status = read(&format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB")).context("status has no VmRSS")?;
-    Ok(kibibytes.parse::<u64>()? * 1024)
+    let line = status.lines().find_map(|line| line.strip_prefix(key));
+    let kibibytes = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(kibibytes.with_context(|| format!("status has no {key}"))?.parse::<u64>()? * 1024)
 }
 
 fn read(path: &str) -> Result<String> {

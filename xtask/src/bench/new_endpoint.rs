@@ -40,13 +40,8 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
     let daemon = bench.daemon(&bench.binary, &node, &config)?;
     let samples = measure(bench, &fabric, &node, &known, &containers)?;
     Daemon::finish(daemon)?;
-    let finding = |variant: &str, samples: Vec<Sample>| Finding {
-        case: "new-endpoint",
-        variant: variant.to_owned(),
-        metric: "time-to-first-packet",
-        unit: "ms",
-        baseline_name: None,
-        samples,
+    let finding = |variant: &str, samples: Vec<Sample>| {
+        Finding::new("new-endpoint", variant, "time-to-first-packet", "ms", samples)
     };
     let (to, from) = samples.into_iter().unzip();
     Ok(vec![finding("to the container", to), finding("from the container", from)])

@@ -44,14 +44,8 @@ fn against(bench: &Bench, fabric: &Fabric, path: Path) -> Result<Finding> {
         samples.push(Sample::pair(a, b));
         bench.progress(CASE, path.name(), pair, &format!("{:.0} / {:.0} k/s", a / 1e3, b / 1e3));
     }
-    Ok(Finding {
-        case: CASE,
-        variant: "container to uplink, MASQUERADE".to_owned(),
-        metric: "rate",
-        unit: "flows/s",
-        baseline_name: Some(path.name().to_owned()),
-        samples,
-    })
+    let variant = "container to uplink, MASQUERADE";
+    Ok(Finding::new(CASE, variant, "rate", "flows/s", samples).against(path.name()))
 }
 
 /// Flows that begin in a second, on a new site: its tables are empty.
@@ -93,14 +87,9 @@ fn memory(bench: &Bench, fabric: &Fabric) -> Result<Finding> {
     let ours = number("table_bytes")? / number("max_flows")?;
     site.finish()?;
     let theirs = conntrack_bytes();
-    Ok(Finding {
-        case: CASE,
-        variant: "memory of one translation".to_owned(),
-        metric: "memory",
-        unit: "bytes/flow",
-        baseline_name: theirs.map(|_| "conntrack, without its extensions".to_owned()),
-        samples: vec![Sample { dataplane: ours, baseline: theirs }],
-    })
+    let sample = Sample { dataplane: ours, baseline: theirs };
+    let finding = Finding::new(CASE, "memory of one translation", "memory", "bytes/flow", vec![sample]);
+    Ok(if theirs.is_some() { finding.against("conntrack, without its extensions") } else { finding })
 }
 
 /// Size of an object of the kernel's cache `nf_conntrack`, where it can be told (slabinfo(5)).

@@ -1,11 +1,13 @@
 //! Packets per second on one CPU: 64-byte UDP, 65,536 flows, between a node's uplink and its container.
 
+pub(super) mod gateway;
 pub(super) mod lane;
+pub(super) mod scale;
 
 use anyhow::Result;
 use tests::harness::Fabric;
 
-use self::lane::{Lane, SENDERS};
+use self::lane::{Lane, Load, SENDERS};
 use super::Bench;
 use super::baseline::Path;
 use super::finding::{Finding, Sample};
@@ -75,25 +77,34 @@ pub(super) fn run(bench: &Bench, way: Way) -> Result<Vec<Finding>> {
 fn against(bench: &Bench, way: Way, ground: &Ground, path: Path) -> Result<Vec<Finding>> {
     let Ground { fabric, ours, plain } = ground;
     let site = bench.site(fabric, path, 3, &[SENDERS])?;
-    let ours = Lane::through(bench, way, fabric, ours)?;
-    let theirs = Lane::through(bench, way, fabric, &site)?;
-    let direct = Lane::direct(bench, way, fabric, plain)?;
+    let ours = Lane::through(bench, Load::of(way), fabric, ours)?;
+    let theirs = Lane::through(bench, Load::of(way), fabric, &site)?;
+    let direct = Lane::direct(bench, Load::of(way), fabric, plain)?;
+    let found = compare(bench, (way.case(), way.variant()), path.name(), [&ours, &theirs, &direct])?;
+    drop(theirs);
+    site.finish()?;
+    Ok(found)
+}
+
+/// Rates through a lane and a baseline's, in pairs, and the marginal costs above the third lane, which has nothing
+/// between generator and sink.
+pub(super) fn compare(
+    bench: &Bench,
+    (case, variant): (&'static str, &str),
+    baseline: &str,
+    [ours, theirs, direct]: [&Lane<'_>; 3],
+) -> Result<Vec<Finding>> {
     let (mut rates, mut costs) = (Vec::new(), Vec::new());
     for pair in 0..bench.pairs {
         let (a, b) = (ours.rate(bench.slot)?, theirs.rate(bench.slot)?);
         let harness = 1e9 / direct.rate(bench.slot)?;
         rates.push(Sample::pair(a, b));
         costs.push(Sample::pair(1e9 / a - harness, 1e9 / b - harness));
-        bench.progress(way.case(), path.name(), pair, &format!("{:.2} / {:.2} M/s", a / 1e6, b / 1e6));
+        let figures = format!("{:.2} / {:.2} M/s", a / 1e6, b / 1e6);
+        bench.progress(&format!("{case}, {variant}"), baseline, pair, &figures);
     }
-    let finding = |metric, unit, samples| Finding {
-        case: way.case(),
-        variant: way.variant().to_owned(),
-        metric,
-        unit,
-        baseline_name: Some(path.name().to_owned()),
-        samples,
-    };
+    let finding =
+        |metric, unit, samples| Finding::new(case, variant, metric, unit, samples).against(baseline);
     Ok(vec![finding("rate", "packets/s", rates), finding("marginal-cost", "ns/packet", costs)])
 }
 
@@ -102,22 +113,16 @@ pub(super) fn direct(bench: &Bench) -> Result<Vec<Finding>> {
     let ground = Ground::new(bench)?;
     let mut findings = Vec::new();
     for way in [Way::Deliver, Way::Egress] {
-        let through = Lane::through(bench, way, &ground.fabric, &ground.ours)?;
-        let direct = Lane::direct(bench, way, &ground.fabric, &ground.plain)?;
+        let through = Lane::through(bench, Load::of(way), &ground.fabric, &ground.ours)?;
+        let direct = Lane::direct(bench, Load::of(way), &ground.fabric, &ground.plain)?;
         let mut samples = Vec::new();
         for pair in 0..bench.pairs {
             let (a, b) = (through.rate(bench.slot)?, direct.rate(bench.slot)?);
             samples.push(Sample::pair(a, b));
             bench.progress("direct", way.case(), pair, &format!("{:.2} / {:.2} M/s", a / 1e6, b / 1e6));
         }
-        findings.push(Finding {
-            case: "direct",
-            variant: way.variant().to_owned(),
-            metric: "rate",
-            unit: "packets/s",
-            baseline_name: Some("direct".to_owned()),
-            samples,
-        });
+        let finding = Finding::new("direct", way.variant(), "rate", "packets/s", samples);
+        findings.push(finding.against("direct"));
     }
     ground.ours.finish()?;
     Ok(findings)

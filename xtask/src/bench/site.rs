@@ -10,14 +10,20 @@ use super::baseline::Path;
 /// The container's interface on its node.
 const INTERFACE: &str = "cali1";
 
-/// The default of `max-flows`.
-const MAX_FLOWS: u32 = 262_144;
+/// That of the second one.
+const SECOND: &str = "cali2";
 
-/// The way out of the fabric, which nobody takes.
+/// The default of `max-flows`.
+pub(super) const MAX_FLOWS: u32 = 262_144;
+
+/// The prefix length of the fabric's network.
+pub(super) const FABRIC_LENGTH: u8 = 16;
+
+/// The way out of the fabric.
 pub(super) const GATEWAY: &str = "10.141.255.254";
 
 /// What a site translates, as the baselines' rules do: packets to no container.
-const MASQUERADE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"";
+pub(super) const MASQUERADE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"";
 
 /// A node, its container, and the data path on it if that is its path.
 ///
@@ -25,6 +31,8 @@ const MASQUERADE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"";
 pub(super) struct Site {
     daemon: Option<Daemon>,
     pub(super) container: Container,
+    /// A second one, 172.19.N.3, where the case has use for it.
+    pub(super) second: Option<Container>,
     pub(super) node: Node,
     pub(super) path: Path,
 }
@@ -32,15 +40,46 @@ pub(super) struct Site {
 impl Site {
     /// A site on the fabric, with routes to the blocks of the sites `others`.
     pub(super) fn new(bench: &Bench, fabric: &Fabric, path: Path, number: u8, others: &[u8]) -> Result<Self> {
+        Self::make(bench, fabric, path, number, others, false, |config| config)
+    }
+
+    /// The same with more in the daemon's file.
+    pub(super) fn with(
+        bench: &Bench,
+        fabric: &Fabric,
+        path: Path,
+        number: u8,
+        others: &[u8],
+        more: impl FnOnce(Config) -> Config,
+    ) -> Result<Self> {
+        Self::make(bench, fabric, path, number, others, false, more)
+    }
+
+    /// A site with two containers.
+    pub(super) fn of_two(bench: &Bench, fabric: &Fabric, path: Path, number: u8) -> Result<Self> {
+        Self::make(bench, fabric, path, number, &[], true, |config| config)
+    }
+
+    fn make(
+        bench: &Bench,
+        fabric: &Fabric,
+        path: Path,
+        number: u8,
+        others: &[u8],
+        has_second: bool,
+        more: impl FnOnce(Config) -> Config,
+    ) -> Result<Self> {
         let node = Node::new(fabric, &format!("{}{number}", path.name()), address(number))?;
         let container = node.routed_container(INTERFACE, format!("172.19.{number}.2"))?;
         // Without a default route the kernel answers no container that asks for its gateway.
         node.default_via(GATEWAY)?;
-        path.install(&node, INTERFACE)?;
+        let second =
+            has_second.then(|| node.routed_container(SECOND, format!("172.19.{number}.3"))).transpose()?;
+        path.install(&node, if has_second { &[INTERFACE, SECOND] } else { &[INTERFACE] })?;
         let binary = match path {
             Path::Dataplane => Some(bench.binary.as_path()),
             Path::Build => bench.against.as_deref(),
-            Path::Route | Path::Iptables | Path::Nftables => None,
+            Path::Route | Path::Iptables | Path::Nftables | Path::Flowtable => None,
         };
         let daemon = if let Some(binary) = binary {
             let mut config =
@@ -50,14 +89,14 @@ impl Site {
             for &other in others {
                 config = config.route(&block(other), address(other));
             }
-            Some(bench.daemon(binary, &node, &config)?)
+            Some(bench.daemon(binary, &node, &more(config))?)
         } else {
             for &other in others {
                 node.route_via(&block(other), address(other))?;
             }
             None
         };
-        Ok(Self { daemon, container, node, path })
+        Ok(Self { daemon, container, second, node, path })
     }
 
     /// Tells the node the MAC of a router, which need not be there.
@@ -66,17 +105,14 @@ impl Site {
         self.node.ip(&format!("neigh replace {address} lladdr {mac} dev eth0 nud permanent")).map(drop)
     }
 
+    /// The daemon, if the data path is this site's.
+    pub(super) fn daemon(&self) -> Option<&Daemon> {
+        self.daemon.as_ref()
+    }
+
     /// An answer of the daemon's.
     pub(super) fn ask(&self, command: &[&str]) -> Result<Option<Value>> {
         self.daemon.as_ref().map(|daemon| daemon.cli(&[command, &["--json"]].concat())).transpose()
-    }
-
-    /// How the programs are attached; none where there is no data path.
-    pub(super) fn attach_mode(&self) -> Result<Option<String>> {
-        let Some(daemon) = &self.daemon else { return Ok(None) };
-        let status: Value = daemon.cli(&["status", "--json"])?;
-        let mode = status["hooks"][0]["mode"].as_str().context("the daemon's status shows no hook")?;
-        Ok(Some(mode.to_owned()))
     }
 
     /// Takes the data path away, and fails if something of it stays.

@@ -110,7 +110,13 @@ const PACKAGES: &[Package] = &[
     Package::new("ethtool", Program("ethtool"), &[Test, Bench], "offloads of veth pairs"),
     Package::new("curl", Program("curl"), &[Test, Demo], "downloads between containers"),
     Package::new("python3", Program("python3"), &[Test, Demo], "serves what is downloaded"),
-    Package::new("bird2", Program("bird"), &[Test], "the routing daemon to work with; if its package starts one, `systemctl disable --now bird` ends it"),
+    Package::new(
+        "fonts-dejavu-core",
+        File("/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf"),
+        &[Bench],
+        "the words on the report's pictures",
+    ),
+    Package::new("bird2", Program("bird"), &[Test, Bench], "the routing daemon to work with; if its package starts one, `systemctl disable --now bird` ends it"),
     Package::new("netperf", Program("netperf"), &[Bench], "request/response and connection rates; if its package starts a server, `systemctl disable --now netperf` ends it")
         .in_component("non-free"),
 ];

@@ -1,0 +1,134 @@
+//! What a packet costs with many routes and with many flows, against few of them on a node of the same kind.
+
+use anyhow::Result;
+use tests::harness::{Fabric, Node};
+
+use super::Way;
+use super::compare;
+use super::lane::{Lane, Load, SENDERS};
+use crate::bench::baseline::Path;
+use crate::bench::feed::Feed;
+use crate::bench::finding::{Finding, Sample};
+use crate::bench::lookup::PREFIXES;
+use crate::bench::lookups::{Lookup, Lookups};
+use crate::bench::site::{Site, address};
+use crate::bench::speaker;
+use crate::bench::{Bench, interrupt};
+
+const ROUTES: &str = "scale-routes";
+const FLOWS: &str = "scale-flows";
+
+/// How many routes a BGP peer tells, one number after the other; the first is what the others are compared with.
+const ROUTE_STEPS: [u32; 5] = [10, 1_000, 10_000, 100_000, 1_000_000];
+
+/// How many flows there are, likewise.
+const FLOW_STEPS: [u32; 5] = [1, 256, 4_096, 65_536, 262_144];
+
+/// Room for the most flows without crowding: twice as many.
+const MAX_FLOWS: u32 = 524_288;
+
+/// Number of the peer's address.
+const PEER: u8 = 9;
+
+/// By number of routes: to the one container, and from it by a random route for each flow.
+pub(in crate::bench) fn routes(bench: &Bench) -> Result<Vec<Finding>> {
+    let fabric = Fabric::new()?;
+    let peer = Node::new(&fabric, "peer", address(PEER))?;
+    let with_peer = |number: u8| {
+        Site::with(bench, &fabric, Path::Dataplane, number, &[SENDERS], |config| {
+            speaker::learning(config, &address(number), &address(PEER))
+        })
+    };
+    let (few, many) = (with_peer(1)?, with_peer(2)?);
+    let plain = bench.site(&fabric, Path::Route, 3, &[])?;
+    let mut feed = Feed::dial(&peer, peer.address, many.node.address)?;
+    let mut few_feed = Feed::dial(&peer, peer.address, few.node.address)?;
+    few_feed.say(&PREFIXES.announcement(0..ROUTE_STEPS[0], peer.address))?;
+    // The sinks of a step take what the nodes send to the peer, so its answers to ARP as well.
+    for site in [&few, &many] {
+        site.know_neighbour(&address(PEER), peer.mac("eth0")?)?;
+    }
+    let mut findings = Vec::new();
+    let mut known = 0;
+    for step in ROUTE_STEPS {
+        if bench.is_quick && step == ROUTE_STEPS[2] {
+            continue;
+        }
+        feed.say(&PREFIXES.announcement(known..step, peer.address))?;
+        known = step;
+        Lookups::new(bench, &many.node, PREFIXES, many.daemon())?.await_all(Lookup::EachInTrie, step)?;
+        let to_all = |prefixes| Load { spread: Some((PREFIXES.first, prefixes)), ..Load::of(Way::Egress) };
+        let loads = [
+            (Way::Deliver.variant(), Load::of(Way::Deliver), Load::of(Way::Deliver)),
+            ("container to uplink, each flow by a random route", to_all(step), to_all(ROUTE_STEPS[0])),
+        ];
+        for (variant, load, few_load) in loads {
+            interrupt::check()?;
+            let many_lane = Lane::through(bench, load, &fabric, &many)?;
+            let few_lane = Lane::through(bench, few_load, &fabric, &few)?;
+            let direct = Lane::direct(bench, load, &fabric, &plain)?;
+            let names = (ROUTES, variant);
+            let baseline = format!("itself with {} routes", ROUTE_STEPS[0]);
+            findings.extend(step_of(bench, names, &baseline, [&many_lane, &few_lane, &direct], step)?);
+        }
+    }
+    drop((feed, few_feed));
+    few.finish()?;
+    many.finish()?;
+    Ok(findings)
+}
+
+/// By number of flows: without translation, and with it.
+pub(in crate::bench) fn flows(bench: &Bench) -> Result<Vec<Finding>> {
+    let fabric = Fabric::new()?;
+    let roomy = |number| {
+        let more = |config: tests::harness::Config| config.datapath("max-flows", MAX_FLOWS);
+        Site::with(bench, &fabric, Path::Dataplane, number, &[SENDERS], more)
+    };
+    let (few, many) = (roomy(1)?, roomy(2)?);
+    let plain = bench.site(&fabric, Path::Route, 3, &[SENDERS])?;
+    let mut findings = Vec::new();
+    for way in [Way::Deliver, Way::Masquerade] {
+        for step in FLOW_STEPS {
+            if bench.is_quick && step == FLOW_STEPS[1] {
+                continue;
+            }
+            interrupt::check()?;
+            let load = |flows| Load { flows, ..Load::of(way) };
+            let many_lane = Lane::through(bench, load(step), &fabric, &many)?;
+            let few_lane = Lane::through(bench, load(FLOW_STEPS[0]), &fabric, &few)?;
+            let direct = Lane::direct(bench, load(step), &fabric, &plain)?;
+            let baseline = format!("itself with {} flow", FLOW_STEPS[0]);
+            let lanes = [&many_lane, &few_lane, &direct];
+            findings.extend(step_of(bench, (FLOWS, way.variant()), &baseline, lanes, step)?);
+        }
+    }
+    few.finish()?;
+    many.finish()?;
+    Ok(findings)
+}
+
+/// One step's costs, whole and marginal.
+fn step_of(
+    bench: &Bench,
+    (case, variant): (&'static str, &str),
+    baseline: &str,
+    lanes: [&Lane<'_>; 3],
+    step: u32,
+) -> Result<Vec<Finding>> {
+    let text = format!("{variant}, {step}");
+    let found = compare(bench, (case, &text), baseline, lanes)?;
+    let steps = found.into_iter().map(|finding| {
+        let (metric, unit, samples) = if finding.metric == "rate" {
+            let cost = |sample: &Sample| Sample {
+                dataplane: 1e9 / sample.dataplane,
+                baseline: sample.baseline.map(|rate| 1e9 / rate),
+            };
+            ("cost", "ns/packet", finding.samples.iter().map(cost).collect())
+        } else {
+            (finding.metric, finding.unit, finding.samples)
+        };
+        Finding::new(case, variant, metric, unit, samples).against(baseline).at(step.into())
+    });
+    Ok(steps.collect())
+}
