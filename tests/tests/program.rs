@@ -36,6 +36,8 @@ macro_rules! subjects {
     };
 }
 
+#[path = "program/at_xdp.rs"]
+mod at_xdp;
 #[path = "program/case.rs"]
 mod case;
 #[path = "program/coverage.rs"]

@@ -14,6 +14,7 @@ use tests::harness::{
 };
 
 use crate::{
+    at_xdp,
     model::{Model, To, Verdict},
     network::{Container, Hop, Network},
     packets::Sent,
@@ -160,11 +161,12 @@ impl Case {
         let told = self.traced.as_ref().unwrap_or(expected);
         let before = (runner.counts()?, flows(runner, packet)?);
         let traced = runner.trace(packet)?;
+        let at_xdp = at_xdp::differences(runner, packet, &traced)?;
         let after = (runner.counts()?, flows(runner, packet)?);
         let counted = runner.run_counted(packet)?;
 
         let counter = Counter { packets: 1, bytes: packet.frame.len() as u64 };
-        let mut differences = Vec::new();
+        let mut differences = at_xdp;
         let mut compare = |what: &str, found: String, wanted: String| {
             if found != wanted {
                 differences.push(format!("{what}: {found}\n      expected: {wanted}"));
@@ -222,6 +224,7 @@ pub(crate) fn check(test: &str, node: fn() -> Result<Network>, group: Group) -> 
         return Ok(());
     }
     let mut network = node()?;
+    network.serve_at_xdp()?;
     let cases = group(&network);
     check_on(&mut network, &cases)
 }

@@ -21,6 +21,7 @@ use tests::harness::skip::skip_without_root;
 
 use self::{generate::Generator, random::Random, routes::Churn};
 use crate::{
+    at_xdp,
     case::{hex, leads_to},
     coverage,
     model::{Model, Verdict},
@@ -46,6 +47,7 @@ fn programs_and_model_agree_on_a_million_packets() -> Result<()> {
     let packets = variable("DATAPLANE_FUZZ_PACKETS", PACKETS)?;
     println!("DATAPLANE_FUZZ_SEED={seed} DATAPLANE_FUZZ_PACKETS={packets}");
     let mut network = Network::new()?;
+    network.serve_at_xdp()?;
     let generator = Generator::new(&network, Random::new(seed));
     let churn = Churn::new(&network, Random::new(!seed));
     let Network { programs, model, .. } = &mut network;
@@ -76,6 +78,7 @@ fn a_rule_that_applies_is_never_passed_over() -> Result<()> {
     let packets = variable("DATAPLANE_FUZZ_PACKETS", TRANSLATED)?;
     println!("DATAPLANE_FUZZ_SEED={seed} DATAPLANE_FUZZ_PACKETS={packets}");
     let mut network = Network::for_fuzzed_translation()?;
+    network.serve_at_xdp()?;
     let parts = (Generator::new(&network, Random::new(seed)), Churn::new(&network, Random::new(!seed)));
     let uplinks = [network.eth0, network.eth1];
     let rules = network.rules();
@@ -165,6 +168,8 @@ impl Fuzz<'_> {
             && traced.reason == verdict.reason
             && leads_to(&traced, packet) == verdict.to;
         ensure!(same, "{}\n  expected {verdict:?}\n  traced {traced:?}", describe(packet));
+        let at_xdp = at_xdp::differences(self.runner, packet, &traced)?;
+        ensure!(at_xdp.is_empty(), "{}\n  {at_xdp:?}", describe(packet));
         Ok(())
     }
 

@@ -163,6 +163,26 @@ impl Network {
         Ok(network)
     }
 
+    /// Serves both uplinks at XDP, and gives every router there is the MAC that tells it: [`Self::mac_of`].
+    pub(crate) fn serve_at_xdp(&mut self) -> Result<()> {
+        let hops = [self.node2, self.node3, self.node4, self.node5, self.outside];
+        let neighbours: Vec<(Ipv4Addr, &str, [u8; 6])> = hops
+            .iter()
+            .filter_map(|hop| {
+                let name = if hop.uplink == self.eth0 { "eth0" } else { "eth1" };
+                hop.gateway.map(|gateway| (gateway, name, Self::mac_of(gateway)))
+            })
+            .collect();
+        let uplinks = [("eth0", "10.141.0.1/16"), ("eth1", "10.142.0.1/16")];
+        self.programs.serve_at_xdp(&uplinks, &neighbours)
+    }
+
+    /// The MAC of a router.
+    pub(crate) fn mac_of(router: Ipv4Addr) -> [u8; 6] {
+        let [a, b, c, d] = router.octets();
+        [0x02, 0xee, a, b, c, d]
+    }
+
     /// The same with a way to the outside, on which [`Self::rule`] holds.
     pub(crate) fn translating() -> Result<Self> {
         let mut network = Self::new()?;

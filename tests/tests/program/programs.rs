@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 use dataplane::kernel::{object::Sizes, pins::Pins};
-use dataplane_common::{net::MacAddr, stats::Hook};
+use dataplane_common::{net::MacAddr, stats::Hook, uplink::Uplink};
 use tempfile::TempDir;
 use tests::harness::{daemon::place, inject::Injector, netns::Namespace};
 
@@ -119,6 +119,50 @@ impl Programs {
         namespace.ip_batch(&(up(interface) + &up(&peer)))?;
         namespace.enter(|| runner.attach(hook, interface))?;
         Injector::new(namespace, &peer)
+    }
+
+    /// Brings uplinks up, each with an address (`10.141.0.1/16`), and serves them at XDP: frames may be redirected to
+    /// them, and those neighbours have that MAC.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn serve_at_xdp(
+        &mut self,
+        uplinks: &[(&str, &str)],
+        neighbours: &[(Ipv4Addr, &str, [u8; 6])],
+    ) -> Result<()> {
+        let Self { runner, namespace, interfaces, .. } = self;
+        // Nothing but what a test sends.
+        namespace.sysctl("net.ipv6.conf.all.disable_ipv6", "1")?;
+        namespace.sysctl("net.ipv6.conf.default.disable_ipv6", "1")?;
+        namespace.sysctl("net.ipv4.ip_forward", "1")?;
+        let mut lines = String::new();
+        for (name, address) in uplinks {
+            lines += &format!(
+                "address add {address} dev {name}\nlink set {name} arp off up\nlink set {name}p up\n"
+            );
+        }
+        for (address, name, mac) in neighbours {
+            let mac = MacAddr::new(*mac);
+            lines += &format!("neigh add {address} dev {name} lladdr {mac} nud permanent\n");
+        }
+        namespace.ip_batch(&lines)?;
+        let rows: Vec<Uplink> = uplinks
+            .iter()
+            .map(|(name, _)| {
+                let Interface { ifindex, mac } = interfaces[*name];
+                Uplink { ifindex, mac, flags: Uplink::TAKES_FRAMES | Uplink::TAKES_SCATTERED }
+            })
+            .collect();
+        namespace.enter(|| runner.serve_at_xdp(&rows))
+    }
+
+    /// Forgets the neighbours by an interface.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn forget_neighbours(&self, interface: &str) -> Result<()> {
+        self.namespace.ip(&format!("neigh flush dev {interface} nud permanent")).map(drop)
     }
 
     /// What was counted so far.

@@ -23,6 +23,7 @@ use super::{
     routes::Churn,
 };
 use crate::{
+    at_xdp,
     model::{Model, Route},
     network::NODE,
     programs::{Interface, Packet, Ran, Runner, action},
@@ -138,6 +139,8 @@ impl<'a> Fuzz<'a> {
                 Class::Drop => action::DROP,
             };
             ensure!(traced.ran.action == expected, "{}\n  traced {traced:?}", describe(packet));
+            let at_xdp = at_xdp::differences(self.runner, packet, &traced)?;
+            ensure!(at_xdp.is_empty(), "{}\n  {at_xdp:?}", describe(packet));
         }
         ensure!((self.runner.counts()?, self.runner.flows(&[])?) == before, "tracing changed a table");
         Ok(())

@@ -23,6 +23,14 @@ pub struct Context {
 /// `sizeof(struct __sk_buff)` since Linux 5.15.
 pub(super) const LENGTH: usize = 192;
 
+/// `struct xdp_md` of a frame of that length, as far as the kernel lets a test set it (`xdp_convert_md_to_buff()`).
+pub(super) fn at_xdp(ifindex: u32, length: usize) -> [u8; 24] {
+    let mut bytes = [0; 24];
+    bytes[4..8].copy_from_slice(&(length as u32).to_ne_bytes());
+    bytes[12..16].copy_from_slice(&ifindex.to_ne_bytes());
+    bytes
+}
+
 impl Context {
     /// The structure, with zero for all other fields.
     pub(super) fn bytes(&self) -> [u8; LENGTH] {

@@ -1,5 +1,8 @@
 //! Running the loaded programs.
 
+#[path = "frames.rs"]
+mod frames;
+
 use std::{
     fmt,
     net::Ipv4Addr,
@@ -21,6 +24,7 @@ use dataplane::{
         nat::{Limits, Nat},
         object::{self, Program, Purpose},
         table::{Mapped, Memory as _},
+        uplinks::Uplinks,
     },
     wanted::Destination,
 };
@@ -94,6 +98,9 @@ pub struct Runner {
     datapath: Datapath,
     nat: Nat,
     flows: FlowMaps,
+    uplinks: Uplinks,
+    /// The uplinks that are served at XDP.
+    at_xdp: Vec<u32>,
     log: Array<MapData, Log>,
     buffer: Vec<u8>,
 }
@@ -111,9 +118,21 @@ impl Runner {
         let mut recording = object::load(maps, SIZES, Purpose::Trace)?;
         let datapath = Datapath::open(&mut counting, &slabs(maps), MAX_ROUTES)?;
         let (nat, flows) = (Nat::open(&mut counting)?, FlowMaps::open(maps)?);
+        let uplinks = Uplinks::open(&mut counting)?;
         let log = recording.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
         let log = Array::try_from(log)?;
-        Ok(Self { maps: maps.to_owned(), counting, recording, datapath, nat, flows, log, buffer: Vec::new() })
+        Ok(Self {
+            maps: maps.to_owned(),
+            counting,
+            recording,
+            datapath,
+            nat,
+            flows,
+            uplinks,
+            at_xdp: Vec::new(),
+            log,
+            buffer: Vec::new(),
+        })
     }
 
     /// The tables, as the daemon fills them.
@@ -289,9 +308,15 @@ impl Runner {
     /// # Errors
     /// As [`Self::run`], or if it leaves no verdict.
     pub fn trace(&mut self, packet: &Packet) -> Result<Traced> {
-        self.log.set(0, Log(TraceLog::zeroed()), 0)?;
         let program = Program::Walk(packet.hook);
-        let ran = run(&mut self.recording, &mut self.buffer, program, &packet.frame, packet.context())?;
+        self.record(|runner| {
+            run(&mut runner.recording, &mut runner.buffer, program, &packet.frame, packet.context())
+        })
+    }
+
+    fn record(&mut self, work: impl FnOnce(&mut Self) -> Result<Ran>) -> Result<Traced> {
+        self.log.set(0, Log(TraceLog::zeroed()), 0)?;
+        let ran = work(self)?;
         let Log(log) = self.log.get(&0, 0)?;
         let count = log.count as usize;
         ensure!((1..=TRACE_STEPS).contains(&count), "{count} steps were recorded, of at most {TRACE_STEPS}");
