@@ -3,6 +3,7 @@
 pub(super) mod gateway;
 pub(super) mod lane;
 pub(super) mod scale;
+pub(super) mod unknown;
 
 use anyhow::Result;
 use tests::harness::Fabric;
