@@ -23,8 +23,8 @@ pub(super) struct Chart {
 pub(super) enum Body {
     /// Rows in groups, each with one mark or several; bars begin at `origin`.
     Rows { origin: f64, groups: Vec<Group> },
-    /// Curves over a number, in steps that are factors.
-    Curves { across: &'static str, curves: Vec<Curve> },
+    /// Curves over a number, in steps that are factors; `targets` are where they are to stay below.
+    Curves { across: &'static str, curves: Vec<Curve>, targets: Vec<(f64, f64)> },
 }
 
 /// Rows under one label.
@@ -173,6 +173,7 @@ const CURVES: [Numbers; 4] = [
 impl Numbers {
     fn chart(&self, findings: &[Finding]) -> Chart {
         let mut curves: Vec<Curve> = Vec::new();
+        let mut targets = Vec::new();
         for finding in findings.iter().filter(|f| f.case == self.case && f.metric == self.metric) {
             let Some(at) = finding.at else { continue };
             let mut add = |path: &str, spread: Option<Spread>| {
@@ -183,6 +184,12 @@ impl Numbers {
                 });
                 curves[index].points.push((at as f64, spread));
             };
+            // Where there are two, the stricter one holds both.
+            let bounds = finding.targets().filter_map(|target| {
+                let unit = if target.is_of_ratio() { finding.baseline()?.median } else { 1.0 };
+                Some(target.bound.value() * unit)
+            });
+            targets.extend(bounds.min_by(f64::total_cmp).map(|bound| (at as f64, bound)));
             match &finding.baseline_name {
                 Some(baseline) if self.by_path => {
                     add(OURS, finding.dataplane());
@@ -196,7 +203,7 @@ impl Numbers {
             title: self.title,
             axis: self.axis,
             is_logarithmic: self.is_logarithmic,
-            body: Body::Curves { across: self.across, curves },
+            body: Body::Curves { across: self.across, curves, targets },
         }
     }
 }
