@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
 use tests::harness::{Fabric, Namespace};
 
 use super::baseline::Path;
@@ -33,12 +33,16 @@ const TOO_FAST: f64 = 1.25;
 /// Frames of one run of the generator, of which most are not due: a quarter of a second or less.
 const CHUNK: u32 = 1 << 21;
 
+/// Nanoseconds between packets that disturb nobody.
+const CALM: u64 = 10_000_000;
+
 /// How long the flood lasts before a measurement.
-const SETTLE: Duration = Duration::from_millis(200);
+const SETTLE: Duration = Duration::from_millis(100);
 
 /// A node with two containers that talk, and the flood for it.
 struct Victim<'a> {
     site: Site,
+    number: u8,
     flood: Generator<'a>,
     _server: tests::harness::Process,
 }
@@ -50,20 +54,26 @@ impl<'a> Victim<'a> {
         let server = netperf::serve_among_equals(bench, &site.container)?;
         let port = port_of(fabric, &site.node)?;
         let flood = Generator::new(&bench.object, fabric, &port, other_cpu(bench))?;
-        Ok(Self { site, flood, _server: server })
+        Ok(Self { site, number, flood, _server: server })
     }
 
     /// Share of the connection's undisturbed rate, in percent, that it keeps while a packet comes every `interval`
     /// nanoseconds.
-    fn share(&mut self, bench: &Bench, number: u8, interval: u64) -> Result<f64> {
+    fn share(&mut self, bench: &Bench, interval: u64) -> Result<f64> {
+        // The generator runs in any case: it takes from the other CPU what both have in common.
+        let undisturbed = self.rate_under(bench, CALM)?;
+        Ok(100.0 * self.rate_under(bench, interval)? / undisturbed)
+    }
+
+    /// The connection's rate meanwhile.
+    fn rate_under(&mut self, bench: &Bench, interval: u64) -> Result<f64> {
+        interrupt::check()?;
+        self.flood.pace(&unknown::flows(&self.site.node, self.number)?, interval)?;
         let address = self.site.container.address.to_string();
         let sender = self.site.second.as_ref().context("the site has one container")?;
-        let rate = || netperf::stream_among_equals(bench, sender, &address);
-        let undisturbed = rate()?;
-        self.flood.pace(&unknown::flows(&self.site.node, number)?, interval)?;
         let flood = &self.flood;
         let is_over = AtomicBool::new(false);
-        let disturbed = thread::scope(|scope| {
+        thread::scope(|scope| {
             let flooding = scope.spawn(|| -> Result<f64> {
                 let begin = Instant::now();
                 while !is_over.load(Ordering::Relaxed) {
@@ -72,7 +82,7 @@ impl<'a> Victim<'a> {
                 Ok(flood.sent()? as f64 / begin.elapsed().as_secs_f64())
             });
             thread::sleep(SETTLE);
-            let disturbed = rate();
+            let rate = netperf::stream_among_equals(bench, sender, &address);
             is_over.store(true, Ordering::Relaxed);
             let sent = flooding.join().map_err(|_| anyhow!("the flooding thread panicked"))??;
             let wanted = 1e9 / interval as f64;
@@ -80,17 +90,15 @@ impl<'a> Victim<'a> {
                 sent > 0.5 * wanted,
                 "the flood came to {sent:.0} of {wanted:.0} packets/s: the machine is too busy"
             );
-            disturbed
-        })?;
-        interrupt::check()?;
-        Ok(100.0 * disturbed / undisturbed)
+            rate
+        })
     }
 }
 
 /// With `uplink-hook` tc and xdp, against the kernel's ways.
 pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
     if bench.against.is_some() {
-        bail!("{CASE} compares with the kernel alone");
+        return Err(skip("it compares with the kernel alone, and not with another build"));
     }
     if bench.cpu == 0 {
         return Err(skip("the flood needs a CPU of its own beside that of the node: this machine has one"));
@@ -103,48 +111,53 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
         CASE,
         &format!("the kernel drops {:.2} M packets/s; {:.2} M come", limit / 1e6, 1e3 / interval as f64),
     );
+    let mut ours = Vec::new();
+    for (hook, number) in HOOKS.into_iter().zip(1..).filter(|(hook, _)| *hook != "auto") {
+        match Victim::new(bench, &fabric, Path::Dataplane, hook, number) {
+            Ok(victim) => ours.push((hook, victim)),
+            Err(error) => bench.leave_out(&format!("{CASE}, {hook}"), error)?,
+        }
+    }
     let mut findings = Vec::new();
     for (path, baseline) in BLACKHOLES {
         if bench.is_quick && path == Path::Iptables {
             continue;
         }
-        let mut theirs = Victim::new(bench, &fabric, path, "", 20)?;
-        for (hook, number) in HOOKS.into_iter().zip(1..).filter(|(hook, _)| *hook != "auto") {
-            let found = match Victim::new(bench, &fabric, Path::Dataplane, hook, number) {
-                Ok(mut ours) => {
-                    let samples = pairs(bench, (hook, &mut ours, number), (baseline, &mut theirs), interval);
-                    ours.site.finish()?;
-                    samples
-                }
-                Err(error) => Err(error),
-            };
-            match found {
-                Ok(samples) => {
-                    let variant = format!("TCP between containers, {hook}");
-                    findings.push(Finding::new(CASE, variant, "share", "%", samples).against(baseline));
-                }
-                Err(error) => bench.leave_out(&format!("{CASE}, {hook} against {baseline}"), error)?,
-            }
+        match against(bench, &fabric, path, baseline, &mut ours, interval) {
+            Ok(found) => findings.extend(found),
+            Err(error) => bench.leave_out(&format!("{CASE} against {baseline}"), error)?,
         }
-        theirs.site.finish()?;
     }
+    ours.into_iter().try_for_each(|(_, victim)| victim.site.finish())?;
     Ok(findings)
 }
 
-fn pairs(
+fn against(
     bench: &Bench,
-    (hook, ours, number): (&str, &mut Victim<'_>, u8),
-    (baseline, theirs): (&str, &mut Victim<'_>),
+    fabric: &Fabric,
+    path: Path,
+    baseline: &str,
+    ours: &mut [(&str, Victim<'_>)],
     interval: u64,
-) -> Result<Vec<Sample>> {
-    let mut samples = Vec::new();
+) -> Result<Vec<Finding>> {
+    let mut theirs = Victim::new(bench, fabric, path, "", 20)?;
+    let mut samples = vec![Vec::new(); ours.len()];
     for pair in 0..bench.pairs {
-        let a = ours.share(bench, number, interval)?;
-        let b = theirs.share(bench, 20, interval)?;
-        samples.push(Sample::pair(a, b));
-        bench.progress(&format!("{CASE}, {hook}"), baseline, pair, &format!("{a:.0} / {b:.0} % kept"));
+        let shares: Vec<f64> =
+            ours.iter_mut().map(|(_, victim)| victim.share(bench, interval)).collect::<Result<_>>()?;
+        let theirs = theirs.share(bench, interval)?;
+        let mut text = String::new();
+        for ((samples, share), (hook, _)) in samples.iter_mut().zip(shares).zip(&*ours) {
+            samples.push(Sample::pair(share, theirs));
+            text += &format!("{hook} {share:.0} / ");
+        }
+        bench.progress(CASE, baseline, pair, &format!("{text}{theirs:.0} % kept"));
     }
-    Ok(samples)
+    theirs.site.finish()?;
+    let findings = ours.iter().zip(samples).map(|((hook, _), samples)| {
+        Finding::new(CASE, format!("TCP between containers, {hook}"), "share", "%", samples).against(baseline)
+    });
+    Ok(findings.collect())
 }
 
 /// Packets for nobody that the kernel's blackhole route can take in a second, if nothing else is to be done.

@@ -62,7 +62,7 @@ impl Ground {
 pub(super) fn run(bench: &Bench, way: Way) -> Result<Vec<Finding>> {
     let ground = Ground::new(bench)?;
     let mut findings = Vec::new();
-    for path in bench.baselines() {
+    for &path in bench.baselines() {
         if way == Way::Masquerade && path == Path::Route {
             continue; // it translates nothing
         }

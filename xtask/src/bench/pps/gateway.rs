@@ -142,8 +142,8 @@ pub(in crate::bench) fn run(bench: &Bench) -> Result<Vec<Finding>> {
         let direct = plain.direct(bench)?;
         let lanes: Vec<Lane<'_>> =
             ours.iter().map(|gateway| gateway.lane(bench, &fabric)).collect::<Result<_>>()?;
-        for path in bench.baselines() {
-            if path == Path::Route || bench.is_quick && path.is_second_choice() {
+        for &path in bench.baselines() {
+            if path == Path::Route {
                 continue; // the first translates nothing
             }
             match against(bench, &fabric, path, &lanes, &direct) {
