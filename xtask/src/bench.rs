@@ -8,6 +8,7 @@ mod baseline;
 mod compare;
 mod feed;
 mod finding;
+mod flood;
 mod generator;
 mod interrupt;
 #[path = "../bench-ebpf/src/layout.rs"]
@@ -51,15 +52,18 @@ use machine::{CpuTime, Machine};
 use pps::Way;
 use report::Report;
 use site::Site;
-use skip::is_skip;
+use skip::{is_skip, skip};
 
 /// Exit status of a program that SIGINT ended, by the shells' convention.
 const INTERRUPTED: u8 = 130;
 
+/// Exit status of `dataplane check` for a file with errors.
+const REFUSED: i32 = 2;
+
 /// What to measure.
 #[derive(clap::Args)]
 pub(crate) struct Args {
-    /// Three pairs in place of five, and shorter measurements
+    /// Three pairs in place of five, shorter measurements, and of the baselines the first alone
     #[arg(long)]
     quick: bool,
     /// The case to run, more than once for several; all of them, without it
@@ -88,6 +92,10 @@ enum Case {
     PpsEgress,
     /// The same from one uplink to another by MASQUERADE, with each `uplink-hook`
     PpsGateway,
+    /// Packets to addresses that no container has, which are dropped, against the kernel's blackhole route
+    PpsDrop,
+    /// What a container's TCP keeps of its rate while such packets flood the uplink
+    Flood,
     /// Translations that begin, each by one packet, and the memory that they take
     NewFlows,
     /// The same generator straight into the sink: what the harness itself costs
@@ -124,6 +132,8 @@ impl Case {
                 Ok(findings)
             }
             Self::PpsGateway => pps::gateway::run(bench),
+            Self::PpsDrop => pps::unknown::run(bench),
+            Self::Flood => flood::run(bench),
             Self::NewFlows => new_flows::run(bench),
             Self::UdpRr => netperf::run(bench, &netperf::UDP_RR),
             Self::Direct => pps::direct(bench),
@@ -297,8 +307,15 @@ impl Bench {
     }
 
     /// What the data path is compared with.
-    fn baselines(&self) -> Vec<Path> {
-        if self.against.is_some() { vec![Path::Build] } else { Path::KERNEL.to_vec() }
+    fn baselines(&self) -> &'static [Path] {
+        if self.against.is_some() {
+            &[Path::Build]
+        } else if self.is_quick {
+            // The one that counts.
+            &Path::KERNEL[..1]
+        } else {
+            &Path::KERNEL
+        }
     }
 
     fn daemon(&self, binary: &std::path::Path, node: &Node, config: &Config) -> Result<Daemon> {
@@ -308,8 +325,19 @@ impl Bench {
     }
 
     /// Starts the daemon, and notes how its programs are attached to tc.
+    ///
+    /// A file that it refuses is a skip: an older program, or a kernel that cannot do what is asked.
     fn launch(&self, daemon: &mut Daemon) -> Result<()> {
-        daemon.launch()?;
+        if let Err(error) = daemon.launch() {
+            let file = daemon.config_file();
+            let check = daemon.cli_output(&["check", "--config", &file.to_string_lossy()]);
+            let said = check.stderr.lines().chain(check.stdout.lines()).next().unwrap_or_default();
+            return Err(if check.code() == Some(REFUSED) {
+                skip(format!("the daemon refuses its file: {said}"))
+            } else {
+                error
+            });
+        }
         let status: Value = daemon.cli(&["status", "--json"])?;
         let modes = status["hooks"].as_array().into_iter().flatten().filter_map(|hook| hook["mode"].as_str());
         if let Some(mode) = modes.into_iter().find(|mode| *mode != "xdp") {

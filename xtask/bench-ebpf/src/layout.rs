@@ -27,6 +27,10 @@ pub struct Traffic {
     pub reserved: u32,
     /// Frames made so far.
     pub made: u64,
+    /// Nanoseconds from one frame to the next; 0 for as many as can be made.
+    pub interval: u64,
+    /// When the next frame is due, on the kernel's monotonic clock.
+    pub due: u64,
 }
 
 /// Offset of the last byte of the source address.

@@ -12,6 +12,7 @@ mod layout;
 use aya_ebpf::{
     bindings::xdp_action,
     btf_maps::{Array, DevMap, PerCpuArray},
+    helpers::generated::bpf_ktime_get_ns,
     macros::{btf_map, xdp},
     programs::XdpContext,
 };
@@ -40,6 +41,9 @@ pub fn generate(ctx: XdpContext) -> u32 {
     }
     // SAFETY: one generator runs at a time.
     let traffic = unsafe { &mut *traffic };
+    if traffic.interval != 0 && !is_due(traffic) {
+        return xdp_action::XDP_DROP;
+    }
     let flow = traffic.made as u32 & traffic.flow_mask;
     traffic.made += 1;
     let frame = start as *mut u8;
@@ -78,6 +82,22 @@ fn vary(frame: *mut u8, address_byte: u32, flow: u32, port_high: u32) {
         checksum.write_unaligned((!(sum as u16)).to_be());
     }
 }
+
+/// Whether it is time for the next frame, of which the time is then noted.
+#[inline(always)]
+fn is_due(traffic: &mut Traffic) -> bool {
+    // SAFETY: the helper takes nothing and only reads a clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if now < traffic.due {
+        return false;
+    }
+    // After a pause there is no rush: what was not sent in time is not sent at all.
+    traffic.due = if traffic.due + MOST_LATE < now { now } else { traffic.due } + traffic.interval;
+    true
+}
+
+/// Nanoseconds after which a frame is not made up for.
+const MOST_LATE: u64 = 100_000;
 
 /// Gives the frame an address of the flow's prefix, in place of zeros.
 #[inline(always)]

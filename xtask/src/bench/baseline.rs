@@ -39,11 +39,6 @@ impl Path {
         }
     }
 
-    /// Whether a short run leaves it out where each measurement takes long.
-    pub(super) const fn is_second_choice(self) -> bool {
-        matches!(self, Self::Nftables | Self::Flowtable | Self::Route)
-    }
-
     /// Puts the rules on a node with containers behind these interfaces.
     pub(super) fn install(self, node: &Node, interfaces: &[&str]) -> Result<()> {
         let command = match self {

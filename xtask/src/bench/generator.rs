@@ -78,9 +78,24 @@ impl<'a> Generator<'a> {
 
     /// Makes these flows from now on.
     pub(super) fn aim(&mut self, flows: &Flows) -> Result<()> {
+        self.pace(flows, 0)
+    }
+
+    /// Makes these flows from now on, a frame every `interval` nanoseconds; of the frames that a run is told to make,
+    /// those that are not due are not sent.
+    pub(super) fn pace(&mut self, flows: &Flows, interval: u64) -> Result<()> {
         let map = self.object.map_mut(MAP_TRAFFIC).context("no map of traffic in the object")?;
         let mut traffic: Array<_, Words> = Array::try_from(map)?;
-        traffic.set(0, Words(flows.traffic()?), 0).context("cannot tell the generator its flows")
+        traffic
+            .set(0, Words(Traffic { interval, ..flows.traffic()? }), 0)
+            .context("cannot tell the generator its flows")
+    }
+
+    /// Frames that were sent since it was told its flows.
+    pub(super) fn sent(&self) -> Result<u64> {
+        let map = self.object.map(MAP_TRAFFIC).context("no map of traffic in the object")?;
+        let traffic: Array<_, Words> = Array::try_from(map)?;
+        Ok(traffic.get(&0, 0)?.0.made)
     }
 
     /// Makes that many frames.
@@ -117,7 +132,7 @@ struct Words(Traffic);
 // SAFETY: transparent over integers without padding between or after them.
 unsafe impl aya::Pod for Words {}
 
-const _: () = assert!(size_of::<Traffic>() == FRAME + 32);
+const _: () = assert!(size_of::<Traffic>() == FRAME + 48);
 
 impl Flows {
     fn traffic(&self) -> Result<Traffic> {
@@ -142,6 +157,17 @@ impl Flows {
         };
         let port_high = u32::from(PORT >> 8);
         let flow_mask = self.flows - 1;
-        Ok(Traffic { frame, address_byte, flow_mask, port_high, first, prefixes, reserved: 0, made: 0 })
+        Ok(Traffic {
+            frame,
+            address_byte,
+            flow_mask,
+            port_high,
+            first,
+            prefixes,
+            reserved: 0,
+            made: 0,
+            interval: 0,
+            due: 0,
+        })
     }
 }

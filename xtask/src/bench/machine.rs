@@ -78,12 +78,7 @@ impl CpuTime {
 /// Real-time priority, so that what else runs on the machine is not measured. The kernel still gives others
 /// a twentieth of the time (sched(7), "Limiting the CPU usage of real-time and deadline processes").
 pub(super) fn take_cpu(cpu: usize) -> Result<()> {
-    // SAFETY: all zeros is an empty set, and CPU_SET checks the number against its size.
-    let set = unsafe {
-        let mut set: libc::cpu_set_t = mem::zeroed();
-        libc::CPU_SET(cpu, &mut set);
-        set
-    };
+    let set = cpu_set(cpu);
     // SAFETY: the set outlives the call; 0 is the calling thread.
     if unsafe { libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set) } != 0 {
         return Err(io::Error::last_os_error()).with_context(|| format!("cannot keep to CPU {cpu}"));
@@ -94,6 +89,45 @@ pub(super) fn take_cpu(cpu: usize) -> Result<()> {
         return Err(io::Error::last_os_error()).context("cannot take real-time priority");
     }
     Ok(())
+}
+
+/// Keeps a task on that CPU as [`among_equals`] does.
+pub(super) fn put_among_equals(pid: u32, cpu: usize) -> Result<()> {
+    let set = cpu_set(cpu);
+    let id = libc::pid_t::try_from(pid)?;
+    // SAFETY: the set outlives the call.
+    if unsafe { libc::sched_setaffinity(id, size_of::<libc::cpu_set_t>(), &raw const set) } != 0 {
+        return Err(io::Error::last_os_error())
+            .with_context(|| format!("cannot keep task {pid} to CPU {cpu}"));
+    }
+    // SAFETY: the call takes numbers and changes a task's priority alone.
+    if unsafe { libc::setpriority(libc::PRIO_PROCESS, pid, NICEST) } != 0 {
+        return Err(io::Error::last_os_error())
+            .with_context(|| format!("cannot set the priority of task {pid}"));
+    }
+    Ok(())
+}
+
+/// The words that start a command on that CPU, which it shares fairly with others that start so; together they go
+/// before all else.
+///
+/// With autogroups each session has a share, by a value of its own (sched(7), "The autogroup feature").
+pub(super) fn among_equals(cpu: usize) -> Vec<String> {
+    let script = format!("echo {NICEST} > /proc/self/autogroup; exec nice -n {NICEST} \"$@\"");
+    let words = ["setsid", "--wait", "taskset", "--cpu-list", &cpu.to_string(), "sh", "-c", &script, "sh"];
+    words.map(str::to_owned).to_vec()
+}
+
+/// The priority that takes most of an ordinary task's CPU.
+const NICEST: i32 = -20;
+
+fn cpu_set(cpu: usize) -> libc::cpu_set_t {
+    // SAFETY: all zeros is an empty set, and CPU_SET checks the number against its size.
+    unsafe {
+        let mut set: libc::cpu_set_t = mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        set
+    }
 }
 
 /// The words that start a command as [`take_cpu`] does.

@@ -170,9 +170,27 @@ fn figures(text: &str, names: &[&str]) -> Result<Vec<f64>> {
         .collect()
 }
 
+/// Megabits per second of a connection to a server's address, which shares its CPU with its equals.
+pub(super) fn stream_among_equals(bench: &Bench, place: &Namespace, address: &str) -> Result<f64> {
+    interrupt::check()?;
+    let mut words = machine::among_equals(bench.cpu);
+    let seconds = if bench.is_quick { "1" } else { "3" };
+    let netperf = ["netperf", "-4", "-H", address, "-t", STREAM.name, "-l", seconds, "-P", "0"];
+    words.extend(netperf.iter().chain(&["--", "-k", "THROUGHPUT"]).map(|word| (*word).to_owned()));
+    Ok(figures(&place.run(words).ok()?, &["THROUGHPUT"])?[0])
+}
+
+/// Starts a server on the measuring CPU that shares it with its equals.
+pub(super) fn serve_among_equals(bench: &Bench, place: &Namespace) -> Result<Process> {
+    serve_as(machine::among_equals(bench.cpu), place)
+}
+
 /// Starts a server that listens when this returns.
 fn serve(bench: &Bench, place: &Namespace) -> Result<Process> {
-    let mut words = machine::on_cpu(bench.cpu);
+    serve_as(machine::on_cpu(bench.cpu), place)
+}
+
+fn serve_as(mut words: Vec<String>, place: &Namespace) -> Result<Process> {
     words.extend(["netserver", "-D", "-4"].map(str::to_owned));
     let server = place.spawn(words)?;
     eventually(START_LIMIT, || {
@@ -192,11 +210,17 @@ fn listens(place: &Namespace) -> Result<bool> {
     }))
 }
 
-/// Runs the test in each variant.
-pub(super) fn run(bench: &Bench, test: &Test) -> Result<Vec<Finding>> {
+/// A skip where there is no netperf.
+pub(super) fn require() -> Result<()> {
     if process::find("netperf").is_none() || process::find("netserver").is_none() {
         return Err(skip("netperf is not installed: `cargo xtask setup` installs it"));
     }
+    Ok(())
+}
+
+/// Runs the test in each variant.
+pub(super) fn run(bench: &Bench, test: &Test) -> Result<Vec<Finding>> {
+    require()?;
     let mut findings = Vec::new();
     for variant in Variant::ALL {
         match in_variant(bench, test, variant) {
@@ -214,10 +238,9 @@ fn in_variant(bench: &Bench, test: &Test, variant: Variant) -> Result<Vec<Findin
     let _server = if variant == Variant::Masquerade { Some(serve(bench, &outside)?) } else { None };
     let ours = Link::new(bench, &fabric, Path::Dataplane, variant, 1)?;
     let mut findings = Vec::new();
-    for path in bench.baselines() {
+    for &path in bench.baselines() {
         // Without translation nobody outside knows the way back.
-        if variant == Variant::Masquerade && path == Path::Route || bench.is_quick && path.is_second_choice()
-        {
+        if variant == Variant::Masquerade && path == Path::Route {
             continue;
         }
         match against(bench, test, variant, &fabric, &ours, path) {

@@ -27,7 +27,7 @@ const FLOWS: u32 = 1 << 17;
 pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
     let fabric = Fabric::new()?;
     let mut findings = Vec::new();
-    for path in bench.baselines().into_iter().filter(|path| *path != Path::Route) {
+    for &path in bench.baselines().iter().filter(|path| **path != Path::Route) {
         match against(bench, &fabric, path) {
             Ok(found) => findings.push(found),
             Err(error) => bench.leave_out(path.name(), error)?,

@@ -3,6 +3,7 @@
 pub(super) mod gateway;
 pub(super) mod lane;
 pub(super) mod scale;
+pub(super) mod unknown;
 
 use anyhow::Result;
 use tests::harness::Fabric;
@@ -61,7 +62,7 @@ impl Ground {
 pub(super) fn run(bench: &Bench, way: Way) -> Result<Vec<Finding>> {
     let ground = Ground::new(bench)?;
     let mut findings = Vec::new();
-    for path in bench.baselines() {
+    for &path in bench.baselines() {
         if way == Way::Masquerade && path == Path::Route {
             continue; // it translates nothing
         }

@@ -20,6 +20,8 @@ pub(super) enum Sink<'a> {
     RawTable(&'a Namespace),
     /// Drops every frame that a link receives, in XDP: the nearest thing to a NIC's transmit ring.
     Xdp(Box<Ebpf>),
+    /// Somewhere that counts by itself.
+    Counted(Box<dyn Fn() -> Result<u64> + 'a>),
 }
 
 impl<'a> Sink<'a> {
@@ -49,6 +51,7 @@ impl<'a> Sink<'a> {
                     .and_then(|count| count.parse().ok())
                     .with_context(|| format!("no count of packets in:\n{list}"))
             }
+            Self::Counted(count) => count(),
             Self::Xdp(object) => {
                 let map = object.map(MAP_SUNK).context("no map of sunk packets in the object")?;
                 let sunk: PerCpuArray<_, u64> = PerCpuArray::try_from(map)?;

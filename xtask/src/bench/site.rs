@@ -60,7 +60,8 @@ impl Site {
         Self::make(bench, fabric, path, number, &[], true, |config| config)
     }
 
-    fn make(
+    /// A site, perhaps with two containers, and with more in the daemon's file.
+    pub(super) fn make(
         bench: &Bench,
         fabric: &Fabric,
         path: Path,

@@ -98,6 +98,8 @@ const TARGETS: &[Target] = &[
     ratio("pps-gateway", "xdp", "rate", "iptables", AtLeast(4.5)),
     ratio("pps-gateway", "xdp", "rate", "tc", AtLeast(2.0)),
     ratio("pps-gateway", "auto", "rate", "better of tc and xdp", AtLeast(0.97)),
+    ratio("pps-drop", "xdp", "rate", "blackhole", AtLeast(5.0)),
+    figure("flood", "xdp", "share", None, AtLeast(80.0)),
     ratio("new-flows", "MASQUERADE", "rate", "iptables", AtLeast(2.5)),
     figure("new-flows", "memory", "memory", None, AtMost(200.0)),
     ratio("tcp-crr", "across nodes", "rate", "iptables", AtLeast(1.45)),

@@ -16,7 +16,6 @@ use crate::bench::finding::{Finding, Sample};
 use crate::bench::generator::{Flows, Generator, Vary};
 use crate::bench::sink::{Mirror, Sink};
 use crate::bench::site::{MASQUERADE, MAX_FLOWS, address, port_of, take_redirected};
-use crate::bench::skip::skip;
 
 const CASE: &str = "pps-gateway";
 
@@ -27,7 +26,7 @@ const SENDER: [u8; 4] = [172, 19, SENDERS, 2];
 const NEIGHBOUR: &str = "198.51.100.254";
 
 /// The values of `uplink-hook`.
-const HOOKS: [&str; 3] = ["tc", "xdp", "auto"];
+pub(in crate::bench) const HOOKS: [&str; 3] = ["tc", "xdp", "auto"];
 
 /// What `auto` is compared with.
 const BETTER: &str = "better of tc and xdp";
@@ -76,7 +75,6 @@ impl Gateway {
                 .datapath("uplink-hook", format!("\"{hook}\""))
                 .datapath("max-flows-per-source", MAX_FLOWS);
             let mut daemon = Daemon::prepare_binary(&node, &config, binary.clone())?;
-            refused(&node, &daemon, binary, hook)?;
             bench.launch(&mut daemon)?;
             let chosen = chosen(&daemon)?;
             bench.note_mode(&format!("{CASE} with uplink-hook {hook}: {chosen}"));
@@ -117,19 +115,8 @@ fn flows(macs: [[u8; 6]; 2]) -> Flows {
     Flows { macs, addresses: [SENDER, OUTSIDE], vary: Vary::Destination, flows: FLOWS, spread: None }
 }
 
-/// A skip where the program does not take the file: an older one, or a kernel that cannot do what is asked.
-fn refused(node: &Node, daemon: &Daemon, binary: &std::path::Path, hook: &str) -> Result<()> {
-    let file = daemon.config_file();
-    let output = node.run([binary.as_os_str(), "check".as_ref(), "--config".as_ref(), file.as_os_str()]);
-    if output.code() == Some(2) {
-        let said = output.stderr.lines().chain(output.stdout.lines()).next().unwrap_or_default().to_owned();
-        return Err(skip(format!("the daemon refuses uplink-hook = \"{hook}\": {said}")));
-    }
-    Ok(())
-}
-
 /// Where the uplinks' programs run, as the daemon says.
-fn chosen(daemon: &Daemon) -> Result<String> {
+pub(super) fn chosen(daemon: &Daemon) -> Result<String> {
     let status: Value = daemon.cli(&["status", "--json"])?;
     let uplinks = status["uplinks"].as_array().context("the daemon's status shows no uplinks")?;
     let said = uplinks.iter().map(|uplink| {
@@ -155,8 +142,8 @@ pub(in crate::bench) fn run(bench: &Bench) -> Result<Vec<Finding>> {
         let direct = plain.direct(bench)?;
         let lanes: Vec<Lane<'_>> =
             ours.iter().map(|gateway| gateway.lane(bench, &fabric)).collect::<Result<_>>()?;
-        for path in bench.baselines() {
-            if path == Path::Route || bench.is_quick && path.is_second_choice() {
+        for &path in bench.baselines() {
+            if path == Path::Route {
                 continue; // the first translates nothing
             }
             match against(bench, &fabric, path, &lanes, &direct) {

@@ -4,7 +4,6 @@ use anyhow::Result;
 use tests::harness::{Fabric, Node};
 
 use super::Way;
-use super::compare;
 use super::lane::{Lane, Load, SENDERS};
 use crate::bench::baseline::Path;
 use crate::bench::feed::Feed;
@@ -40,7 +39,6 @@ pub(in crate::bench) fn routes(bench: &Bench) -> Result<Vec<Finding>> {
         })
     };
     let (few, many) = (with_peer(1)?, with_peer(2)?);
-    let plain = bench.site(&fabric, Path::Route, 3, &[])?;
     let mut feed = Feed::dial(&peer, peer.address, many.node.address)?;
     let mut few_feed = Feed::dial(&peer, peer.address, few.node.address)?;
     few_feed.say(&PREFIXES.announcement(0..ROUTE_STEPS[0], peer.address))?;
@@ -51,7 +49,7 @@ pub(in crate::bench) fn routes(bench: &Bench) -> Result<Vec<Finding>> {
     let mut findings = Vec::new();
     let mut known = 0;
     for step in ROUTE_STEPS {
-        if bench.is_quick && step == ROUTE_STEPS[2] {
+        if bench.is_quick && ROUTE_STEPS[1..4].contains(&step) {
             continue;
         }
         feed.say(&PREFIXES.announcement(known..step, peer.address))?;
@@ -66,10 +64,9 @@ pub(in crate::bench) fn routes(bench: &Bench) -> Result<Vec<Finding>> {
             interrupt::check()?;
             let many_lane = Lane::through(bench, load, &fabric, &many)?;
             let few_lane = Lane::through(bench, few_load, &fabric, &few)?;
-            let direct = Lane::direct(bench, load, &fabric, &plain)?;
             let names = (ROUTES, variant);
             let baseline = format!("itself with {} routes", ROUTE_STEPS[0]);
-            findings.extend(step_of(bench, names, &baseline, [&many_lane, &few_lane, &direct], step)?);
+            findings.push(step_of(bench, names, &baseline, [&many_lane, &few_lane], step)?);
         }
     }
     drop((feed, few_feed));
@@ -86,21 +83,19 @@ pub(in crate::bench) fn flows(bench: &Bench) -> Result<Vec<Finding>> {
         Site::with(bench, &fabric, Path::Dataplane, number, &[SENDERS], more)
     };
     let (few, many) = (roomy(1)?, roomy(2)?);
-    let plain = bench.site(&fabric, Path::Route, 3, &[SENDERS])?;
     let mut findings = Vec::new();
     for way in [Way::Deliver, Way::Masquerade] {
         for step in FLOW_STEPS {
-            if bench.is_quick && step == FLOW_STEPS[1] {
+            if bench.is_quick && FLOW_STEPS[1..4].contains(&step) {
                 continue;
             }
             interrupt::check()?;
             let load = |flows| Load { flows, ..Load::of(way) };
             let many_lane = Lane::through(bench, load(step), &fabric, &many)?;
             let few_lane = Lane::through(bench, load(FLOW_STEPS[0]), &fabric, &few)?;
-            let direct = Lane::direct(bench, load(step), &fabric, &plain)?;
             let baseline = format!("itself with {} flow", FLOW_STEPS[0]);
-            let lanes = [&many_lane, &few_lane, &direct];
-            findings.extend(step_of(bench, (FLOWS, way.variant()), &baseline, lanes, step)?);
+            let lanes = [&many_lane, &few_lane];
+            findings.push(step_of(bench, (FLOWS, way.variant()), &baseline, lanes, step)?);
         }
     }
     few.finish()?;
@@ -108,27 +103,20 @@ pub(in crate::bench) fn flows(bench: &Bench) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-/// One step's costs, whole and marginal.
+/// One step's costs.
 fn step_of(
     bench: &Bench,
     (case, variant): (&'static str, &str),
     baseline: &str,
-    lanes: [&Lane<'_>; 3],
+    [many, few]: [&Lane<'_>; 2],
     step: u32,
-) -> Result<Vec<Finding>> {
-    let text = format!("{variant}, {step}");
-    let found = compare(bench, (case, &text), baseline, lanes)?;
-    let steps = found.into_iter().map(|finding| {
-        let (metric, unit, samples) = if finding.metric == "rate" {
-            let cost = |sample: &Sample| Sample {
-                dataplane: 1e9 / sample.dataplane,
-                baseline: sample.baseline.map(|rate| 1e9 / rate),
-            };
-            ("cost", "ns/packet", finding.samples.iter().map(cost).collect())
-        } else {
-            (finding.metric, finding.unit, finding.samples)
-        };
-        Finding::new(case, variant, metric, unit, samples).against(baseline).at(step.into())
-    });
-    Ok(steps.collect())
+) -> Result<Finding> {
+    let mut samples = Vec::new();
+    for pair in 0..bench.pairs {
+        let (a, b) = (1e9 / many.rate(bench.slot)?, 1e9 / few.rate(bench.slot)?);
+        samples.push(Sample::pair(a, b));
+        let figures = format!("{a:.0} / {b:.0} ns/packet");
+        bench.progress(&format!("{case}, {variant}, {step}"), baseline, pair, &figures);
+    }
+    Ok(Finding::new(case, variant, "cost", "ns/packet", samples).against(baseline).at(step.into()))
 }

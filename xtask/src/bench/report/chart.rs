@@ -23,8 +23,8 @@ pub(super) struct Chart {
 pub(super) enum Body {
     /// Rows in groups, each with one mark or several; bars begin at `origin`.
     Rows { origin: f64, groups: Vec<Group> },
-    /// Curves over a number, in steps that are factors.
-    Curves { across: &'static str, curves: Vec<Curve> },
+    /// Curves over a number, in steps that are factors; `targets` are where they are to stay below.
+    Curves { across: &'static str, curves: Vec<Curve>, targets: Vec<(f64, f64)> },
 }
 
 /// Rows under one label.
@@ -173,6 +173,7 @@ const CURVES: [Numbers; 4] = [
 impl Numbers {
     fn chart(&self, findings: &[Finding]) -> Chart {
         let mut curves: Vec<Curve> = Vec::new();
+        let mut targets = Vec::new();
         for finding in findings.iter().filter(|f| f.case == self.case && f.metric == self.metric) {
             let Some(at) = finding.at else { continue };
             let mut add = |path: &str, spread: Option<Spread>| {
@@ -183,6 +184,12 @@ impl Numbers {
                 });
                 curves[index].points.push((at as f64, spread));
             };
+            // Where there are two, the stricter one holds both.
+            let bounds = finding.targets().filter_map(|target| {
+                let unit = if target.is_of_ratio() { finding.baseline()?.median } else { 1.0 };
+                Some(target.bound.value() * unit)
+            });
+            targets.extend(bounds.min_by(f64::total_cmp).map(|bound| (at as f64, bound)));
             match &finding.baseline_name {
                 Some(baseline) if self.by_path => {
                     add(OURS, finding.dataplane());
@@ -196,7 +203,7 @@ impl Numbers {
             title: self.title,
             axis: self.axis,
             is_logarithmic: self.is_logarithmic,
-            body: Body::Curves { across: self.across, curves },
+            body: Body::Curves { across: self.across, curves, targets },
         }
     }
 }
@@ -290,4 +297,72 @@ fn latencies(findings: &[Finding]) -> Vec<Group> {
 fn label(finding: &Finding, metric: &str) -> String {
     let metric = if metric == "rate" { String::new() } else { format!(": {}", metric.replace('-', " ")) };
     format!("{}, {}{metric}", finding.case, finding.part())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::finding::Sample;
+    use super::*;
+
+    fn finding(case: &'static str, metric: &'static str, unit: &'static str, pair: [f64; 2]) -> Finding {
+        Finding::new(case, "variant", metric, unit, vec![Sample::pair(pair[0], pair[1])]).against("iptables")
+    }
+
+    fn chart(findings: &[Finding], name: &str) -> Chart {
+        let chart = Chart::all(findings).into_iter().find(|chart| chart.name == name);
+        chart.unwrap_or_else(|| panic!("no picture {name}"))
+    }
+
+    fn groups(chart: Chart) -> Vec<Group> {
+        let Body::Rows { groups, .. } = chart.body else { panic!("{} has curves", chart.name) };
+        groups
+    }
+
+    #[test]
+    fn a_cost_that_is_half_is_a_gain_of_two_and_so_is_its_target() {
+        let cost = finding("pps-deliver", "marginal-cost", "ns/packet", [100.0, 200.0]);
+        let groups = groups(chart(&[cost], "gain"));
+        assert_eq!(groups[0].label, "pps-deliver, variant: marginal cost");
+        let Mark::Bar(gain) = groups[0].rows[0].mark else { panic!("no bar") };
+        assert_eq!(gain.median, 2.0);
+        assert_eq!(groups[0].rows[0].target.map(f64::round), Some(6.0));
+    }
+
+    #[test]
+    fn the_data_path_has_one_row_beside_all_its_baselines() {
+        let other = finding("pps-deliver", "rate", "packets/s", [3e6, 1e6]);
+        let findings = [
+            finding("pps-deliver", "rate", "packets/s", [1e6, 5e5]),
+            Finding { baseline_name: Some("route".to_owned()), ..other },
+        ];
+        let groups = groups(chart(&findings, "packets"));
+        let paths: Vec<&str> = groups[0].rows.iter().map(|row| row.path.as_str()).collect();
+        assert_eq!(paths, [OURS, "iptables", "route"]);
+        assert_eq!(groups[0].rows[0].mark, Mark::Bar(Spread { median: 2.0, min: 1.0, max: 3.0 }));
+    }
+
+    #[test]
+    fn the_percentiles_of_a_path_are_one_row() {
+        let findings = [
+            finding("udp-rr", "latency-p50", "us", [18.0, 24.0]),
+            finding("udp-rr", "latency-p99", "us", [34.0, 42.0]),
+        ];
+        let groups = groups(chart(&findings, "latency"));
+        assert_eq!((groups.len(), groups[0].rows.len()), (1, 2));
+        assert_eq!(groups[0].rows[0].mark, Mark::Points(vec![("p50", 18.0), ("p99", 34.0)]));
+    }
+
+    #[test]
+    fn a_curve_goes_through_the_numbers_of_its_case() {
+        let at = |at: u64, pair| Finding { at: Some(at), ..finding("lookup", "time", "ns/lookup", pair) };
+        let findings = [at(10, [9.0, 20.0]), at(1_000_000, [20.0, 700.0])];
+        let Body::Curves { curves, targets, .. } = chart(&findings, "lookup").body else {
+            panic!("no curves")
+        };
+        assert_eq!(curves.iter().map(|curve| curve.path.as_str()).collect::<Vec<_>>(), [OURS, "iptables"]);
+        assert_eq!(curves[1].points.iter().map(|(at, _)| *at).collect::<Vec<_>>(), [10.0, 1e6]);
+        assert_eq!(targets, [(1e6, 30.0)]);
+        // One point is no curve.
+        assert!(Chart::all(&findings[..1]).iter().all(|chart| chart.name != "lookup"));
+    }
 }

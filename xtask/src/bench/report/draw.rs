@@ -36,6 +36,6 @@ pub(super) fn draw<DB: DrawingBackend>(chart: &Chart, canvas: &Canvas<'_, DB>) -
     canvas.text((24.0, 26.0), chart.title, 20.0, INK, canvas::Anchor::Left, BOLD)?;
     match &chart.body {
         Body::Rows { origin, groups } => rows::draw(canvas, chart, *origin, groups),
-        Body::Curves { across, curves } => curves::draw(canvas, chart, across, curves),
+        Body::Curves { across, curves, targets } => curves::draw(canvas, chart, across, curves, targets),
     }
 }

@@ -18,12 +18,17 @@ pub(super) fn draw<DB: DrawingBackend>(
     chart: &Chart,
     across: &str,
     curves: &[Curve],
+    targets: &[(f64, f64)],
 ) -> Result<()> {
     let (top, bottom) = (TOP + 14.0, TOP + HEIGHT - 8.0);
     let points = || curves.iter().flat_map(|curve| &curve.points);
     let x_axis = Axis::over(points().map(|(at, _)| *at), true, (LEFT, f64::from(WIDTH) - RIGHT));
     let figures = points().flat_map(|(_, spread)| [spread.min, spread.max]);
-    let y_axis = Axis::over(figures, chart.is_logarithmic, (bottom, top));
+    let y_axis = Axis::over(
+        figures.chain(targets.iter().map(|(_, bound)| *bound)),
+        chart.is_logarithmic,
+        (bottom, top),
+    );
     for tick in y_axis.ticks() {
         let y = y_axis.at(tick);
         canvas.line(&[(LEFT, y), (f64::from(WIDTH) - RIGHT, y)], GRID, 1.0)?;
@@ -45,7 +50,15 @@ pub(super) fn draw<DB: DrawingBackend>(
     canvas.text((24.0, top - 14.0), chart.axis, 13.0, INK, Anchor::Left, PLAIN)?;
     canvas.text((f64::from(WIDTH) - RIGHT, bottom + 38.0), across, 13.0, INK, Anchor::Right, PLAIN)?;
     let colors = colors(curves.iter().map(|curve| curve.path.as_str()));
-    canvas.legend((24.0, 54.0), &colors)?;
+    let end = canvas.legend((24.0, 54.0), &colors)?;
+    if !targets.is_empty() {
+        canvas.line(&[(end, 54.0), (end + 18.0, 54.0)], INK, 3.0)?;
+        canvas.text((end + 24.0, 54.0), "target: at most", 14.0, INK, Anchor::Left, PLAIN)?;
+    }
+    for (at, bound) in targets {
+        let (x, y) = (x_axis.at(*at), y_axis.at(*bound));
+        canvas.line(&[(x - 12.0, y), (x + 12.0, y)], INK, 3.0)?;
+    }
     for (curve, (_, color)) in curves.iter().zip(&colors) {
         let line: Vec<_> =
             curve.points.iter().map(|(at, spread)| (x_axis.at(*at), y_axis.at(spread.median))).collect();
