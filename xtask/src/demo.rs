@@ -35,6 +35,20 @@ pub(crate) struct Args {
     /// Remove one that was left up: daemons, pins, namespaces, files
     #[arg(long, conflicts_with = "keep")]
     remove: bool,
+    /// Where the programs of the head node's two uplinks run
+    #[arg(long, value_name = "HOOK", default_value = "auto", conflicts_with = "remove")]
+    uplink_hook: UplinkHook,
+}
+
+/// `datapath.uplink-hook` of the head node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum UplinkHook {
+    /// The daemon chooses: tc, since these uplinks are veths
+    Auto,
+    /// At tc alone
+    Tc,
+    /// At XDP, and at tc what XDP leaves to it
+    Xdp,
 }
 
 /// Sets up, builds, shows every step, and removes everything unless it is to be kept.
@@ -60,7 +74,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     names::fix(place::PREFIX);
     let place = Place::take(binary)?;
     let mut screen = Screen::new();
-    let shown = show(&place, &mut screen, args.keep);
+    let shown = show(&place, &mut screen, args);
     if let Some(signal) = interrupt::caught() {
         drop(shown);
         place.remove()?;
@@ -93,17 +107,18 @@ struct Shown<'a> {
 }
 
 /// Makes the network, starts the daemons, and goes through the steps; an error is one of the output only.
-fn show<'a>(place: &'a Place, screen: &mut Screen, keep: bool) -> Result<Shown<'a>> {
+fn show<'a>(place: &'a Place, screen: &mut Screen, args: &Args) -> Result<Shown<'a>> {
     let red_after = |green| Shown { green, red: 1, site: None };
     screen.print(network::INTRODUCTION)?;
     screen.print(&format!("`dataplane` stands for {}.\n", place.shown_binary().display()))?;
-    let Some(network) = screen.step("The network: two nodes, four containers", Network::build)? else {
+    let build = |told: &mut screen::Told<'_>| Network::build(args.uplink_hook, told);
+    let Some(network) = screen.step("The network: two nodes, four containers", build)? else {
         return Ok(red_after(0));
     };
     let start = |told: &mut screen::Told<'_>| Site::start(place, network, told);
     let Some(site) = screen.step("A daemon on each node", start)? else { return Ok(red_after(1)) };
     let (mut green, mut red) = (2, 0);
-    let detach = (!keep).then_some(&steps::DETACH);
+    let detach = (!args.keep).then_some(&steps::DETACH);
     for step in steps::STEPS.iter().chain(detach) {
         if interrupt::caught().is_some() {
             break;

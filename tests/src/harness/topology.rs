@@ -79,6 +79,17 @@ impl Fabric {
     }
 }
 
+impl Fabric {
+    /// Has every port that is there take frames: [`take_frames`].
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn take_frames(&self) -> Result<()> {
+        let ports = self.ports.load(Ordering::Relaxed);
+        (0..ports).try_for_each(|port| take_frames(&self.namespace, &format!("port{port}")))
+    }
+}
+
 impl Deref for Fabric {
     type Target = Namespace;
 

@@ -2,9 +2,12 @@
 
 use std::time::Instant;
 
-use ::tests::harness::{Config, Container, ContainerSpec, Fabric, Node, Outside};
+use ::tests::harness::topology::take_frames;
+use ::tests::harness::{Config, Container, ContainerSpec, Fabric, Namespace, Node, Outside};
 use anyhow::{Context as _, Result};
+use clap::ValueEnum as _;
 
+use super::UplinkHook;
 use super::screen::Told;
 
 /// The picture, and how the steps' commands are to be read.
@@ -47,13 +50,14 @@ pub(super) struct Network {
     pub(super) head: Node,
     /// It knows no address of a container.
     pub(super) outside: Outside,
-    /// The link between the nodes, for as long as they are there.
-    _fabric: Fabric,
+    uplink_hook: UplinkHook,
+    /// The link between the nodes.
+    fabric: Fabric,
 }
 
 impl Network {
     /// Makes it; nothing in it forwards yet but the nodes' kernels, to what they know.
-    pub(super) fn build(told: &mut Told<'_>) -> Result<Self> {
+    pub(super) fn build(uplink_hook: UplinkHook, told: &mut Told<'_>) -> Result<Self> {
         let begin = Instant::now();
         told.command("", "ip netns add dp-demo-node1; ip netns add dp-demo-c1; …");
         told.command("node1", "ip link add cali1 type veth peer name eth0 netns dp-demo-c1; …");
@@ -77,9 +81,25 @@ impl Network {
         for host in [&host1, &host2] {
             host.node.default_via(HEAD)?;
         }
+        let network = Self { host1, host2, head, outside, uplink_hook, fabric };
+        if uplink_hook == UplinkHook::Xdp {
+            network.be_like_wires()?;
+        }
         let milliseconds = begin.elapsed().as_millis();
         told.result(format!("made in {milliseconds} ms, as Calico's plugin leaves a node; no daemon yet"));
-        Ok(Self { host1, host2, head, outside, _fabric: fabric })
+        Ok(network)
+    }
+
+    /// Has the links of the head node carry what wires carry: frames that XDP sends, and checksums that are finished.
+    fn be_like_wires(&self) -> Result<()> {
+        self.fabric.take_frames()?;
+        take_frames(&self.outside, "eth0")?;
+        let containers = [&self.host1, &self.host2].into_iter().flat_map(|host| &host.containers);
+        let ends = containers.map(|container| -> &Namespace { container }).chain([&*self.outside]);
+        for end in ends {
+            end.run(["ethtool", "-K", "eth0", "tx", "off"]).ok()?;
+        }
+        Ok(())
     }
 
     /// Every node that has a daemon.
@@ -101,7 +121,9 @@ impl Network {
         }
         if own == self.head.address {
             let rule = format!("[[masquerade]]\nsource = \"{POOL}\"\ninterface = \"eth1\"\n");
+            let hook = self.uplink_hook.to_possible_value().map(|hook| format!("\"{}\"", hook.get_name()));
             config = config.node("uplinks", r#"["eth0", "eth1"]"#).table(&rule);
+            config = config.datapath("uplink-hook", hook.unwrap_or_default());
         } else {
             config = config.node("uplinks", r#"["eth0"]"#);
         }

@@ -45,7 +45,7 @@ fn kernel() -> Result<(u32, u32)> {
 fn gateway(hook: &str) -> Result<Gateway> {
     let net = Gateway::with(config().datapath("uplink-hook", format!("\"{hook}\"")))?;
     let Gateway { head, c3, .. } = &net;
-    take_frames(&head.fabric, "port0")?;
+    head.fabric.take_frames()?;
     take_frames(&head.outside, "eth0")?;
     offload(c3, "eth0", "off")?;
     Ok(net)

@@ -37,10 +37,15 @@ pub(super) fn check(site: &Site<'_>, told: &mut Told<'_>) -> Result<()> {
     for (node, managed) in site.nodes() {
         told.command("", managed.command("status"));
         told.command(&node.name, "grep ^Ip: /proc/net/snmp");
-        let bpf = managed.status()?["packets"]["forwarded"].as_u64().context("status tells no packets")?;
+        let status = managed.status()?;
+        let bpf = status["packets"]["forwarded"].as_u64().context("status tells no packets")?;
+        let at_xdp = status["packets_by_hook"]["xdp-from-uplink"]["forwarded"].as_u64().unwrap_or(0);
         let kernel = traffic::ip_forw_datagrams(node)? - managed.forwarded_before;
         ensure!(bpf > 0, "{}: BPF carried nothing", node.name);
         lines.push(format!("{}: {}", node.name, Share { bpf, kernel }));
+        if at_xdp > 0 {
+            lines.push(format!("       {at_xdp} of them at XDP"));
+        }
         lines.push(format!("       {}", besides(&managed.daemon.cli(&["drops", "--json"])?)?));
         total = Share { bpf: total.bpf + bpf, kernel: total.kernel + kernel };
     }
@@ -57,7 +62,9 @@ fn besides(rows: &Value) -> Result<String> {
     let mut words = Vec::new();
     for (verb, class) in [("left to the kernel", "pass"), ("dropped", "drop")] {
         let mut by_reason = BTreeMap::new();
-        for row in rows.iter().filter(|row| row["class"] == class) {
+        // What XDP passes, tc counts for what becomes of it.
+        let is_final = |row: &&Value| class != "pass" || row["hook"] != "xdp-from-uplink";
+        for row in rows.iter().filter(|row| row["class"] == class).filter(is_final) {
             let (reason, packets) = (row["reason"].as_str(), row["packets"].as_u64());
             *by_reason.entry(reason.context("no reason")?).or_insert(0) += packets.context("no packets")?;
         }
