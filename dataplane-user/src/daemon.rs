@@ -3,6 +3,7 @@
 mod answer;
 mod bgp;
 mod lock;
+mod metrics;
 mod nat;
 mod offers;
 mod reconcile;
@@ -21,7 +22,7 @@ use aya::Ebpf;
 use ipnet::Ipv4Net;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
 };
 use tracing::{error, info, warn};
 
@@ -49,6 +50,7 @@ use crate::{
 };
 
 pub use lock::Lock;
+use metrics::Metrics;
 pub use reconcile::{read_kernel, remove_everything};
 
 /// How long the daemon gathers further events after one, so that a burst costs one reconciliation.
@@ -115,6 +117,7 @@ pub struct Daemon {
     complaints: Vec<String>,
     rules_are_default: bool,
     ready_since: Instant,
+    metrics: Metrics,
     _lock: Lock,
 }
 
@@ -133,7 +136,9 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
         events.follow_devices(group)?;
     }
     let pins = Pins::new(&config.node.bpf_dir);
-    let mut daemon = match Daemon::start(config, config_file, lock, netlink).await {
+    let (sender, mut requests) = mpsc::channel(16);
+    let metrics = Metrics::new(sender.clone());
+    let mut daemon = match Daemon::start(config, config_file, lock, netlink, metrics).await {
         Err(error) if fresh => {
             pins.remove()?;
             return Err(error);
@@ -141,7 +146,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
         started => started?,
     };
     daemon.places_given = places;
-    let mut requests = server::listen(&daemon.config.node.state_dir)?;
+    server::listen(&daemon.config.node.state_dir, sender)?;
     daemon.check_rules().await?;
     let taken_over = match daemon.start_bgp() {
         Ok(()) => daemon.take_over().await,
@@ -153,6 +158,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
         }
         return Err(error);
     }
+    daemon.configure_metrics().await;
     daemon.ready();
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -212,6 +218,7 @@ impl Daemon {
         config_file: Option<PathBuf>,
         lock: Lock,
         netlink: Netlink,
+        metrics: Metrics,
     ) -> Result<Self> {
         let pins = Pins::new(&config.node.bpf_dir);
         pins.create()?;
@@ -252,6 +259,7 @@ impl Daemon {
             complaints: Vec::new(),
             rules_are_default: true,
             ready_since: Instant::now(),
+            metrics,
             _lock: lock,
         })
     }
@@ -295,6 +303,7 @@ impl Daemon {
     async fn serve_reload(&mut self) -> Result<Vec<String>> {
         systemd::reloading();
         let result = self.reload().await;
+        self.metrics.note_reload(result.is_ok());
         systemd::ready();
         result
     }

@@ -11,6 +11,7 @@ mod netns {
     mod from_kernel;
     mod import;
     mod masquerade;
+    mod metrics;
     mod monitor;
     mod mtu;
     mod network;
