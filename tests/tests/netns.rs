@@ -17,6 +17,7 @@ mod netns {
     mod network;
     mod next_hop;
     mod odd;
+    mod operations;
     mod offload;
     mod reload;
     mod restart;
