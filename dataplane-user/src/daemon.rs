@@ -8,12 +8,13 @@ mod nat;
 mod offers;
 mod reconcile;
 mod reload;
+mod state;
 mod systemd;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -39,7 +40,6 @@ use crate::{
         pins::Pins,
         uplinks::Uplinks,
     },
-    monitor::BPF_LINK,
     rib::Rib,
     slow_path::SlowPath,
     source::{
@@ -52,6 +52,7 @@ use crate::{
 pub use lock::Lock;
 use metrics::Metrics;
 pub use reconcile::{read_kernel, remove_everything};
+pub use state::remove_state;
 
 /// How long the daemon gathers further events after one, so that a burst costs one reconciliation.
 const GATHER: Duration = Duration::from_micros(500);
@@ -222,7 +223,7 @@ impl Daemon {
     ) -> Result<Self> {
         let pins = Pins::new(&config.node.bpf_dir);
         pins.create()?;
-        link_pins(&config)?;
+        state::link_pins(&config)?;
         let (object, datapath, nat, uplinks) = open(&pins, &config)?;
         let mirror = read_kernel(&netlink).await?;
         let (held, dirty) = datapath.prefixes().into_iter().partition(|prefix| {
@@ -367,35 +368,4 @@ fn open(pins: &Pins, config: &Config) -> Result<(Ebpf, Datapath, Nat, Uplinks)> 
 /// The sizes of the maps. Without rules there is no table of flows to speak of.
 fn sizes(config: &Config) -> Sizes {
     Sizes { endpoints: config.datapath.max_endpoints, buckets: config.limits().buckets.max(1) }
-}
-
-/// Leaves word in the state directory where the pins are, for commands that do without a daemon.
-fn link_pins(config: &Config) -> Result<()> {
-    let link = config.node.state_dir.join(BPF_LINK);
-    remove_file(&link)?;
-    std::os::unix::fs::symlink(&config.node.bpf_dir, &link)
-        .with_context(|| format!("cannot make the link {}", link.display()))
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes what a daemon left in its state directory, and the directory where nothing else is in it.
-///
-/// # Errors
-///
-/// Where a file cannot be removed.
-pub fn remove_state(state_dir: &Path) -> Result<()> {
-    for name in ["control.sock", BPF_LINK, "lock"] {
-        remove_file(&state_dir.join(name))?;
-    }
-    // Not empty: it holds somebody else's files, too.
-    let _ = std::fs::remove_dir(state_dir);
-    Ok(())
 }

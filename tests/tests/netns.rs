@@ -17,8 +17,8 @@ mod netns {
     mod network;
     mod next_hop;
     mod odd;
-    mod operations;
     mod offload;
+    mod operations;
     mod reload;
     mod restart;
     mod service;
