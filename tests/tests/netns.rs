@@ -10,6 +10,7 @@ mod netns {
     mod foreign;
     mod from_kernel;
     mod import;
+    mod load;
     mod masquerade;
     mod metrics;
     mod monitor;
