@@ -157,3 +157,18 @@ fn nothing_is_lost_by_reloads() -> Result<()> {
     })?;
     site.finish()
 }
+
+/// What the tests above rely on.
+#[test]
+fn a_loss_does_not_go_unseen() -> Result<()> {
+    require_root!();
+    let site = Site::new()?;
+    let Site { c1, c3, .. } = &site;
+    let every_hundredth = "iptables -A INPUT -p udp -m statistic --mode nth --every 100 --packet 0 -j DROP";
+    c3.run(every_hundredth.split(' ')).ok()?;
+    let load = Load::udp(UdpPair::new(c1, c3, c3.address)?)?;
+    load.continues(1000)?;
+    let account = load.finish()?;
+    ensure!(account.lost == account.sent.div_ceil(100) && account.duplicates == 0, "{account:?}");
+    site.finish()
+}
