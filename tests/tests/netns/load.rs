@@ -6,7 +6,11 @@
 //!  c2 172.19.35.3 ─ cali2┘                    └ eth1 198.51.100.10 ══ 198.51.100.1 outside, by MASQUERADE
 //! ```
 
-use std::{fs, path::PathBuf};
+use std::{
+    fs,
+    path::PathBuf,
+    sync::{Mutex, MutexGuard, PoisonError},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::harness::{
@@ -23,6 +27,9 @@ const CONNECTIONS: usize = 34;
 /// Answers that are awaited on each way before, during and after what happens.
 const ROUNDS: u64 = 3000;
 
+/// Held by the test that loads the machine: two of them would measure each other.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
 struct Site {
     daemon1: Daemon,
     daemon2: Daemon,
@@ -33,6 +40,7 @@ struct Site {
     node1: Node,
     _node2: Node,
     _fabric: Fabric,
+    _alone: MutexGuard<'static, ()>,
 }
 
 fn config() -> Config {
@@ -48,6 +56,7 @@ fn config() -> Config {
 
 impl Site {
     fn new() -> Result<Self> {
+        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let fabric = Fabric::new()?;
         let node1 = Node::new(&fabric, "node1", "10.141.0.1")?;
         let node2 = Node::new(&fabric, "node2", "10.141.0.2")?;
@@ -62,7 +71,18 @@ impl Site {
         let outside = node1.outside("eth1", "198.51.100.10/24", "198.51.100.1")?;
         let daemon1 = Daemon::start(&node1, &config())?;
         let daemon2 = Daemon::start(&node2, &config2())?;
-        Ok(Self { daemon1, daemon2, c1, c2, c3, outside, node1, _node2: node2, _fabric: fabric })
+        Ok(Self {
+            daemon1,
+            daemon2,
+            c1,
+            c2,
+            c3,
+            outside,
+            node1,
+            _node2: node2,
+            _fabric: fabric,
+            _alone: alone,
+        })
     }
 
     /// Puts every way under load while `happens` goes on, and counts what was lost.

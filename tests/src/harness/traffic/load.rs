@@ -27,6 +27,9 @@ const DATAGRAM: usize = 64;
 /// How long datagrams are waited for at the end, or before it is said that nothing moves any more.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How much the threads give way to others (setpriority(2)).
+const NICE: i32 = 15;
+
 /// How often the threads look whether they are to end.
 const POLL: Duration = Duration::from_millis(20);
 
@@ -91,7 +94,12 @@ impl Load {
 
     fn run(&mut self, work: impl FnOnce(&AtomicBool, &AtomicU64) -> Result<Account> + Send + 'static) {
         let (stop, rounds) = (Arc::clone(&self.stop), Arc::clone(&self.rounds));
-        self.threads.push(thread::spawn(move || work(&stop, &rounds)));
+        self.threads.push(thread::spawn(move || {
+            // All the CPU that is left, and not what the daemon needs to start.
+            // SAFETY: the call touches no memory; of id 0 it is this thread's alone (setpriority(2), "Bugs").
+            unsafe { libc::setpriority(libc::PRIO_PROCESS, 0, NICE) };
+            work(&stop, &rounds)
+        }));
     }
 
     /// Waits for so many further answers.
