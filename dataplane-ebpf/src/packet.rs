@@ -3,6 +3,8 @@
 pub mod frame;
 pub mod skb;
 
+use core::hint;
+
 use dataplane_common::{net::Ipv4Be, reason::Reason};
 
 use crate::{ipv4::Ipv4, verdict::Walk};
@@ -64,8 +66,26 @@ pub trait Packet {
     /// Brings so many bytes into linear memory, or all there are if those are fewer.
     fn pull(&self, bytes: u32);
 
+    /// Copies so many bytes from the beginning; says whether they are there.
+    ///
+    /// # Safety
+    ///
+    /// There is room for them.
+    unsafe fn load(&self, to: *mut u8, count: u32) -> bool;
+
     /// Copies the first bytes, as many as fit and are there; gives how many.
-    fn copy<const N: usize>(&self, bytes: &mut [u8; N]) -> u32;
+    #[inline(always)]
+    fn copy<const N: usize>(&self, bytes: &mut [u8; N]) -> u32 {
+        // Linux 6.1 takes a length only if that very value was compared, and not one that it is a copy of; and what
+        // is not zero may be zero there. So the compiler is not to know what follows from the line before.
+        let last = hint::black_box(self.len().clamp(1, N as u32) - 1);
+        if last >= N as u32 {
+            return 0;
+        }
+        let count = last + 1;
+        // SAFETY: there are N bytes.
+        if unsafe { self.load(bytes.as_mut_ptr(), count) } { count } else { 0 }
+    }
 
     /// Goes on in another program, from the beginning of the packet; comes back only where it cannot, with the reason.
     fn go_on_in(&self, program: u32) -> Reason;

@@ -12,6 +12,7 @@ mod file;
 mod kernel;
 mod log;
 mod masquerade;
+mod metrics;
 mod network;
 mod node;
 mod prefixes;
@@ -38,6 +39,7 @@ pub use self::file::{load, load_for};
 pub use self::kernel::{KernelImport, RouteProtocol};
 pub use self::log::{Log, LogFormat, LogLevel};
 pub use self::masquerade::Masquerade;
+pub use self::metrics::Metrics;
 pub use self::network::{Endpoint, Route};
 pub use self::node::{Node, Places};
 use self::report::Report;
@@ -72,6 +74,8 @@ pub struct Config {
     pub bgp: Option<Bgp>,
     /// `[kernel]`
     pub kernel: KernelImport,
+    /// `[metrics]`
+    pub metrics: Metrics,
     /// `[log]`
     pub log: Log,
 }
@@ -90,6 +94,7 @@ impl Config {
             timeouts: Timeouts::default(),
             bgp: None,
             kernel: KernelImport::default(),
+            metrics: Metrics::default(),
             log: Log::default(),
         }
     }
@@ -155,6 +160,7 @@ struct Draft {
     timeouts: timeouts::Draft,
     bgp: Option<bgp::Draft>,
     kernel: KernelImport,
+    metrics: Metrics,
     log: Log,
 }
 
@@ -169,6 +175,7 @@ impl Draft {
             timeouts: timeouts::read(tree, report),
             bgp: bgp::read(tree, report),
             kernel: kernel::read(tree, report),
+            metrics: metrics::read(tree, report),
             log: log::read(tree, report),
         }
     }
@@ -186,6 +193,7 @@ impl Draft {
             timeouts: self.timeouts.timeouts,
             bgp: self.bgp.and_then(|bgp| bgp.build(&pools)),
             kernel: self.kernel,
+            metrics: self.metrics,
             log: self.log,
             pools,
         }

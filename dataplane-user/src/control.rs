@@ -47,6 +47,8 @@ pub enum Request {
     },
     /// A walk through the loaded programs: [`answers::Trace`].
     Trace(crate::trace::Probe),
+    /// What Prometheus is told: a text.
+    Metrics,
     /// Read the configuration file again: a list of warnings.
     Reload,
     /// Stop, and take away everything.

@@ -3,16 +3,18 @@
 mod answer;
 mod bgp;
 mod lock;
+mod metrics;
 mod nat;
 mod offers;
 mod reconcile;
 mod reload;
+mod state;
 mod systemd;
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     net::Ipv4Addr,
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::{Duration, Instant},
 };
 
@@ -21,7 +23,7 @@ use aya::Ebpf;
 use ipnet::Ipv4Net;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::oneshot,
+    sync::{mpsc, oneshot},
 };
 use tracing::{error, info, warn};
 
@@ -38,7 +40,6 @@ use crate::{
         pins::Pins,
         uplinks::Uplinks,
     },
-    monitor::BPF_LINK,
     rib::Rib,
     slow_path::SlowPath,
     source::{
@@ -49,7 +50,9 @@ use crate::{
 };
 
 pub use lock::Lock;
+use metrics::Metrics;
 pub use reconcile::{read_kernel, remove_everything};
+pub use state::remove_state;
 
 /// How long the daemon gathers further events after one, so that a burst costs one reconciliation.
 const GATHER: Duration = Duration::from_micros(500);
@@ -115,6 +118,7 @@ pub struct Daemon {
     complaints: Vec<String>,
     rules_are_default: bool,
     ready_since: Instant,
+    metrics: Metrics,
     _lock: Lock,
 }
 
@@ -133,7 +137,9 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
         events.follow_devices(group)?;
     }
     let pins = Pins::new(&config.node.bpf_dir);
-    let mut daemon = match Daemon::start(config, config_file, lock, netlink).await {
+    let (sender, mut requests) = mpsc::channel(16);
+    let metrics = Metrics::new(sender.clone());
+    let mut daemon = match Daemon::start(config, config_file, lock, netlink, metrics).await {
         Err(error) if fresh => {
             pins.remove()?;
             return Err(error);
@@ -141,7 +147,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
         started => started?,
     };
     daemon.places_given = places;
-    let mut requests = server::listen(&daemon.config.node.state_dir)?;
+    server::listen(&daemon.config.node.state_dir, sender)?;
     daemon.check_rules().await?;
     let taken_over = match daemon.start_bgp() {
         Ok(()) => daemon.take_over().await,
@@ -153,6 +159,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
         }
         return Err(error);
     }
+    daemon.configure_metrics().await;
     daemon.ready();
 
     let mut terminate = signal(SignalKind::terminate())?;
@@ -212,10 +219,11 @@ impl Daemon {
         config_file: Option<PathBuf>,
         lock: Lock,
         netlink: Netlink,
+        metrics: Metrics,
     ) -> Result<Self> {
         let pins = Pins::new(&config.node.bpf_dir);
         pins.create()?;
-        link_pins(&config)?;
+        state::link_pins(&config)?;
         let (object, datapath, nat, uplinks) = open(&pins, &config)?;
         let mirror = read_kernel(&netlink).await?;
         let (held, dirty) = datapath.prefixes().into_iter().partition(|prefix| {
@@ -252,6 +260,7 @@ impl Daemon {
             complaints: Vec::new(),
             rules_are_default: true,
             ready_since: Instant::now(),
+            metrics,
             _lock: lock,
         })
     }
@@ -295,6 +304,7 @@ impl Daemon {
     async fn serve_reload(&mut self) -> Result<Vec<String>> {
         systemd::reloading();
         let result = self.reload().await;
+        self.metrics.note_reload(result.is_ok());
         systemd::ready();
         result
     }
@@ -358,35 +368,4 @@ fn open(pins: &Pins, config: &Config) -> Result<(Ebpf, Datapath, Nat, Uplinks)> 
 /// The sizes of the maps. Without rules there is no table of flows to speak of.
 fn sizes(config: &Config) -> Sizes {
     Sizes { endpoints: config.datapath.max_endpoints, buckets: config.limits().buckets.max(1) }
-}
-
-/// Leaves word in the state directory where the pins are, for commands that do without a daemon.
-fn link_pins(config: &Config) -> Result<()> {
-    let link = config.node.state_dir.join(BPF_LINK);
-    remove_file(&link)?;
-    std::os::unix::fs::symlink(&config.node.bpf_dir, &link)
-        .with_context(|| format!("cannot make the link {}", link.display()))
-}
-
-fn remove_file(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error).with_context(|| format!("cannot remove {}", path.display()))
-        }
-        _ => Ok(()),
-    }
-}
-
-/// Removes what a daemon left in its state directory, and the directory where nothing else is in it.
-///
-/// # Errors
-///
-/// Where a file cannot be removed.
-pub fn remove_state(state_dir: &Path) -> Result<()> {
-    for name in ["control.sock", BPF_LINK, "lock"] {
-        remove_file(&state_dir.join(name))?;
-    }
-    // Not empty: it holds somebody else's files, too.
-    let _ = std::fs::remove_dir(state_dir);
-    Ok(())
 }

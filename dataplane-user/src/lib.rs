@@ -9,6 +9,7 @@ pub mod datapath;
 pub mod kernel;
 pub mod log;
 pub mod manual;
+pub mod metrics;
 pub mod monitor;
 pub mod rib;
 pub mod show;

@@ -89,6 +89,11 @@ impl<T: Clone + PartialEq> Rib<T> {
         }
     }
 
+    /// How many prefixes `source` offers.
+    pub fn offered_by(&self, source: Source) -> usize {
+        self.offers[source as usize].len()
+    }
+
     /// Takes back the offer of `source` for the prefix; the next source's holds then.
     ///
     /// Says whether the prefix's best offer is another one now, or gone.

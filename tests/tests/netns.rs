@@ -10,13 +10,16 @@ mod netns {
     mod foreign;
     mod from_kernel;
     mod import;
+    mod load;
     mod masquerade;
+    mod metrics;
     mod monitor;
     mod mtu;
     mod network;
     mod next_hop;
     mod odd;
     mod offload;
+    mod operations;
     mod reload;
     mod restart;
     mod service;

@@ -8,6 +8,7 @@ mod bpf;
 mod build;
 mod check;
 mod demo;
+mod package;
 mod process;
 mod setup;
 mod test;
@@ -36,6 +37,8 @@ enum Task {
     Test(test::Args),
     /// Measure this data path and the kernel's own in turn
     Bench(bench::Args),
+    /// Make the Debian package, and install and remove it in a directory of its own
+    Package(package::Args),
     /// Format, lints, documentation and house rules: what CI runs before the tests
     Check(check::Args),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
         Task::Bench(args) => bench::run(&args),
+        Task::Package(args) => package::run(&args),
         Task::Check(args) => check::run(&args),
     };
     status.unwrap_or_else(|error| {

@@ -4,6 +4,7 @@
 //! PATH, a file), not of the package manager, so that parts installed in another way count.
 
 mod apt;
+mod cargo_deb;
 mod install;
 mod linker;
 mod packages;
@@ -44,6 +45,8 @@ struct Missing {
     toolchain: Option<String>,
     /// Why the BPF linker is not usable, if it is not.
     linker: Option<String>,
+    /// Why there is no usable cargo-deb, if there is none.
+    cargo_deb: Option<String>,
 }
 
 impl Missing {
@@ -58,11 +61,15 @@ impl Missing {
             packages: packages::needed(&needs).filter(|package| !package.is_there()).collect(),
             toolchain: if builds { bpf::toolchain().err() } else { None },
             linker,
+            cargo_deb: if needs.contains(&Need::Package) { cargo_deb::problem() } else { None },
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.packages.is_empty() && self.toolchain.is_none() && self.linker.is_none()
+        self.packages.is_empty()
+            && self.toolchain.is_none()
+            && self.linker.is_none()
+            && self.cargo_deb.is_none()
     }
 
     fn install(&self) -> Result<()> {
@@ -92,7 +99,7 @@ impl Missing {
         for package in &self.packages {
             println!("setup: {} is missing ({}: {})", package.name, package.proof, package.purpose);
         }
-        for reason in self.toolchain.iter().chain(&self.linker) {
+        for reason in self.toolchain.iter().chain(&self.linker).chain(&self.cargo_deb) {
             println!("setup: {reason}");
         }
     }
@@ -109,6 +116,9 @@ impl Missing {
         if self.linker.is_some() {
             steps.push(Step::Linker);
         }
+        if self.cargo_deb.is_some() {
+            steps.push(Step::CargoDeb);
+        }
         steps
     }
 
@@ -123,6 +133,9 @@ impl Missing {
             bail!("after the installation still: {reason}");
         }
         if let Some(reason) = self.linker.as_ref().and_then(|_| linker::problem()) {
+            bail!("after the installation still: {reason}");
+        }
+        if let Some(reason) = self.cargo_deb.as_ref().and_then(|_| cargo_deb::problem()) {
             bail!("after the installation still: {reason}");
         }
         println!("setup: done");

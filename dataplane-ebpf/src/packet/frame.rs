@@ -134,11 +134,9 @@ impl Packet for Frame {
     fn pull(&self, _bytes: u32) {}
 
     #[inline(always)]
-    fn copy<const N: usize>(&self, bytes: &mut [u8; N]) -> u32 {
-        let count = self.len.clamp(1, N as u32);
-        // SAFETY: the context is valid, and there is room for so many bytes.
-        let result = unsafe { bpf_xdp_load_bytes(self.xdp, 0, bytes.as_mut_ptr().cast(), count) };
-        if result == 0 { count } else { 0 }
+    unsafe fn load(&self, to: *mut u8, count: u32) -> bool {
+        // SAFETY: the context is valid, and the caller has room for so many bytes.
+        unsafe { bpf_xdp_load_bytes(self.xdp, 0, to.cast(), count) == 0 }
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@ use toml::de::{DeTable, DeValue};
 
 use super::report::{Fault, Report, quoted};
 use super::suggest::nearest;
-use super::{bgp, datapath, kernel, log, masquerade, network, node, timeouts};
+use super::{bgp, datapath, kernel, log, masquerade, metrics, network, node, timeouts};
 
 /// How often a section may occur.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +40,7 @@ pub(super) const SECTIONS: &[&Schema] = &[
     &timeouts::SCHEMA,
     &bgp::SCHEMA,
     &kernel::SCHEMA,
+    &metrics::SCHEMA,
     &log::SCHEMA,
 ];
 

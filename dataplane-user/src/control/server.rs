@@ -22,20 +22,19 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// A request on its way to the daemon's loop, with where the answer goes.
 pub type Pending = (Request, oneshot::Sender<Answer>);
 
-/// Listens in the state directory; a socket that a killed run left is replaced.
+/// Listens in the state directory, and sends what is asked there; a socket that a killed run left is replaced.
 ///
 /// The caller holds the lock of the directory, so that no other daemon listens there.
 ///
 /// # Errors
 ///
 /// Where the socket cannot be made.
-pub fn listen(state_dir: &Path) -> Result<mpsc::Receiver<Pending>> {
+pub fn listen(state_dir: &Path, sender: mpsc::Sender<Pending>) -> Result<()> {
     let path = socket(state_dir);
     let _ = fs::remove_file(&path);
     let listener =
         UnixListener::bind(&path).with_context(|| format!("cannot listen at {}", path.display()))?;
     fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
-    let (sender, receiver) = mpsc::channel(16);
     tokio::task::spawn_local(async move {
         while let Ok((stream, _)) = listener.accept().await {
             let sender = sender.clone();
@@ -46,7 +45,7 @@ pub fn listen(state_dir: &Path) -> Result<mpsc::Receiver<Pending>> {
             });
         }
     });
-    Ok(receiver)
+    Ok(())
 }
 
 async fn serve(mut stream: UnixStream, sender: mpsc::Sender<Pending>) -> Result<()> {

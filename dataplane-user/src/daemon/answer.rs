@@ -40,6 +40,7 @@ impl Daemon {
             Request::Drops => to_value(self.counts()?)?,
             Request::BgpPeers => to_value(self.bgp_peers().await?)?,
             Request::BgpRoutes { refused } => to_value(self.bgp_routes(refused).await?)?,
+            Request::Metrics => to_value(self.metrics_text(self.bgp_peers().await?)?)?,
             Request::Trace(probe) => to_value(self.trace(&probe)?)?,
             Request::Reload | Request::Detach => {
                 bail!("a request that changes the daemon is served by its loop")
@@ -79,12 +80,7 @@ impl Daemon {
         };
         let ((endpoints, max_endpoints), (next_hops, max_next_hops)) =
             (self.datapath.endpoint_slots(), self.datapath.next_hop_slots());
-        let down = peers.iter().filter(|peer| peer.state != "established").map(|peer| {
-            let why = peer.last_error.as_deref().unwrap_or("it has not connected yet");
-            format!("BGP peer {} is not established ({}): {why}", peer.address, peer.state)
-        });
-        let listening = self.speaker.as_ref().and_then(Speaker::complaint);
-        let complaints: Vec<String> = self.complaints.iter().cloned().chain(listening).chain(down).collect();
+        let complaints = self.all_complaints(&peers);
         Ok(answers::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.config.node.name.clone(),
@@ -106,6 +102,17 @@ impl Daemon {
             packets,
             packets_by_hook,
         })
+    }
+
+    /// What is wrong, each with the mend.
+    pub(super) fn all_complaints(&self, peers: &[answers::BgpPeer]) -> Vec<String> {
+        let down = peers.iter().filter(|peer| peer.state != "established").map(|peer| {
+            let why = peer.last_error.as_deref().unwrap_or("it has not connected yet");
+            format!("BGP peer {} is not established ({}): {why}", peer.address, peer.state)
+        });
+        let listening = self.speaker.as_ref().and_then(Speaker::complaint);
+        let own = self.complaints.iter().chain(self.metrics.complaint()).cloned();
+        own.chain(listening).chain(down).collect()
     }
 
     /// Counted when it is asked for: nothing else needs the number.

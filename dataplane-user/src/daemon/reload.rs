@@ -48,6 +48,7 @@ impl Daemon {
         }
         // What the kernel refused it may take by now.
         self.devices.refused.clear();
+        self.configure_metrics().await;
         self.reconcile().await?;
         info!("read {} again", file.display());
         Ok(warnings)

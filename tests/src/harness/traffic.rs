@@ -1,12 +1,14 @@
 //! Traffic between namespaces, and what the kernel counted of it.
 
 mod counters;
+mod load;
 mod probe;
 mod tcp;
 mod udp;
 
 pub use self::{
-    counters::{ip_forw_datagrams, snmp, tcp_retransmissions},
+    counters::{ip_forw_datagrams, snmp, tcp_losses, tcp_retransmissions},
+    load::{Account, Load},
     probe::{Hop, Ping, ping, ping_with, traceroute, traceroute_with},
     tcp::{TcpPair, Transfer, tcp_download, tcp_transfer},
     udp::{UdpPair, udp_exchange},

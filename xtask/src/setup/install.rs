@@ -5,7 +5,7 @@ use std::process::Command;
 use anyhow::{Context as _, Result, anyhow, bail};
 
 use super::packages::Package;
-use super::{apt, linker};
+use super::{apt, cargo_deb, linker};
 use crate::process;
 
 /// Debian's compiler with a ready `core` for BPF, and its linter for `cargo xtask check`: for machines that
@@ -21,6 +21,8 @@ pub(super) enum Step {
     RustSource,
     /// `bpf-linker`, after the packages that it is built with.
     Linker,
+    /// `cargo-deb`.
+    CargoDeb,
 }
 
 /// Carries the steps out, saying each command.
@@ -33,6 +35,10 @@ pub(super) fn run(steps: &[Step]) -> Result<()> {
             say_and_run(&mut linker::install_command()?).context(
                 "bpf-linker does not build; a ready one by `cargo binstall bpf-linker` serves as well",
             )
+        }
+        Step::CargoDeb => {
+            println!("setup: compiling cargo-deb, some minutes");
+            say_and_run(&mut cargo_deb::install_command()).context("cargo-deb does not build")
         }
     })
 }
@@ -58,6 +64,7 @@ impl Step {
                     DEBIAN_RUST.join(" ")
                 )
             }
+            Self::CargoDeb => process::show(&cargo_deb::install_command()),
             Self::Linker => linker::install_line().unwrap_or_else(|error| format!("# bpf-linker: {error:#}")),
         }
     }

@@ -18,10 +18,13 @@ pub(crate) enum Need {
     Demo,
     /// To measure.
     Bench,
+    /// To make the Debian package: when that is asked for.
+    Package,
 }
 
 impl Need {
-    /// What `cargo xtask setup` prepares for; [`Need::Linker`] follows from what it finds.
+    /// What `cargo xtask setup` prepares for; [`Need::Linker`] follows from what it finds, and [`Need::Package`] is for
+    /// `cargo xtask package` alone.
     pub(crate) const EVERY: [Self; 4] = [Self::Build, Self::Test, Self::Demo, Self::Bench];
 }
 
@@ -79,7 +82,7 @@ pub(crate) fn needed(needs: &[Need]) -> impl Iterator<Item = &'static Package> {
     PACKAGES.iter().filter(|package| package.needs.iter().any(|need| needs.contains(need)))
 }
 
-use Need::{Bench, Build, Demo, Linker, Test};
+use Need::{Bench, Build, Demo, Linker, Package as Packaging, Test};
 use Proof::{File, Program};
 
 /// The LLVM in [`PACKAGES`] is that of the pinned rustc (`rustc -vV`): a linker with an older one cannot read
@@ -117,6 +120,8 @@ const PACKAGES: &[Package] = &[
         "the words on the report's pictures",
     ),
     Package::new("bird2", Program("bird"), &[Test, Bench], "the routing daemon to work with; if its package starts one, `systemctl disable --now bird` ends it"),
+    Package::new("dpkg", Program("dpkg-deb"), &[Packaging], "makes and installs packages"),
+    Package::new("dpkg-dev", Program("dpkg-shlibdeps"), &[Packaging], "which libraries the program needs"),
     Package::new("netperf", Program("netperf"), &[Bench], "request/response and connection rates; if its package starts a server, `systemctl disable --now netperf` ends it")
         .in_component("non-free"),
 ];

@@ -6,8 +6,8 @@ use dataplane_common::nat::state::State;
 
 use super::{Machine, accepted, unmarked};
 use crate::config::{
-    Config, Datapath, Egress, Endpoint, KernelImport, Log, LogFormat, LogLevel, Masquerade, Node, Route,
-    RouteProtocol, TcAttach, UplinkHook,
+    Config, Datapath, Egress, Endpoint, KernelImport, Log, LogFormat, LogLevel, Masquerade, Metrics, Node,
+    Route, RouteProtocol, TcAttach, UplinkHook,
 };
 
 /// What this version can do of the complete file.
@@ -66,6 +66,9 @@ udp-replied-seconds = 90
 import = true
 table = 254
 protocols = ["bird", "zebra", "static", "200"]
+
+[metrics]
+listen = "127.0.0.1:9477"
 
 [log]
 level = "debug"
@@ -158,6 +161,7 @@ fn every_key_arrives() {
                 RouteProtocol { name: "200".to_owned(), number: 200 },
             ]),
         },
+        metrics: Metrics { listen: Some("127.0.0.1:9477".parse().unwrap()) },
         log: Log { level: LogLevel::Debug, format: LogFormat::Json },
     };
     assert_eq!(loaded.config, expected);

@@ -32,6 +32,17 @@ pub fn tcp_retransmissions(namespace: &Namespace) -> Result<u64> {
     snmp(namespace, "Tcp", "RetransSegs")
 }
 
+/// TCP segments that the hosts in that namespace sent again and that had been lost: those are left out that the other
+/// end had already, and said so (RFC 2883). A host sends such, too, when it has no CPU for a while.
+///
+/// # Errors
+/// If the kernel does not tell.
+pub fn tcp_losses(namespace: &Namespace) -> Result<u64> {
+    let text = namespace.enter(|| Ok(fs::read_to_string("/proc/thread-self/net/netstat")?))?;
+    let needless = find(&text, "TcpExt", "TCPDSACKRecv").context("/proc/net/netstat has no TCPDSACKRecv")?;
+    Ok(tcp_retransmissions(namespace)?.saturating_sub(needless))
+}
+
 /// The file has two lines for each group: the names, then the values.
 fn find(text: &str, group: &str, name: &str) -> Option<u64> {
     let mut lines = text.lines().filter_map(|line| line.strip_prefix(group)?.strip_prefix(": "));

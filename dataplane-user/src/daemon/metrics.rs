@@ -1,0 +1,104 @@
+//! What the daemon tells Prometheus of itself.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::Result;
+use dataplane_common::stats::Hook;
+use tokio::sync::mpsc;
+use tracing::{info, warn};
+
+use super::Daemon;
+use crate::{
+    control::{answers::BgpPeer, server::Pending},
+    kernel::object::Program,
+    metrics::{self, Snapshot, server::Server},
+    rib::Source,
+};
+
+/// The endpoint, and what is remembered for it.
+pub(super) struct Metrics {
+    requests: mpsc::Sender<Pending>,
+    server: Option<Server>,
+    complaint: Option<String>,
+    started: SystemTime,
+    read: SystemTime,
+    reload_succeeded: bool,
+}
+
+impl Metrics {
+    /// Without an endpoint so far; it asks by that channel.
+    pub(super) fn new(requests: mpsc::Sender<Pending>) -> Self {
+        let now = SystemTime::now();
+        Self { requests, server: None, complaint: None, started: now, read: now, reload_succeeded: true }
+    }
+
+    /// What is wrong with the endpoint.
+    pub(super) fn complaint(&self) -> Option<&String> {
+        self.complaint.as_ref()
+    }
+
+    /// Notes how a reading of the file went.
+    pub(super) fn note_reload(&mut self, succeeded: bool) {
+        self.reload_succeeded = succeeded;
+        if succeeded {
+            self.read = SystemTime::now();
+        }
+    }
+}
+
+impl Daemon {
+    /// Listens where the file says. An address that cannot be had is a complaint: the data path is not to wait for it.
+    pub(super) async fn configure_metrics(&mut self) {
+        let wanted = self.config.metrics.listen;
+        let Self { metrics, .. } = self;
+        if metrics.server.as_ref().map(Server::address) == wanted {
+            return;
+        }
+        metrics.server = None;
+        metrics.complaint = None;
+        let Some(address) = wanted else { return };
+        match Server::start(address, metrics.requests.clone()).await {
+            Ok(server) => {
+                info!("metrics: listening on {address}");
+                metrics.server = Some(server);
+            }
+            Err(error) => {
+                warn!("{error:#}");
+                metrics.complaint = Some(format!("{error:#}"));
+            }
+        }
+    }
+
+    /// The text for Prometheus. Nothing in it costs more for a larger table.
+    pub(super) fn metrics_text(&self, peers: Vec<BgpPeer>) -> Result<String> {
+        let attached = |hook: Hook| {
+            let places = self.places.iter();
+            places.filter(|(place, program)| place.hook == hook && **program != Program::Waiting).count()
+        };
+        let offered = |source: Source| self.rib.offered_by(source);
+        let (settings, since_1970) = (self.nat.settings(), |time: SystemTime| {
+            time.duration_since(UNIX_EPOCH).map_or(0.0, |duration| duration.as_secs_f64())
+        });
+        let usage = self.datapath.usage();
+        metrics::text(&Snapshot {
+            counters: self.datapath.counters()?,
+            attached: Hook::ALL.iter().map(|hook| (*hook, attached(*hook))).collect(),
+            endpoints: self.datapath.endpoint_slots(),
+            next_hops: self.datapath.next_hop_slots(),
+            routes: (usage.routes, self.datapath.max_routes()),
+            offered: vec![
+                ("config", offered(Source::Config)),
+                ("bgp", offered(Source::Bgp)),
+                ("kernel", offered(Source::Kernel) + offered(Source::Host)),
+            ],
+            route_table_bytes: usage.bytes,
+            flows: if settings.buckets == 0 { (0, 0) } else { (self.nat.flows_held(), settings.max_flows) },
+            nat: self.nat.counters()?,
+            complaints: self.all_complaints(&peers).len(),
+            peers,
+            started: since_1970(self.metrics.started),
+            read: since_1970(self.metrics.read),
+            reload_succeeded: self.metrics.reload_succeeded,
+        })
+    }
+}

@@ -1,0 +1,37 @@
+//! What the daemon has in its state directory, besides its lock.
+
+use std::{fs, io, os::unix::fs::symlink, path::Path};
+
+use anyhow::{Context as _, Result};
+
+use crate::{config::Config, monitor::BPF_LINK};
+
+/// Leaves word in the state directory where the pins are, for commands that do without a daemon.
+pub(super) fn link_pins(config: &Config) -> Result<()> {
+    let link = config.node.state_dir.join(BPF_LINK);
+    remove_file(&link)?;
+    symlink(&config.node.bpf_dir, &link).with_context(|| format!("cannot make the link {}", link.display()))
+}
+
+fn remove_file(path: &Path) -> Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Removes what a daemon left in its state directory, and the directory where nothing else is in it.
+///
+/// # Errors
+///
+/// Where a file cannot be removed.
+pub fn remove_state(state_dir: &Path) -> Result<()> {
+    for name in ["control.sock", BPF_LINK, "lock"] {
+        remove_file(&state_dir.join(name))?;
+    }
+    // Not empty: it holds somebody else's files, too.
+    let _ = fs::remove_dir(state_dir);
+    Ok(())
+}
