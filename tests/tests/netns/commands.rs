@@ -47,6 +47,8 @@ fn status_tells_of_the_node() -> Result<()> {
             "route_table_bytes",
             "peers",
             "packets",
+            "packets_by_hook",
+            "uplinks",
         ],
     )?;
     let pid = daemon1.process().context("no daemon")?.pid();
@@ -64,7 +66,10 @@ fn status_tells_of_the_node() -> Result<()> {
         members(table, &["table", "used", "max"])?;
         assert!(table["used"].as_u64() <= table["max"].as_u64(), "{table}");
     }
-    members(&status["packets"], &["forwarded", "passed", "dropped"])?;
+    for packets in [&status["packets"], &status["packets_by_hook"]["from-container"]] {
+        members(packets, &["forwarded", "passed", "dropped"])?;
+    }
+    members(&status["uplinks"][0], &["interface", "uplink_hook", "why"])?;
     let shown = text(daemon1, &["status"])?;
     for part in ["health ok", "cali1", "from-container", "from-uplink", "endpoints"] {
         assert!(shown.contains(part), "no {part:?} in {shown}");
