@@ -205,8 +205,8 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
         eprintln!("warning: {error:#}; what needs it is left out");
     }
     let old = args.compare.as_deref().map(Old::read).transpose()?;
+    let bench = Bench::new(args, machine::measuring_cpu()?)?;
     let machine = Machine::look()?;
-    let bench = Bench::new(args, machine.measuring_cpu())?;
     interrupt::catch()?;
     let begin = CpuTime::now()?;
     let findings = bench.run(&args.case);

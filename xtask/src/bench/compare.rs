@@ -24,7 +24,11 @@ pub(super) struct Old {
 struct OldRatio {
     key: Key,
     ratio: Spread,
+    pairs: u64,
 }
+
+/// Fewest pairs whose spread says something.
+const FEWEST_PAIRS: u64 = 3;
 
 /// What makes two findings the same: case, variant, metric, baseline and number.
 #[derive(PartialEq)]
@@ -83,13 +87,17 @@ impl Old {
                 self.machine, self.kernel, machine.model, machine.kernel
             ));
         }
-        let (mut alike, mut worse, mut absent) = (0, 0, 0);
-        for OldRatio { key, ratio: old } in &self.ratios {
+        let (mut alike, mut worse, mut absent, mut undecided) = (0, 0, 0, 0);
+        for OldRatio { key, ratio: old, pairs } in &self.ratios {
             let found = findings.iter().find(|finding| Key::of(finding).as_ref() == Some(key));
-            let Some(new) = found.and_then(Finding::ratio) else {
+            let Some((finding, new)) = found.and_then(|finding| Some((finding, finding.ratio()?))) else {
                 absent += 1;
                 continue;
             };
+            if !decides(&key.names[2], (*pairs).min(finding.samples.len() as u64)) {
+                undecided += 1;
+                continue;
+            }
             match change(&key.names[2], *old, new) {
                 Change::Alike => alike += 1,
                 Change::Better => lines.push(format!("better: {}", line(key, *old, new))),
@@ -99,16 +107,27 @@ impl Old {
                 }
             }
         }
-        let compared = self.ratios.len() - absent;
+        let compared = self.ratios.len() - absent - undecided;
         lines.push(format!("{compared} ratios compared, {alike} alike, {worse} worse beyond the noise"));
         if absent > 0 {
             lines.push(format!("{absent} ratios of the older run were not measured in this one"));
+        }
+        if undecided > 0 {
+            lines.push(format!(
+                "{undecided} ratios are of too few pairs, or of single events, to be compared"
+            ));
         }
         if compared == 0 {
             lines.push("nothing was compared: measure the older run's cases".to_owned());
         }
         Comparison { lines, is_failure: worse > 0 || compared == 0 }
     }
+}
+
+/// Whether so many pairs of that metric can be compared: memory is what it is, and the largest of all latencies is
+/// one event.
+fn decides(metric: &str, pairs: u64) -> bool {
+    metric == "memory" || (metric != "latency-max" && pairs >= FEWEST_PAIRS)
 }
 
 #[derive(Debug, PartialEq)]
@@ -158,7 +177,8 @@ fn old_ratio(entry: &Value) -> Result<Option<OldRatio>> {
     );
     let baseline = text_of(entry, "baseline_name")?;
     let names = [case, variant, metric, baseline].map(str::to_owned);
-    Ok(Some(OldRatio { key: Key { names, at: entry["at"].as_u64() }, ratio }))
+    let pairs = entry["pairs"].as_u64().context("`pairs` is no number")?;
+    Ok(Some(OldRatio { key: Key { names, at: entry["at"].as_u64() }, ratio, pairs }))
 }
 
 fn text_of<'a>(value: &'a Value, key: &str) -> Result<&'a str> {
@@ -173,14 +193,14 @@ mod tests {
     use super::*;
 
     fn machine(kernel: &str) -> Machine {
-        Machine { model: "CPU".to_owned(), cpus: 2, kernel: kernel.to_owned(), load: 0.0 }
+        Machine { model: "CPU".to_owned(), cpus: 2, kernel: kernel.to_owned(), load: 0.0, busy: 0.0 }
     }
 
     fn old(metric: &str, ratio: [f64; 3]) -> Old {
         let [min, median, max] = ratio;
         let value = json!({ "machine": "CPU", "kernel": "6.1", "cases": [
             { "case": "case", "variant": "v", "metric": metric, "baseline_name": "iptables",
-              "ratio_median": median, "ratio_min": min, "ratio_max": max },
+              "ratio_median": median, "ratio_min": min, "ratio_max": max, "pairs": 3 },
             { "case": "at-rest", "variant": "v", "metric": "memory", "baseline_name": null, "ratio_median": null },
         ] });
         Old::parse(Path::new("old.json"), &value.to_string()).unwrap()
@@ -206,8 +226,15 @@ mod tests {
     }
 
     #[test]
+    fn one_pair_decides_nothing_and_memory_needs_no_more() {
+        assert!(decides("rate", 3) && !decides("rate", 1));
+        assert!(decides("memory", 1) && !decides("latency-max", 5));
+        assert!(old("rate", [2.4, 2.5, 2.6]).compare(&machine("6.1"), &now("rate", &[1.0])).is_failure);
+    }
+
+    #[test]
     fn another_kernel_is_told_and_nothing_in_common_is_a_failure() {
-        let comparison = old("rate", [2.4, 2.5, 2.6]).compare(&machine("6.6"), &now("rate", &[2.5]));
+        let comparison = old("rate", [2.4, 2.5, 2.6]).compare(&machine("6.6"), &now("rate", &[2.5; 3]));
         assert!(
             !comparison.is_failure && comparison.lines[1].contains("Linux 6.6"),
             "{:?}",

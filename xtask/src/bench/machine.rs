@@ -15,17 +15,23 @@ pub(super) struct Machine {
     pub(super) kernel: String,
     /// Runnable tasks, the mean of the last minute.
     pub(super) load: f64,
+    /// Share of all CPUs' time that was taken while nothing was measured yet.
+    pub(super) busy: f64,
 }
 
 impl Machine {
-    /// Asks the kernel.
+    /// Asks the kernel, and watches for a moment how busy the machine is.
     pub(super) fn look() -> Result<Self> {
+        let begin = CpuTime::now()?;
+        thread::sleep(WATCH);
+        let busy = CpuTime::now()?.busy_since(begin);
         let cpuinfo = read("/proc/cpuinfo")?;
         let model = cpuinfo.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
         let load = read("/proc/loadavg")?;
         Ok(Self {
             // Not every architecture has the line.
             model: model.map_or_else(|| std::env::consts::ARCH.to_owned(), |(_, name)| name.to_owned()),
+            busy,
             cpus: thread::available_parallelism()?.get(),
             kernel: read("/proc/sys/kernel/osrelease")?.trim().to_owned(),
             load: load
@@ -36,17 +42,21 @@ impl Machine {
                 .context("/proc/loadavg has no number")?,
         })
     }
-
-    /// The CPU for what is measured: the last, since interrupts tend to go to the first.
-    pub(super) fn measuring_cpu(&self) -> usize {
-        self.cpus - 1
-    }
 }
 
-/// Share of all CPUs' time that a hypervisor gave to others, between two calls of [`CpuTime::now`].
+/// How long the machine is watched before the run.
+const WATCH: Duration = Duration::from_secs(1);
+
+/// The CPU for what is measured: the last, since interrupts tend to go to the first.
+pub(super) fn measuring_cpu() -> Result<usize> {
+    Ok(thread::available_parallelism()?.get() - 1)
+}
+
+/// What became of all CPUs' time, from one call of [`CpuTime::now`] to another.
 #[derive(Clone, Copy)]
 pub(super) struct CpuTime {
     all: u64,
+    idle: u64,
     stolen: u64,
 }
 
@@ -64,10 +74,15 @@ impl CpuTime {
             .collect::<Result<_, _>>()
             .context("/proc/stat")?;
         ensure!(ticks.len() == 8, "/proc/stat shows no stolen time");
-        Ok(Self { all: ticks.iter().sum(), stolen: ticks[7] })
+        Ok(Self { all: ticks.iter().sum(), idle: ticks[3] + ticks[4], stolen: ticks[7] })
     }
 
-    /// The share since `before`.
+    /// The share that was not idle since `before`.
+    pub(super) fn busy_since(self, before: Self) -> f64 {
+        1.0 - (self.idle - before.idle) as f64 / (self.all - before.all).max(1) as f64
+    }
+
+    /// The share that a hypervisor gave to others since `before`.
     pub(super) fn stolen_since(self, before: Self) -> f64 {
         (self.stolen - before.stolen) as f64 / (self.all - before.all).max(1) as f64
     }

@@ -174,8 +174,8 @@ fn figures(text: &str, names: &[&str]) -> Result<Vec<f64>> {
 pub(super) fn stream_among_equals(bench: &Bench, place: &Namespace, address: &str) -> Result<f64> {
     interrupt::check()?;
     let mut words = machine::among_equals(bench.cpu);
-    let seconds = if bench.is_quick { "1" } else { "3" };
-    let netperf = ["netperf", "-4", "-H", address, "-t", STREAM.name, "-l", seconds, "-P", "0"];
+    let length = if bench.is_quick { "-100000000" } else { "3" };
+    let netperf = ["netperf", "-4", "-H", address, "-t", STREAM.name, "-l", length, "-P", "0"];
     words.extend(netperf.iter().chain(&["--", "-k", "THROUGHPUT"]).map(|word| (*word).to_owned()));
     Ok(figures(&place.run(words).ok()?, &["THROUGHPUT"])?[0])
 }

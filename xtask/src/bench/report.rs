@@ -19,8 +19,8 @@ use chart::Chart;
 /// Stolen time above which figures are doubtful.
 const MUCH_STOLEN: f64 = 0.02;
 
-/// Runnable tasks above which figures are doubtful: what is measured keeps one CPU busy by itself.
-const MUCH_LOAD: f64 = 0.5;
+/// Time that others took before the run, above which figures are doubtful.
+const MUCH_TAKEN: f64 = 0.1;
 
 /// A run of the benchmarks.
 pub(super) struct Report {
@@ -77,12 +77,13 @@ impl Report {
 
     /// Under which conditions it was measured.
     fn conditions(&self) -> String {
-        let Machine { model, cpus, kernel, load } = &self.machine;
+        let Machine { model, cpus, kernel, busy, .. } = &self.machine;
         let mode = self.attach_mode.as_deref().unwrap_or("not attached");
         let mut text = format!(
             "{model}, {cpus} CPUs, Linux {kernel}; attached by {mode}; measured on CPU {}\n\
-             load before the run {load:.2}; {:.1} % of the time stolen by the hypervisor",
+             {:.0} % of the CPUs taken before the run; {:.1} % of the time stolen by the hypervisor",
             self.cpu,
+            busy * 100.0,
             self.stolen * 100.0
         );
         for mode in &self.modes {
@@ -114,11 +115,10 @@ impl Report {
                 list.join(", ")
             )
         }));
-        if self.machine.load > MUCH_LOAD {
+        if self.machine.busy > MUCH_TAKEN {
             warnings.push(format!(
-                "the machine was busy before the run (load {:.2}): what else runs shares caches and memory \
-                 with what is measured",
-                self.machine.load
+                "others took {:.0} % of the CPUs before the run: they share caches and memory with what is measured",
+                self.machine.busy * 100.0
             ));
         }
         if self.stolen > MUCH_STOLEN {

@@ -224,7 +224,8 @@ fn gains(findings: &[Finding]) -> Vec<Group> {
         let target = finding.targets().find(|target| target.is_of_ratio());
         // What goes through many numbers has a picture of its own; what latency has, too.
         let elsewhere = finding.at.is_some() || LATENCIES.iter().any(|(metric, _)| *metric == finding.metric);
-        if finding.case == "direct" || (elsewhere && target.is_none()) {
+        let with_itself = finding.metric == "cost";
+        if finding.case == "direct" || with_itself || (elsewhere && target.is_none()) {
             continue;
         }
         let Some(gain) = finding.gain() else { continue };

@@ -103,7 +103,13 @@ mod tests {
     fn text_from_outside_cannot_become_markup() {
         assert_eq!(escape("a<b> & \"c\" 'd'"), "a&lt;b&gt; &amp; &quot;c&quot; &#39;d&#39;");
         let report = Report {
-            machine: Machine { model: "CPU <1>".to_owned(), cpus: 2, kernel: "6.1".to_owned(), load: 0.0 },
+            machine: Machine {
+                model: "CPU <1>".to_owned(),
+                cpus: 2,
+                kernel: "6.1".to_owned(),
+                load: 0.0,
+                busy: 0.0,
+            },
             command: "cargo xtask bench --json '<x>'".to_owned(),
             cpu: 1,
             attach_mode: None,

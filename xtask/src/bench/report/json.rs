@@ -15,6 +15,7 @@ pub(super) fn of(report: &Report) -> Value {
         "attach_mode": report.attach_mode,
         "modes": report.modes,
         "load": report.machine.load,
+        "busy_ratio": report.machine.busy,
         "stolen_ratio": report.stolen,
         "cases": report.findings.iter().map(entry).collect::<Vec<_>>(),
         "skipped": report.skipped,

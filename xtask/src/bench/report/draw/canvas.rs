@@ -26,18 +26,19 @@ pub(super) const PLAIN: FontStyle = FontStyle::Normal;
 
 /// Masataka Okabe's and Kei Ito's palette, which is told apart with every kind of colour vision. Each name
 /// that is often compared has its own colour on all pictures.
-const NAMED: [(&str, Color); 8] = [
+const NAMED: [(&str, Color); 9] = [
     (OURS, RGBColor(0x00, 0x72, 0xb2)),
     ("iptables", RGBColor(0xd5, 0x5e, 0x00)),
     ("nftables", RGBColor(0xe6, 0x9f, 0x00)),
     ("flowtable", RGBColor(0x00, 0x9e, 0x73)),
     ("route", RGBColor(0x8c, 0x8c, 0x8c)),
     ("direct", RGBColor(0x22, 0x22, 0x22)),
+    ("blackhole", RGBColor(0x44, 0x44, 0x44)),
     ("BIRD", RGBColor(0xcc, 0x79, 0xa7)),
-    ("LPM_TRIE", RGBColor(0xd5, 0x5e, 0x00)),
+    ("LPM_TRIE", RGBColor(0x9a, 0x8a, 0x00)),
 ];
 
-/// For other names, in turn.
+/// For other names: the first that is free.
 const OTHERS: [Color; 4] = [
     RGBColor(0x56, 0xb4, 0xe9),
     RGBColor(0x00, 0x9e, 0x73),
@@ -48,13 +49,14 @@ const OTHERS: [Color; 4] = [
 /// The colours of these names, each of its own.
 pub(super) fn colors<'a>(names: impl IntoIterator<Item = &'a str>) -> Vec<(&'a str, Color)> {
     let mut colors: Vec<(&str, Color)> = Vec::new();
-    let mut others = OTHERS.iter().cycle();
     for name in names {
         if colors.iter().any(|(known, _)| *known == name) {
             continue;
         }
         let named = NAMED.iter().find(|(known, _)| *known == name).map(|(_, color)| *color);
-        let Some(color) = named.or_else(|| others.next().copied()) else { continue };
+        let is_free = |color: &Color| colors.iter().all(|(_, used)| used.rgb() != color.rgb());
+        let other = OTHERS.iter().copied().find(is_free).unwrap_or(FAINT);
+        let color = named.unwrap_or(other);
         colors.push((name, color));
     }
     colors

@@ -46,6 +46,8 @@ pub(super) fn draw<DB: DrawingBackend>(
         label_width = label_width.max(canvas.width(&group.label, 13.0, PLAIN)?);
     }
     let left = 24.0 + label_width.min(MOST_LABEL) + 14.0;
+    // Behind points all of their figures stand.
+    let right = if rows().any(|row| matches!(row.mark, Mark::Points(_))) { 2.0 * RIGHT } else { RIGHT };
     let figures = rows().flat_map(|row| {
         let mut figures = match &row.mark {
             Mark::Bar(spread) => vec![spread.min, spread.max],
@@ -54,7 +56,7 @@ pub(super) fn draw<DB: DrawingBackend>(
         figures.extend(row.target);
         figures
     });
-    let axis = Axis::over(figures.chain([origin]), chart.is_logarithmic, (left, f64::from(WIDTH) - RIGHT));
+    let axis = Axis::over(figures.chain([origin]), chart.is_logarithmic, (left, f64::from(WIDTH) - right));
     let bottom = TOP + height(groups);
     for tick in axis.ticks() {
         let x = axis.at(tick);
