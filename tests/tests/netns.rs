@@ -2,6 +2,7 @@
 //! the binary as an operator does, and looks at what arrives and at what is counted.
 
 mod netns {
+    mod attach;
     mod calico;
     mod commands;
     mod containers;
@@ -37,4 +38,18 @@ mod netns {
         }};
     }
     use require_root;
+
+    /// The same where the kernel lacks that feature.
+    macro_rules! require_feature {
+        ($feature:ident) => {{
+            $crate::netns::require_root!();
+            fn here() {}
+            let name = std::any::type_name_of_val(&here);
+            let name = name.strip_suffix("::here").unwrap_or(name);
+            if tests::harness::kernel::skip_without(tests::harness::kernel::Feature::$feature, name)? {
+                return Ok(());
+            }
+        }};
+    }
+    use require_feature;
 }

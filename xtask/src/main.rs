@@ -12,6 +12,7 @@ mod package;
 mod process;
 mod setup;
 mod test;
+mod vm;
 mod workspace;
 
 use std::process::ExitCode;
@@ -35,6 +36,8 @@ enum Task {
     Demo(demo::Args),
     /// Build, then run every tier of tests, or the one named
     Test(test::Args),
+    /// Boot another kernel in a virtual machine, and run a command or the tests there
+    Vm(vm::Args),
     /// Measure this data path and the kernel's own in turn
     Bench(bench::Args),
     /// Make the Debian package, and install and remove it in a directory of its own
@@ -49,6 +52,7 @@ fn main() -> ExitCode {
         Task::Build(args) => build::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
+        Task::Vm(args) => vm::run(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Package(args) => package::run(&args),
         Task::Check(args) => check::run(&args),

@@ -13,7 +13,8 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-pub(crate) use packages::Need;
+pub(crate) use apt::archives;
+pub(crate) use packages::{Need, needed};
 
 use crate::{bpf, process};
 use install::Step;

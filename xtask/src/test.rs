@@ -4,6 +4,7 @@
 //! test is what is installed, and on two cores compiling the dependencies twice would be the longest part of
 //! a run. (The profile checks for overflow, as the tests' own would.)
 
+mod build;
 mod counts;
 mod skips;
 mod summary;
@@ -17,19 +18,21 @@ use std::time::Instant;
 use anyhow::{Context as _, Result, bail};
 
 use crate::setup::{self, Need};
-use crate::{process, workspace};
-use counts::Tally;
-use summary::Outcome;
+use crate::{process, vm, workspace};
+pub(crate) use build::{Built, build};
+pub(crate) use counts::{Counts, Tally};
+pub(crate) use skips::Skip;
+pub(crate) use summary::{Outcome, close};
 use tier::Tier;
-
-/// Exit status for a tier that cannot be chosen.
-const BAD_USAGE: u8 = 2;
 
 /// Which tests.
 #[derive(clap::Args)]
 pub(crate) struct Args {
     /// The tier to run; all that there are, without it
     tier: Option<Tier>,
+    /// In the tier `vm` every test of `prog` and `netns`, which takes an hour, and not only the chosen ones
+    #[arg(long)]
+    all: bool,
     /// Arguments for the test programs, such as a part of the tests' names
     #[arg(last = true)]
     libtest: Vec<String>,
@@ -37,25 +40,21 @@ pub(crate) struct Args {
 
 /// Sets up, builds, runs the tiers, and closes with the counts.
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
-    if let Some(sentence) = args.tier.and_then(Tier::still_to_come) {
-        eprintln!("{sentence}");
-        return Ok(ExitCode::from(BAD_USAGE));
-    }
-    let chosen: Vec<Tier> = args.tier.map_or_else(|| Tier::EVERY.to_vec(), |tier| vec![tier]);
-    let (later, tiers): (Vec<Tier>, Vec<Tier>) =
-        chosen.into_iter().partition(|tier| tier.still_to_come().is_some());
-
+    let tiers: Vec<Tier> = args.tier.map_or_else(|| Tier::EVERY.to_vec(), |tier| vec![tier]);
     demand_root(&tiers)?;
     setup::ensure(&[Need::Build, Need::Test])?;
-    let binary = build()?;
+    let built = build()?;
     let mut outcomes = Vec::new();
     for tier in tiers {
-        outcomes.push(run_tier(tier, &binary, &args.libtest)?);
+        if tier == Tier::Vm {
+            println!("tier vm");
+            let selection = if args.all { vm::Selection::Everything } else { vm::Selection::Chosen };
+            outcomes.extend(vm::outcomes(&built, selection, &args.libtest)?);
+        } else {
+            outcomes.push(run_tier(tier, &built.binary, &args.libtest)?);
+        }
     }
-    for sentence in later.into_iter().filter_map(Tier::still_to_come) {
-        println!("{sentence}");
-    }
-    Ok(summary::close(&outcomes))
+    Ok(close(&outcomes))
 }
 
 /// Said before minutes of compiling, not after.
@@ -71,17 +70,6 @@ fn demand_root(tiers: &[Tier]) -> Result<()> {
         needing.join(", "),
         setup::as_root("test")
     )
-}
-
-/// Compiles the binary together with every test, and gives the binary's path.
-fn build() -> Result<std::path::PathBuf> {
-    let mut cargo = workspace::cargo();
-    cargo.args(["build", "--release", "--bin", "dataplane", "--tests"]);
-    for package in tier::PACKAGES {
-        cargo.args(["--package", package]);
-    }
-    process::run(&mut cargo)?;
-    Ok(workspace::target_dir()?.join("release/dataplane"))
 }
 
 fn run_tier(tier: Tier, binary: &Path, libtest: &[String]) -> Result<Outcome> {
@@ -102,7 +90,7 @@ fn run_tier(tier: Tier, binary: &Path, libtest: &[String]) -> Result<Outcome> {
             .env(skips::LOG_VARIABLE, log.path());
         succeeded &= pass_through(&mut cargo, &mut tally)?;
     }
-    Ok(Outcome::new(tier, tally.counts(), log.read()?, succeeded, begin.elapsed()))
+    Ok(Outcome::new(tier.name(), tally.counts(), log.read()?, succeeded, begin.elapsed()))
 }
 
 /// Runs the tests with their output on ours as it comes, and counts along.

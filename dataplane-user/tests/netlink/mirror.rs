@@ -84,9 +84,10 @@ fn the_mirror_follows_the_kernel() {
             ("addr flush dev eth0", true),
             ("addr add 10.141.0.1/16 dev eth0", false),
             ("link set cali1 down", false),
-            ("link set cali1 up", false),
-            ("route add 172.19.35.2 dev cali1 scope link", false),
+            // Before Linux 6.2 only an interface that is down can be renamed.
             ("link set cali1 name cali9", false),
+            ("link set cali9 up", false),
+            ("route add 172.19.35.2 dev cali9 scope link", false),
             ("link del cali9", false),
             ("link del eth0", true),
         ] {

@@ -14,6 +14,7 @@ use super::{
     skip::skip_without_root,
     topology::{GATEWAY, HOST_MAC},
     traffic::{self, Hop, TcpPair, UdpPair},
+    wait::patient,
     *,
 };
 
@@ -139,7 +140,7 @@ fn packets_agree_with_the_kernel() -> Result<()> {
     send(Tcp::new(40_000, 9, flags::SYN).into())?;
     wait(&|l4| matches!(l4, L4::Tcp(Tcp { flags: 0x14, checksum: None, acknowledgement: 2, .. })))?;
     let server = c2.enter(|| Ok(std::net::UdpSocket::bind("0.0.0.0:5353")?))?;
-    server.set_read_timeout(Some(Duration::from_secs(5)))?;
+    server.set_read_timeout(Some(patient(Duration::from_secs(5))))?;
     // The first has a wrong checksum, so the socket sees only the second.
     send(Udp { checksum: Some(1), ..Udp::new(40_001, 5353, "wrong") }.into())?;
     send(Udp::new(40_001, 5353, "right").into())?;
@@ -190,7 +191,7 @@ fn two_hundred_containers_are_quick() -> Result<()> {
     let containers = node.add(&specs)?;
     eprintln!("200 containers took {:?}", start.elapsed());
     // Far above what it takes, and far below what one process for each step would.
-    ensure!(start.elapsed() < Duration::from_secs(20), "200 containers took {:?}", start.elapsed());
+    ensure!(start.elapsed() < patient(Duration::from_secs(20)), "200 containers took {:?}", start.elapsed());
     traffic::ping(&node, containers[199].address, 1)?.all_answered()?;
     assert_eq!(node.ip("route show scope link")?.lines().filter(|line| line.contains("cali")).count(), 200);
     // A container that cannot be leaves nothing.
@@ -270,7 +271,7 @@ fn a_process_is_followed_and_ended() -> Result<()> {
     let start = Instant::now();
     let error = process.wait_for_line(Stream::Stdout, |line| line == "three", limit).unwrap_err();
     assert!(
-        start.elapsed() < Duration::from_secs(5) && format!("{error:#}").contains("it ended"),
+        start.elapsed() < patient(Duration::from_secs(5)) && format!("{error:#}").contains("it ended"),
         "{error:#}"
     );
     Ok(())

@@ -1,7 +1,9 @@
 //! Waiting for a condition: the only place where a test sleeps.
 
 use std::{
-    io, thread,
+    env, io,
+    sync::OnceLock,
+    thread,
     time::{Duration, Instant},
 };
 
@@ -12,11 +14,33 @@ const FIRST_PAUSE: Duration = Duration::from_micros(500);
 /// The longest pause between two attempts.
 const LONGEST_PAUSE: Duration = Duration::from_millis(20);
 
-/// Tries until the attempt succeeds, for at most `timeout`; there is always one attempt at the end of it.
+/// By how much longer everything may take on this machine: a whole number, 1 without it.
+pub const PATIENCE_VARIABLE: &str = "DATAPLANE_TEST_PATIENCE";
+
+/// What that limit is on this machine, which `DATAPLANE_TEST_PATIENCE` may call slow.
+///
+/// # Panics
+/// If the variable is not a number from 1 on.
+#[must_use]
+pub fn patient(limit: Duration) -> Duration {
+    static FACTOR: OnceLock<u32> = OnceLock::new();
+    let factor = FACTOR.get_or_init(|| match env::var(PATIENCE_VARIABLE) {
+        Ok(text) => match text.parse() {
+            Ok(factor @ 1..) => factor,
+            _ => panic!("{PATIENCE_VARIABLE} must be a whole number from 1 on, not {text:?}"),
+        },
+        Err(_) => 1,
+    });
+    limit * *factor
+}
+
+/// Tries until the attempt succeeds, for at most `timeout`, or longer on a slow machine ([`patient`]); there is always
+/// one attempt at the end of it.
 ///
 /// # Errors
 /// The last attempt's error, with the time that was waited.
 pub fn eventually<T>(timeout: Duration, mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    let timeout = patient(timeout);
     let deadline = Instant::now() + timeout;
     let mut pause = FIRST_PAUSE;
     loop {
@@ -66,9 +90,9 @@ mod tests {
 
     #[test]
     fn gives_up_with_the_last_error() {
-        let start = Instant::now();
-        let error = eventually(Duration::from_millis(30), || -> Result<()> { bail!("no link") }).unwrap_err();
-        assert!(start.elapsed() >= Duration::from_millis(30));
-        assert_eq!(format!("{error:#}"), "not so within 30ms: no link");
+        let (start, limit) = (Instant::now(), Duration::from_millis(30));
+        let error = eventually(limit, || -> Result<()> { bail!("no link") }).unwrap_err();
+        assert!(start.elapsed() >= patient(limit));
+        assert_eq!(format!("{error:#}"), format!("not so within {:?}: no link", patient(limit)));
     }
 }

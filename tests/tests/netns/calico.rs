@@ -12,14 +12,14 @@ use tests::harness::{
 
 use super::{
     network::{Network, Setup, endpoint, forwarded, route},
-    require_root,
+    require_feature, require_root,
 };
 
 const TWENTY_MEGABYTES: u64 = 20_000_000;
 
 #[test]
 fn containers_and_nodes_reach_each_other_by_tcx() -> Result<()> {
-    require_root!();
+    require_feature!(Tcx);
     main_job("tcx")
 }
 

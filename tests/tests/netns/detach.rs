@@ -1,12 +1,15 @@
 //! `dataplane detach` takes away everything of ours, and nothing of anybody else's.
 
 use anyhow::{Result, ensure};
-use tests::harness::{Node, bpf};
+use tests::harness::{
+    Node, bpf,
+    kernel::{self, Feature},
+};
 
 use super::{
     foreign,
     network::{Network, Setup, config1, own_routes},
-    require_root,
+    require_feature, require_root,
 };
 
 /// In which state the daemon is when it is detached.
@@ -66,7 +69,7 @@ fn detach_leaves_nothing(state: Daemon, attach: &'static str) -> Result<()> {
 
 #[test]
 fn nothing_is_left_of_a_running_daemon_by_tcx() -> Result<()> {
-    require_root!();
+    require_feature!(Tcx);
     detach_leaves_nothing(Daemon::Running, "tcx")
 }
 
@@ -77,33 +80,49 @@ fn nothing_is_left_of_a_running_daemon_by_clsact() -> Result<()> {
 }
 
 #[test]
-fn nothing_is_left_of_a_stopped_daemon() -> Result<()> {
+fn nothing_is_left_of_a_stopped_daemon_by_tcx() -> Result<()> {
+    require_feature!(Tcx);
+    detach_leaves_nothing(Daemon::Stopped, "tcx")
+}
+
+#[test]
+fn nothing_is_left_of_a_stopped_daemon_by_clsact() -> Result<()> {
     require_root!();
-    detach_leaves_nothing(Daemon::Stopped, "tcx")?;
     detach_leaves_nothing(Daemon::Stopped, "clsact")
 }
 
 #[test]
-fn nothing_is_left_of_a_killed_daemon() -> Result<()> {
+fn nothing_is_left_of_a_killed_daemon_by_tcx() -> Result<()> {
+    require_feature!(Tcx);
+    detach_leaves_nothing(Daemon::Killed, "tcx")
+}
+
+#[test]
+fn nothing_is_left_of_a_killed_daemon_by_clsact() -> Result<()> {
     require_root!();
-    detach_leaves_nothing(Daemon::Killed, "tcx")?;
     detach_leaves_nothing(Daemon::Killed, "clsact")
 }
 
-/// A TCX program and a clsact filter of somebody else's, there before the daemon comes.
+/// A clsact filter of somebody else's, and where the kernel has TCX a program, there before the daemon comes.
 fn others_stay(attach: &'static str) -> Result<()> {
     let network = Network::with(Setup { attach, ..Setup::default() })?;
     network.daemon1.detach()?;
     let Network { mut daemon1, daemon2, c1, c2, c3, c4, node1, node2, fabric } = network;
+    let has_tcx = kernel::running()? >= Feature::Tcx.since();
     let mut foreign = Vec::new();
     for interface in ["eth0", "cali1"] {
-        foreign.push(foreign::attach_tcx(&node1, interface)?);
+        if has_tcx {
+            foreign.push(foreign::attach_tcx(&node1, interface)?);
+        }
         foreign::add_filter(&node1, interface, "ingress")?;
     }
     let alien = |node: &Node| -> Result<()> {
         for interface in ["eth0", "cali1"] {
             let programs = bpf::tcx_programs(node, node.ifindex(interface)?)?;
-            ensure!(programs.iter().any(|name| name == foreign::NAME), "{interface}: {programs:?}");
+            ensure!(
+                programs.iter().any(|name| name == foreign::NAME) == has_tcx,
+                "{interface}: {programs:?}"
+            );
             let (qdiscs, filters) = (qdiscs(node, interface)?, filters(node, interface)?);
             ensure!(
                 qdiscs.contains("clsact") && filters.contains(foreign::NAME),
@@ -129,7 +148,7 @@ fn others_stay(attach: &'static str) -> Result<()> {
 
 #[test]
 fn other_programs_stay_beside_tcx() -> Result<()> {
-    require_root!();
+    require_feature!(Tcx);
     others_stay("tcx")
 }
 

@@ -7,7 +7,7 @@ use tests::harness::{Config, Daemon, Fabric, Node, Output, daemon::binary};
 
 use super::{
     network::{Network, Setup, SteadyPing, base, config1, own_routes},
-    require_root,
+    require_feature, require_root,
 };
 
 /// The only complaint of a command that failed with that status: its standard error without the log.
@@ -61,7 +61,7 @@ fn is_refused(network: &Network, intruder: &Daemon) -> Result<()> {
 
 #[test]
 fn an_interface_that_another_daemon_drives_by_tcx() -> Result<()> {
-    require_root!();
+    require_feature!(Tcx);
     interface_in_use("tcx", "tcx")?;
     interface_in_use("tcx", "clsact")
 }
@@ -69,7 +69,12 @@ fn an_interface_that_another_daemon_drives_by_tcx() -> Result<()> {
 #[test]
 fn an_interface_that_another_daemon_drives_by_clsact() -> Result<()> {
     require_root!();
-    interface_in_use("clsact", "clsact")?;
+    interface_in_use("clsact", "clsact")
+}
+
+#[test]
+fn an_interface_that_another_daemon_drives_by_clsact_is_not_free_for_tcx() -> Result<()> {
+    require_feature!(Tcx);
     interface_in_use("clsact", "tcx")
 }
 

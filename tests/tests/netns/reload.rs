@@ -7,7 +7,7 @@ use tests::harness::{Container, Daemon, Output, Stream, eventually, traffic::Tcp
 
 use super::{
     network::{Network, PATIENCE, SteadyPing, await_route, base, config1, endpoint, own_routes, route},
-    require_root,
+    require_feature, require_root,
 };
 
 #[test]
@@ -172,7 +172,7 @@ fn what_is_fixed_at_the_start_is_refused() -> Result<()> {
 
 #[test]
 fn the_way_of_attaching_changes_without_a_lost_packet() -> Result<()> {
-    require_root!();
+    require_feature!(Tcx);
     let network = Network::with(super::network::Setup { attach: "clsact", ..Default::default() })?;
     let Network { daemon1, c1, c3, node1, .. } = &network;
     let ping = SteadyPing::start(c1, c3.address)?;

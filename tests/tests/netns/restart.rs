@@ -5,12 +5,12 @@ use tests::harness::traffic::TcpPair;
 
 use super::{
     network::{Network, Setup, SteadyPing, await_endpoint, config1, endpoint, own_routes, route, used},
-    require_root,
+    require_feature, require_root,
 };
 
 #[test]
 fn no_packet_is_lost_by_tcx() -> Result<()> {
-    require_root!();
+    require_feature!(Tcx);
     no_packet_is_lost("tcx", "tcx")
 }
 
@@ -22,13 +22,13 @@ fn no_packet_is_lost_by_clsact() -> Result<()> {
 
 #[test]
 fn no_packet_is_lost_from_clsact_to_tcx() -> Result<()> {
-    require_root!();
+    require_feature!(Tcx);
     no_packet_is_lost("clsact", "tcx")
 }
 
 #[test]
 fn the_way_is_never_lost_from_tcx_to_clsact() -> Result<()> {
-    require_root!();
+    require_feature!(Tcx);
     no_packet_is_lost("tcx", "clsact")
 }
 

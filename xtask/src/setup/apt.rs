@@ -68,24 +68,53 @@ fn candidate(policy: &str) -> Option<&str> {
 
 /// Writes a source with this component beside the one that has `main` of the system's release.
 fn add_component(component: &str) -> Result<()> {
-    let os_release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
-    let codename = codename(&os_release).context("/etc/os-release names no VERSION_CODENAME")?;
+    let codename = own_codename()?;
+    let Some(added) = source(&codename, &[&codename], component)? else {
+        bail!("no apt source below {SOURCES} has main of {codename}, to take {component} from as well")
+    };
+    let name = format!("dataplane-{component}.{}", added.extension);
+    let path = PathBuf::from(SOURCES).join("sources.list.d").join(name);
+    println!("setup: adding the component {component} of {codename}: {}", path.display());
+    fs::write(&path, added.text).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// A file for `sources.list.d`.
+pub(crate) struct Source {
+    /// By which apt knows the style.
+    pub(crate) extension: &'static str,
+    pub(crate) text: String,
+}
+
+/// The archives that this system takes its packages and its security updates from, with other suites of theirs in the
+/// place of the system's own.
+pub(crate) fn archives(suites: &[&str], security: &[&str]) -> Result<Vec<Source>> {
+    let codename = own_codename()?;
+    let Some(main) = source(&codename, suites, "main")? else {
+        bail!("no apt source below {SOURCES} has main of {codename}, to find Debian's archive by")
+    };
+    let security = source(&format!("{codename}-security"), security, "main")?;
+    Ok([main].into_iter().chain(security).collect())
+}
+
+/// The source that has `main` of `suite`, with other suites and another component.
+fn source(suite: &str, suites: &[&str], component: &str) -> Result<Option<Source>> {
     for file in source_files(Path::new(SOURCES))? {
         let text = fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let deb822 = file.extension().is_some_and(|extension| extension == "sources");
-        let added = if deb822 {
-            stanza_with(&text, codename, component)
+        let found = if file.extension().is_some_and(|extension| extension == "sources") {
+            stanza_with(&text, suite, suites, component).map(|text| Source { extension: "sources", text })
         } else {
-            line_with(&text, codename, component)
+            line_with(&text, suite, suites, component).map(|text| Source { extension: "list", text })
         };
-        let Some(added) = added else { continue };
-        let extension = if deb822 { "sources" } else { "list" };
-        let path =
-            PathBuf::from(SOURCES).join("sources.list.d").join(format!("dataplane-{component}.{extension}"));
-        println!("setup: adding the component {component} of {codename}: {}", path.display());
-        return fs::write(&path, added).with_context(|| format!("cannot write {}", path.display()));
+        if found.is_some() {
+            return Ok(found);
+        }
     }
-    bail!("no apt source below {SOURCES} has main of {codename}, to take {component} from as well")
+    Ok(None)
+}
+
+fn own_codename() -> Result<String> {
+    let os_release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
+    codename(&os_release).map(str::to_owned).context("/etc/os-release names no VERSION_CODENAME")
 }
 
 fn codename(os_release: &str) -> Option<&str> {
@@ -118,19 +147,19 @@ fn source_files(directory: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The first stanza (sources.list(5), deb822 style) that has `main` of `codename`, with `component` in its
-/// place: the same archive and the same key.
-fn stanza_with(text: &str, codename: &str, component: &str) -> Option<String> {
+/// The first stanza (sources.list(5), deb822 style) that has `main` of `suite`, with `suites` and `component` in
+/// their places: the same archive and the same key.
+fn stanza_with(text: &str, suite: &str, suites: &[&str], component: &str) -> Option<String> {
     let stanza = text.split("\n\n").find(|stanza| {
         words(stanza, "Types:").contains(&"deb")
-            && words(stanza, "Suites:").contains(&codename)
+            && words(stanza, "Suites:").contains(&suite)
             && words(stanza, "Components:").contains(&"main")
     })?;
     let mut added = String::new();
     for line in stanza.lines().filter(|line| !line.starts_with('#')) {
         match line.split_once(':') {
             Some(("Components", _)) => added += &format!("Components: {component}"),
-            Some(("Suites", _)) => added += &format!("Suites: {codename}"),
+            Some(("Suites", _)) => added += &format!("Suites: {}", suites.join(" ")),
             _ => added += line,
         }
         added.push('\n');
@@ -143,14 +172,14 @@ fn words<'a>(stanza: &'a str, field: &str) -> Vec<&'a str> {
     value.unwrap_or_default().split_whitespace().collect()
 }
 
-/// The first line (sources.list(5), one-line style) that has `main` of `codename`, with `component` in the
-/// place of its components.
-fn line_with(text: &str, codename: &str, component: &str) -> Option<String> {
+/// The first line (sources.list(5), one-line style) that has `main` of `suite`, once for each of `suites`, with
+/// `component` in the place of its components.
+fn line_with(text: &str, suite: &str, suites: &[&str], component: &str) -> Option<String> {
     text.lines().find_map(|line| {
         let line = line.trim();
-        let (source, components) = line.split_once(&format!(" {codename} "))?;
+        let (source, components) = line.split_once(&format!(" {suite} "))?;
         let is_main = source.starts_with("deb ") && components.split_whitespace().any(|word| word == "main");
-        is_main.then(|| format!("{source} {codename} {component}\n"))
+        is_main.then(|| suites.iter().map(|suite| format!("{source} {suite} {component}\n")).collect())
     })
 }
 
@@ -180,13 +209,13 @@ mod tests {
                     Types: deb\n# a mirror\nURIs: http://archive.example/debian\n\
                     Suites: bookworm bookworm-updates\nComponents: main\nSigned-By: /usr/share/keyrings/k.gpg\n";
         assert_eq!(
-            stanza_with(text, "bookworm", "non-free").as_deref(),
+            stanza_with(text, "bookworm", &["bookworm", "trixie"], "non-free").as_deref(),
             Some(
-                "Types: deb\nURIs: http://archive.example/debian\nSuites: bookworm\nComponents: non-free\n\
+                "Types: deb\nURIs: http://archive.example/debian\nSuites: bookworm trixie\nComponents: non-free\n\
                  Signed-By: /usr/share/keyrings/k.gpg\n"
             )
         );
-        assert_eq!(stanza_with(text, "trixie", "non-free"), None);
+        assert_eq!(stanza_with(text, "trixie", &["trixie"], "non-free"), None);
     }
 
     #[test]
@@ -195,9 +224,15 @@ mod tests {
                     deb http://archive.example/security bookworm-security main\n\
                     deb [signed-by=/k.gpg] http://archive.example/debian bookworm main contrib\n";
         assert_eq!(
-            line_with(text, "bookworm", "non-free").as_deref(),
-            Some("deb [signed-by=/k.gpg] http://archive.example/debian bookworm non-free\n")
+            line_with(text, "bookworm", &["bookworm", "trixie"], "non-free").as_deref(),
+            Some(
+                "deb [signed-by=/k.gpg] http://archive.example/debian bookworm non-free\n\
+                 deb [signed-by=/k.gpg] http://archive.example/debian trixie non-free\n"
+            )
         );
-        assert_eq!(line_with("deb-src http://archive.example/debian bookworm main", "bookworm", "x"), None);
+        assert_eq!(
+            line_with("deb-src http://archive.example/debian bookworm main", "bookworm", &["x"], "x"),
+            None
+        );
     }
 }

@@ -18,6 +18,8 @@ pub(crate) enum Need {
     Demo,
     /// To measure.
     Bench,
+    /// To boot other kernels.
+    Vm,
     /// To make the Debian package: when that is asked for.
     Package,
 }
@@ -25,7 +27,7 @@ pub(crate) enum Need {
 impl Need {
     /// What `cargo xtask setup` prepares for; [`Need::Linker`] follows from what it finds, and [`Need::Package`] is for
     /// `cargo xtask package` alone.
-    pub(crate) const EVERY: [Self; 4] = [Self::Build, Self::Test, Self::Demo, Self::Bench];
+    pub(crate) const EVERY: [Self; 5] = [Self::Build, Self::Test, Self::Demo, Self::Bench, Self::Vm];
 }
 
 /// How to tell that a part is there.
@@ -82,7 +84,7 @@ pub(crate) fn needed(needs: &[Need]) -> impl Iterator<Item = &'static Package> {
     PACKAGES.iter().filter(|package| package.needs.iter().any(|need| needs.contains(need)))
 }
 
-use Need::{Bench, Build, Demo, Linker, Package as Packaging, Test};
+use Need::{Bench, Build, Demo, Linker, Package as Packaging, Test, Vm};
 use Proof::{File, Program};
 
 /// The LLVM in [`PACKAGES`] is that of the pinned rustc (`rustc -vV`): a linker with an older one cannot read
@@ -124,6 +126,10 @@ const PACKAGES: &[Package] = &[
     Package::new("dpkg-dev", Program("dpkg-shlibdeps"), &[Packaging], "which libraries the program needs"),
     Package::new("netperf", Program("netperf"), &[Bench], "request/response and connection rates; if its package starts a server, `systemctl disable --now netperf` ends it")
         .in_component("non-free"),
+    Package::new("qemu-system-x86", Program("qemu-system-x86_64"), &[Vm], "boots other kernels"),
+    Package::new("busybox-static", Program("busybox"), &[Vm], "what a machine needs besides, in one file"),
+    Package::new("kmod", Program("depmod"), &[Vm], "finds and loads kernels' modules"),
+    Package::new("binutils", Program("strip"), &[Vm], "makes the tests small enough for a machine's memory"),
 ];
 
 #[cfg(test)]

@@ -4,10 +4,10 @@ use std::ops::AddAssign;
 
 /// How many tests came to what.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Counts {
-    pub(super) passed: usize,
-    pub(super) failed: usize,
-    pub(super) skipped: usize,
+pub(crate) struct Counts {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+    pub(crate) skipped: usize,
 }
 
 impl Counts {
@@ -22,7 +22,7 @@ impl Counts {
     }
 
     /// Tests that report a skip return like those that pass: `skips` of them are taken from the passed.
-    pub(super) fn with_skips(self, skips: usize) -> Self {
+    pub(crate) fn with_skips(self, skips: usize) -> Self {
         Self { passed: self.passed.saturating_sub(skips), skipped: self.skipped + skips, ..self }
     }
 }
@@ -37,7 +37,7 @@ impl AddAssign for Counts {
 
 /// Adds up the counts in an output that comes in pieces.
 #[derive(Default)]
-pub(super) struct Tally {
+pub(crate) struct Tally {
     counts: Counts,
     /// The line that has begun.
     line: Vec<u8>,
@@ -45,7 +45,7 @@ pub(super) struct Tally {
 
 impl Tally {
     /// Takes the next piece.
-    pub(super) fn take(&mut self, piece: &[u8]) {
+    pub(crate) fn take(&mut self, piece: &[u8]) {
         for &byte in piece {
             if byte != b'\n' {
                 self.line.push(byte);
@@ -59,7 +59,7 @@ impl Tally {
     }
 
     /// What the lines so far add up to.
-    pub(super) fn counts(&self) -> Counts {
+    pub(crate) fn counts(&self) -> Counts {
         self.counts
     }
 }

@@ -10,10 +10,10 @@ use anyhow::{Context as _, Result};
 pub(super) const LOG_VARIABLE: &str = "DATAPLANE_SKIP_LOG";
 
 /// A test that did not run, and why.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Skip {
-    pub(super) test: String,
-    pub(super) reason: String,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Skip {
+    pub(crate) test: String,
+    pub(crate) reason: String,
 }
 
 /// The file of one tier's run.
@@ -41,23 +41,25 @@ impl Log {
     /// What was reported; nothing if no test wrote.
     pub(super) fn read(&self) -> Result<Vec<Skip>> {
         match fs::read_to_string(&self.path) {
-            Ok(text) => Ok(parse(&text)),
+            Ok(text) => Ok(Skip::parse(&text)),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(Vec::new()),
             Err(error) => Err(error).with_context(|| format!("cannot read {}", self.path.display())),
         }
     }
 }
 
-/// Each test once, with its first reason: one that asks for several things may report several times.
-fn parse(text: &str) -> Vec<Skip> {
-    let mut skips: Vec<Skip> = Vec::new();
-    for line in text.lines().filter(|line| !line.is_empty()) {
-        let (test, reason) = line.split_once('\t').unwrap_or((line, "no reason given"));
-        if skips.iter().all(|skip| skip.test != test) {
-            skips.push(Skip { test: test.to_owned(), reason: reason.to_owned() });
+impl Skip {
+    /// Each test once, with its first reason: one that asks for several things may report several times.
+    pub(crate) fn parse(text: &str) -> Vec<Self> {
+        let mut skips: Vec<Self> = Vec::new();
+        for line in text.lines().filter(|line| !line.is_empty()) {
+            let (test, reason) = line.split_once('\t').unwrap_or((line, "no reason given"));
+            if skips.iter().all(|skip| skip.test != test) {
+                skips.push(Self { test: test.to_owned(), reason: reason.to_owned() });
+            }
         }
+        skips
     }
-    skips
 }
 
 #[cfg(test)]
@@ -66,14 +68,14 @@ mod tests {
 
     #[test]
     fn a_test_counts_once() {
-        let skips = parse("a::b\tno TCX\nc\tno IPv6\na::b\tno netkit\n");
+        let skips = Skip::parse("a::b\tno TCX\nc\tno IPv6\na::b\tno netkit\n");
         let shown: Vec<_> = skips.iter().map(|skip| (skip.test.as_str(), skip.reason.as_str())).collect();
         assert_eq!(shown, [("a::b", "no TCX"), ("c", "no IPv6")]);
     }
 
     #[test]
     fn a_line_without_reason_still_counts() {
-        assert_eq!(parse("a\n\n").len(), 1);
+        assert_eq!(Skip::parse("a\n\n").len(), 1);
     }
 
     #[test]

@@ -5,11 +5,10 @@ use std::time::Duration;
 
 use super::counts::Counts;
 use super::skips::Skip;
-use super::tier::Tier;
 
-/// What one tier came to.
-pub(super) struct Outcome {
-    tier: Tier,
+/// What one tier came to, or one kernel in the tier `vm`.
+pub(crate) struct Outcome {
+    name: String,
     counts: Counts,
     skips: Vec<Skip>,
     /// Whether it failed without a test that failed: it did not compile, or was killed.
@@ -19,16 +18,33 @@ pub(super) struct Outcome {
 
 impl Outcome {
     /// `succeeded` is cargo's own verdict; a failure that no test accounts for is counted as one.
-    pub(super) fn new(tier: Tier, counts: Counts, skips: Vec<Skip>, succeeded: bool, time: Duration) -> Self {
+    pub(crate) fn new(
+        name: String,
+        counts: Counts,
+        skips: Vec<Skip>,
+        succeeded: bool,
+        time: Duration,
+    ) -> Self {
         let broken = !succeeded && counts.failed == 0;
         let counts = counts.with_skips(skips.len());
         let counts = Counts { failed: counts.failed + usize::from(broken), ..counts };
-        Self { tier, counts, skips, broken, time }
+        Self { name, counts, skips, broken, time }
+    }
+
+    /// What cannot be run on this machine, and why: counted as one skipped test.
+    pub(crate) fn skipped(name: String, reason: &str) -> Self {
+        let skip = Skip { test: name.clone(), reason: reason.to_owned() };
+        Self::new(name, Counts::default(), vec![skip], true, Duration::ZERO)
+    }
+
+    /// Without the time, and with the skips that made it.
+    pub(crate) fn parts(&self) -> (Counts, &[Skip]) {
+        (self.counts, &self.skips)
     }
 }
 
 /// Prints the closing lines, and gives the exit status: a failure if any test failed, or none ran.
-pub(super) fn close(outcomes: &[Outcome]) -> ExitCode {
+pub(crate) fn close(outcomes: &[Outcome]) -> ExitCode {
     println!();
     for line in lines(outcomes) {
         println!("{line}");
@@ -44,17 +60,14 @@ fn lines(outcomes: &[Outcome]) -> Vec<String> {
             lines.push(format!("skipped {}: {}", skip.test, skip.reason));
         }
         if outcome.broken {
-            lines.push(format!(
-                "tier {} did not run to its end; its output above says why",
-                outcome.tier.name()
-            ));
+            lines.push(format!("tier {} did not run to its end; its output above says why", outcome.name));
         }
     }
     lines.push(format!("{:<8}{:>8}{:>8}{:>9}{:>9}", "tier", "passed", "failed", "skipped", "seconds"));
-    for Outcome { tier, counts, time, .. } in outcomes {
+    for Outcome { name, counts, time, .. } in outcomes {
         let Counts { passed, failed, skipped } = counts;
         let seconds = time.as_secs_f64();
-        lines.push(format!("{:<8}{passed:>8}{failed:>8}{skipped:>9}{seconds:>9.1}", tier.name()));
+        lines.push(format!("{:<8}{passed:>8}{failed:>8}{skipped:>9}{seconds:>9.1}", name));
     }
     let Counts { passed, failed, skipped } = total(outcomes);
     if passed + failed == 0 {
@@ -76,16 +89,21 @@ fn total(outcomes: &[Outcome]) -> Counts {
 mod tests {
     use super::*;
 
-    fn outcome(tier: Tier, passed: usize, failed: usize, skips: &[&str], succeeded: bool) -> Outcome {
+    fn outcome(name: &str, passed: usize, failed: usize, skips: &[&str], succeeded: bool) -> Outcome {
         let skip = |test: &&str| Skip { test: (*test).to_owned(), reason: "no TCX".to_owned() };
         let counts = Counts { passed, failed, skipped: 0 };
-        Outcome::new(tier, counts, skips.iter().map(skip).collect(), succeeded, Duration::from_millis(1500))
+        Outcome::new(
+            name.to_owned(),
+            counts,
+            skips.iter().map(skip).collect(),
+            succeeded,
+            Duration::from_millis(1500),
+        )
     }
 
     #[test]
     fn the_last_line_is_the_sum_alone() {
-        let lines =
-            lines(&[outcome(Tier::Unit, 40, 0, &[], true), outcome(Tier::Netns, 5, 1, &["a::b"], false)]);
+        let lines = lines(&[outcome("unit", 40, 0, &[], true), outcome("netns", 5, 1, &["a::b"], false)]);
         assert_eq!(
             lines,
             [
@@ -100,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_tier_that_breaks_off_is_a_failure() {
-        let outcomes = [outcome(Tier::Prog, 3, 0, &[], false)];
+        let outcomes = [outcome("prog", 3, 0, &[], false)];
         assert_eq!(total(&outcomes), Counts { passed: 3, failed: 1, skipped: 0 });
         assert!(lines(&outcomes)[0].starts_with("tier prog did not run to its end"));
         assert_eq!(close(&outcomes), ExitCode::FAILURE);
@@ -109,7 +127,7 @@ mod tests {
     #[test]
     fn nothing_run_is_a_failure() {
         assert_eq!(close(&[]), ExitCode::FAILURE);
-        assert_eq!(close(&[outcome(Tier::Unit, 1, 0, &["a"], true)]), ExitCode::FAILURE);
-        assert_eq!(close(&[outcome(Tier::Unit, 1, 0, &[], true)]), ExitCode::SUCCESS);
+        assert_eq!(close(&[outcome("unit", 1, 0, &["a"], true)]), ExitCode::FAILURE);
+        assert_eq!(close(&[outcome("unit", 1, 0, &[], true)]), ExitCode::SUCCESS);
     }
 }

@@ -15,7 +15,7 @@ use anyhow::{Context, Result, ensure};
 use crate::harness::{
     netns::Namespace,
     topology::parse,
-    wait::{eventually, uninterrupted},
+    wait::{eventually, patient, uninterrupted},
 };
 
 /// How long a connection may take to open, and how long it may be silent.
@@ -65,7 +65,7 @@ impl TcpPair {
         })?;
         let to = SocketAddr::from((address, listener.local_addr()?.port()));
         let client = client.enter(|| {
-            TcpStream::connect_timeout(&to, PATIENCE)
+            TcpStream::connect_timeout(&to, patient(PATIENCE))
                 .with_context(|| format!("no TCP connection to {to} from {}", client.name()))
         })?;
         // The client is through with the handshake one packet before the server.
@@ -73,8 +73,8 @@ impl TcpPair {
             .with_context(|| format!("{to} did not see the end of the handshake"))?;
         server.set_nonblocking(false)?;
         for stream in [&client, &server] {
-            stream.set_read_timeout(Some(PATIENCE))?;
-            stream.set_write_timeout(Some(PATIENCE))?;
+            stream.set_read_timeout(Some(patient(PATIENCE)))?;
+            stream.set_write_timeout(Some(patient(PATIENCE)))?;
             stream.set_nodelay(true)?;
         }
         Ok(Self { client, server })

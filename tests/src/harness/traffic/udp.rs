@@ -9,7 +9,11 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 
-use crate::harness::{netns::Namespace, topology::parse, wait::uninterrupted};
+use crate::harness::{
+    netns::Namespace,
+    topology::parse,
+    wait::{patient, uninterrupted},
+};
 
 /// How long a datagram may take.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -45,7 +49,7 @@ impl UdpPair {
             Ok(socket)
         })?;
         for socket in [&client, &server] {
-            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_read_timeout(Some(patient(PATIENCE)))?;
         }
         Ok(Self { client, server })
     }

@@ -12,7 +12,7 @@ use tests::harness::{
     Container, ContainerSpec, eventually,
     packet::{Ipv4, Tcp, Udp, flags},
     traffic::{TcpPair, UdpPair},
-    wait::uninterrupted,
+    wait::{patient, uninterrupted},
 };
 
 use super::{Egress, FAR, NODE, RULE, Sender, config, require_root, translated_port};
@@ -151,8 +151,8 @@ fn a_full_table_keeps_what_is_established() -> Result<()> {
     let mut more = Vec::new();
     let full = (0..2 * MOST).find_map(|_| {
         let pair = UdpPair::new(&net.c1, &net.outside, FAR).ok()?;
-        pair.client.set_read_timeout(Some(Duration::from_millis(50))).ok()?;
-        pair.server.set_read_timeout(Some(Duration::from_millis(50))).ok()?;
+        pair.client.set_read_timeout(Some(patient(Duration::from_millis(50)))).ok()?;
+        pair.server.set_read_timeout(Some(patient(Duration::from_millis(50)))).ok()?;
         let refused = pair.exchange(b"hello").is_err();
         more.push(pair);
         refused.then_some(more.len())

@@ -8,7 +8,7 @@ use tests::harness::{
     Capture, Namespace,
     packet::{Ipv4, L4, Udp},
     traffic::{self, TcpPair, UdpPair},
-    wait::uninterrupted,
+    wait::{patient, uninterrupted},
 };
 
 use super::{
@@ -203,13 +203,13 @@ fn two_containers_with_one_source_port() -> Result<()> {
     require_root!();
     let net = Egress::new()?;
     let server = net.outside.enter(|| Ok(std::net::UdpSocket::bind((FAR, 0))?))?;
-    server.set_read_timeout(Some(PATIENCE))?;
+    server.set_read_timeout(Some(patient(PATIENCE)))?;
     let to = server.local_addr()?;
     let open = |from: &Namespace| {
         from.enter(|| {
             let socket = std::net::UdpSocket::bind(("0.0.0.0", 5000))?;
             socket.connect(to)?;
-            socket.set_read_timeout(Some(PATIENCE))?;
+            socket.set_read_timeout(Some(patient(PATIENCE)))?;
             Ok(socket)
         })
     };

@@ -11,35 +11,11 @@ use tests::harness::{
 };
 
 use super::{
-    super::{foreign, network::SteadyPing},
+    super::{foreign, network::SteadyPing, require_feature},
     FAR, NODE, PATIENCE, config,
     gateway::Gateway,
     offload, require_root,
 };
-
-/// Ends the test, reported as skipped, where the kernel does not tell what devices can do: it is then not known whether
-/// a veth takes frames, and tc has them all.
-macro_rules! require_features {
-    () => {{
-        fn here() {}
-        let name = std::any::type_name_of_val(&here);
-        if kernel()? < (6, 3) {
-            skip::skip(
-                name.strip_suffix("::here").unwrap_or(name),
-                "Linux 6.3 tells what devices can do at XDP",
-            );
-            return Ok(());
-        }
-    }};
-}
-
-/// Major and minor number of the running kernel.
-fn kernel() -> Result<(u32, u32)> {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease")?;
-    let mut numbers = release.split(['.', '-']).map(str::parse);
-    let mut next = || numbers.next().context("a kernel without number")?.context("a kernel without number");
-    Ok((next()?, next()?))
-}
 
 /// A head node at XDP, among ends that take its frames and finish their checksums.
 fn gateway(hook: &str) -> Result<Gateway> {
@@ -93,8 +69,7 @@ fn await_carried(net: &Gateway, pair: &UdpPair) -> Result<()> {
 
 #[test]
 fn known_flows_are_carried_and_their_first_packets_are_tc_s() -> Result<()> {
-    require_root!();
-    require_features!();
+    require_feature!(XdpFeatures);
     let net = gateway("xdp")?;
     let daemon = &net.head.daemon;
     await_uplink(daemon, "eth0", "xdp", "configured")?;
@@ -117,8 +92,7 @@ fn known_flows_are_carried_and_their_first_packets_are_tc_s() -> Result<()> {
 
 #[test]
 fn fragments_and_errors_are_left_to_tc() -> Result<()> {
-    require_root!();
-    require_features!();
+    require_feature!(XdpFeatures);
     let net = gateway("xdp")?;
     net.by_bpf(|| {
         let pair = UdpPair::new(&net.c3, &net.head.outside, FAR)?;
@@ -133,8 +107,7 @@ fn fragments_and_errors_are_left_to_tc() -> Result<()> {
 /// What the sender left to its device, XDP cannot finish: tc has it, and it comes out right.
 #[test]
 fn unfinished_checksums_are_left_to_tc() -> Result<()> {
-    require_root!();
-    require_features!();
+    require_feature!(XdpFeatures);
     let net = gateway("xdp")?;
     offload(&net.c3, "eth0", "on")?;
     let pair = UdpPair::new(&net.c3, &net.head.outside, FAR)?;
@@ -154,8 +127,7 @@ fn unfinished_checksums_are_left_to_tc() -> Result<()> {
 
 #[test]
 fn a_neighbour_s_new_mac_is_followed_and_a_forgotten_one_is_asked_for() -> Result<()> {
-    require_root!();
-    require_features!();
+    require_feature!(XdpFeatures);
     let net = gateway("xdp")?;
     let Gateway { head, c3, .. } = &net;
     let pair = UdpPair::new(c3, &head.outside, FAR)?;
@@ -179,8 +151,7 @@ fn a_neighbour_s_new_mac_is_followed_and_a_forgotten_one_is_asked_for() -> Resul
 
 #[test]
 fn an_end_that_takes_no_frames_is_served_by_tc_and_noticed_when_it_does() -> Result<()> {
-    require_root!();
-    require_features!();
+    require_feature!(XdpFeatures);
     let net = gateway("xdp")?;
     let Gateway { head, c3, .. } = &net;
     let pair = UdpPair::new(c3, &head.outside, FAR)?;
@@ -244,7 +215,7 @@ fn an_uplink_that_carries_a_vlan_is_served_by_tc() -> Result<()> {
         .ok()
         .is_err()
     {
-        skip::skip(
+        skip(
             "netns::netns::masquerade::xdp::an_uplink_that_carries_a_vlan_is_served_by_tc",
             "this kernel has no VLAN devices",
         );
@@ -265,8 +236,7 @@ fn the_daemon_s_own_choice_for_a_veth_is_tc() -> Result<()> {
 /// Back and forth by reloads, and over an end of the daemon in between.
 #[test]
 fn nothing_is_lost_while_the_hook_changes() -> Result<()> {
-    require_root!();
-    require_features!();
+    require_feature!(XdpFeatures);
     let mut net = gateway("xdp")?;
     let ping = SteadyPing::start(&net.c3, FAR)?;
     let text = |hook: &str| {
@@ -290,8 +260,7 @@ fn nothing_is_lost_while_the_hook_changes() -> Result<()> {
 
 #[test]
 fn an_uplink_that_vanishes_takes_no_other_down() -> Result<()> {
-    require_root!();
-    require_features!();
+    require_feature!(XdpFeatures);
     let net = gateway("xdp")?;
     let Gateway { head, c3, .. } = &net;
     let pair = UdpPair::new(c3, &head.outside, FAR)?;

@@ -1,0 +1,91 @@
+//! What is tested and the programs that test it, compiled by one call of cargo.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+
+use anyhow::{Context as _, Result, bail};
+use serde_json::Value;
+
+use super::tier;
+use crate::{process, workspace};
+
+/// What was compiled.
+pub(crate) struct Built {
+    /// The `dataplane` that is tested.
+    pub(crate) binary: PathBuf,
+    tests: Vec<TestProgram>,
+}
+
+struct TestProgram {
+    package: String,
+    target: String,
+    path: PathBuf,
+}
+
+impl Built {
+    /// The test program of a package's target; a library's target has the library's name.
+    pub(crate) fn test(&self, package: &str, target: &str) -> Result<&Path> {
+        let found = self.tests.iter().find(|test| test.package == package && test.target == target);
+        found.map(|test| test.path.as_path()).with_context(|| format!("{package} has no tests {target}"))
+    }
+}
+
+/// Compiles the binary together with every test.
+pub(crate) fn build() -> Result<Built> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--release", "--bin", "dataplane", "--tests"]);
+    for package in tier::PACKAGES {
+        cargo.args(["--package", package]);
+    }
+    cargo.arg("--message-format=json-render-diagnostics");
+    let shown = process::show(&cargo);
+    let spawned = cargo.stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = spawned.with_context(|| format!("cannot run `{shown}`"))?;
+    let messages = child.stdout.take().context("cargo has no standard output")?;
+    let mut artifacts = Vec::new();
+    for line in BufReader::new(messages).lines() {
+        artifacts.extend(artifact(&line.with_context(|| format!("cannot read from `{shown}`"))?));
+    }
+    let status = child.wait().with_context(|| format!("cannot wait for `{shown}`"))?;
+    if !status.success() {
+        bail!("`{shown}` failed ({status})");
+    }
+    let (tests, others): (Vec<_>, Vec<_>) = artifacts.into_iter().partition(|(is_test, _)| *is_test);
+    let binary = others.into_iter().map(|(_, program)| program).find(|program| program.target == "dataplane");
+    let binary = binary.with_context(|| format!("`{shown}` made no dataplane"))?.path;
+    Ok(Built { binary, tests: tests.into_iter().map(|(_, program)| program).collect() })
+}
+
+/// The program of which a line of cargo's tells, and whether it is a test (cargo's external-tools chapter:
+/// `compiler-artifact`). A package is named like its directory.
+fn artifact(line: &str) -> Option<(bool, TestProgram)> {
+    let message: Value = serde_json::from_str(line).ok()?;
+    let path = PathBuf::from(message["executable"].as_str()?);
+    let directory = Path::new(message["manifest_path"].as_str()?).parent()?;
+    let package = directory.file_name()?.to_string_lossy().into_owned();
+    let target = message["target"]["name"].as_str()?.to_owned();
+    Some((message["profile"]["test"].as_bool()?, TestProgram { package, target, path }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_told_from_libraries_and_tests_from_others() {
+        let line = |test: bool, executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","manifest_path":"/x/tests/Cargo.toml",
+                "target":{{"name":"netns","kind":["test"]}},"profile":{{"test":{test}}},"executable":{executable}}}"#
+            )
+        };
+        let (is_test, program) = artifact(&line(true, "\"/t/netns-1\"")).unwrap();
+        assert!(is_test);
+        assert_eq!((program.package.as_str(), program.target.as_str()), ("tests", "netns"));
+        assert_eq!(program.path, Path::new("/t/netns-1"));
+        assert!(!artifact(&line(false, "\"/t/dataplane\"")).unwrap().0);
+        assert!(artifact(&line(true, "null")).is_none());
+        assert!(artifact("not JSON").is_none());
+    }
+}
