@@ -84,8 +84,10 @@ fn run_tier(tier: Tier, binary: &Path, libtest: &[String]) -> Result<Outcome> {
             .args(["test", "--release", "--no-fail-fast"])
             .args(call.cargo)
             .arg("--")
-            .args(call.libtest)
+            // Names that are given stand for those of the call.
+            .args(call.libtest.iter().filter(|argument| libtest.is_empty() || argument.starts_with("--")))
             .args(libtest)
+            .envs(call.environment.iter().copied())
             .env("DATAPLANE_BIN", binary)
             .env(skips::LOG_VARIABLE, log.path());
         succeeded &= pass_through(&mut cargo, &mut tally)?;

@@ -27,6 +27,15 @@ pub(super) struct Call {
     pub(super) cargo: &'static [&'static str],
     /// Which tests in them.
     pub(super) libtest: &'static [&'static str],
+    /// What they find in their environment.
+    pub(super) environment: &'static [(&'static str, &'static str)],
+}
+
+impl Call {
+    /// All tests of those programs.
+    const fn all(cargo: &'static [&'static str]) -> Self {
+        Self { cargo, libtest: &[], environment: &[] }
+    }
 }
 
 impl Tier {
@@ -46,20 +55,42 @@ impl Tier {
     /// What runs its tests on this kernel.
     pub(super) fn calls(self) -> &'static [Call] {
         match self {
-            Self::Unit => &[
-                Call { cargo: &["--package", "dataplane-common", "--package", "xtask"], libtest: &[] },
-                // Those that are ignored take long in a debug build.
-                Call {
-                    cargo: &["--package", "dataplane-user", "--lib", "--bins"],
-                    libtest: &["--include-ignored"],
-                },
-            ],
-            Self::Prog => &[Call { cargo: &["--package", "tests", "--test", "program"], libtest: &[] }],
-            Self::Netns => &[
-                Call { cargo: &["--package", "tests", "--lib", "--test", "netns"], libtest: &[] },
-                Call { cargo: &["--package", "dataplane-user", "--test", "netlink"], libtest: &[] },
-            ],
-            Self::Interop => &[Call { cargo: &["--package", "tests", "--test", "interop"], libtest: &[] }],
+            Self::Unit => {
+                const {
+                    &[
+                        Call::all(&["--package", "dataplane-common", "--package", "xtask"]),
+                        // Those that are ignored take long in a debug build.
+                        Call {
+                            libtest: &["--include-ignored"],
+                            ..Call::all(&["--package", "dataplane-user", "--lib", "--bins"])
+                        },
+                    ]
+                }
+            }
+            Self::Prog => const { &[Call::all(&["--package", "tests", "--test", "program"])] },
+            Self::Netns => {
+                const {
+                    &[
+                        Call::all(&["--package", "tests", "--lib", "--test", "netns"]),
+                        // Once more, with uplinks at XDP.
+                        Call {
+                            libtest: &["masquerade"],
+                            environment: &[("DATAPLANE_TEST_UPLINK_HOOK", "xdp")],
+                            ..Call::all(&["--package", "tests", "--test", "netns"])
+                        },
+                        Call::all(&[
+                            "--workspace",
+                            "--exclude",
+                            "dataplane-ebpf",
+                            "--exclude",
+                            "bench-ebpf",
+                            "--test",
+                            "netlink",
+                        ]),
+                    ]
+                }
+            }
+            Self::Interop => const { &[Call::all(&["--package", "tests", "--test", "interop"])] },
             Self::Vm => &[],
         }
     }
