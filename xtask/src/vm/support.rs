@@ -48,7 +48,7 @@ impl Row {
         let mut modes = lines.clone();
         modes.dedup();
         if modes.is_empty() {
-            "not there".to_owned()
+            "not tried".to_owned()
         } else {
             format!("{} ({})", modes.join(", "), lines.len())
         }
@@ -80,19 +80,18 @@ fn page(rows: &[Row], selection: Selection) -> String {
         "# Supported kernels\n\n\
          Written by `cargo xtask vm --matrix{command}`, which boots each of these kernels of Debian's in a virtual machine \
          (x86-64)\nand runs {tests} there. Each change is tested on the oldest and the newest.\n\n\
-         | Linux | release | `tc-attach = \"auto\"` | `\"tcx\"` | `\"clsact\"` | programs | passed | failed | skipped |\n\
-         | --- | --- | --- | --- | --- | --- | --- | --- | --- |\n",
+         | Linux | release | `tc-attach = \"auto\"` | `\"clsact\"` | programs | passed | failed | skipped |\n\
+         | --- | --- | --- | --- | --- | --- | --- | --- |\n",
     );
     for row in rows {
         let Counts { passed, failed, skipped } = row.counts;
         // Writing to a string cannot fail.
         let _ = writeln!(
             page,
-            "| {} | {} | {} | {} | {} | {} | {passed} | {failed} | {skipped} |",
+            "| {} | {} | {} | {} | {} | {passed} | {failed} | {skipped} |",
             version::series(&row.release),
             row.release,
             row.modes("auto"),
-            row.modes("tcx"),
             row.modes("clsact"),
             row.verified.len(),
         );
@@ -159,7 +158,7 @@ mod tests {
             Selection::Chosen,
         );
         for line in [
-            "| 6.1 | 6.1.0-56-cloud-amd64 | clsact (2) | not tried | clsact (1) | 1 | 7 | 0 | 1 |",
+            "| 6.1 | 6.1.0-56-cloud-amd64 | clsact (2) | clsact (1) | 1 | 7 | 0 | 1 |",
             "| program | 6.1 | 7.3 |",
             "| --- | --- | --- |",
             "| `nat_open` | 3 / 4 | 3 / 4 |",
