@@ -163,14 +163,19 @@ fn find(object: &mut Ebpf, program: Program) -> Result<&mut programs::Program> {
     object.program_mut(name).ok_or_else(|| anyhow!("no program {name} in the BPF object"))
 }
 
-/// Whether this kernel takes the programs and maps: everything is loaded, and let go again.
+/// Whether this kernel takes the programs and maps: everything is loaded, for either purpose, and let go again.
 ///
 /// # Errors
 ///
 /// As [`load`].
 pub fn check() -> Result<()> {
-    let mut object = EbpfLoader::new().load(OBJECT).context("cannot create the BPF maps")?;
-    load_programs(&mut object)
+    for trace in [0u8, 1] {
+        let mut loader = EbpfLoader::new();
+        loader.override_global(GLOBAL_TRACE, &trace, true);
+        let mut object = loader.load(OBJECT).context("cannot create the BPF maps")?;
+        load_programs(&mut object)?;
+    }
+    Ok(())
 }
 
 /// How often a program is loaded while signals come in between, as libbpf's `PROG_LOAD_ATTEMPTS`.
