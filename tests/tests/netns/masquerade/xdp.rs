@@ -57,9 +57,13 @@ fn left(daemon: &Daemon, reason: Reason) -> Result<u64> {
 
 /// Exchanges datagrams until the program at XDP carries both directions.
 fn await_carried(net: &Gateway, pair: &UdpPair) -> Result<()> {
+    await_payload_carried(net, pair, b"again")
+}
+
+fn await_payload_carried(net: &Gateway, pair: &UdpPair, payload: &[u8]) -> Result<()> {
     eventually(PATIENCE, || {
         let before = carried(&net.head.daemon)?;
-        let seen_as = pair.exchange(b"again")?;
+        let seen_as = pair.exchange(payload)?;
         ensure!(seen_as.ip() == NODE, "seen as {seen_as}");
         let now = carried(&net.head.daemon)?;
         ensure!(now == before + 2, "{} of 2 packets were carried at XDP", now - before);
@@ -102,6 +106,22 @@ fn fragments_and_errors_are_left_to_tc() -> Result<()> {
         Ok(())
     })?;
     net.finish().map(drop)
+}
+
+/// A datagram of two pages is a frame in several pieces, and goes whole.
+#[test]
+fn jumbo_frames_are_carried() -> Result<()> {
+    require_root!();
+    require_feature!(XdpFeatures);
+    let net = gateway("xdp")?;
+    let Gateway { head, c3, node2, .. } = &net;
+    head.fabric.ip_batch("link set port0 mtu 9000\nlink set port1 mtu 9000\nlink set br0 mtu 9000\n")?;
+    node2.ip_batch("link set eth0 mtu 9000\nlink set cali3 mtu 9000\n")?;
+    c3.ip("link set eth0 mtu 9000")?;
+    head.outside.ip("link set eth0 mtu 9000")?;
+    head.node.ip_batch("link set eth0 mtu 9000\nlink set eth1 mtu 9000\n")?;
+    let pair = UdpPair::new(c3, &head.outside, FAR)?;
+    net.by_bpf(|| await_payload_carried(&net, &pair, &[7; 8000]))
 }
 
 /// What the sender left to its device, XDP cannot finish: tc has it, and it comes out right.
