@@ -10,6 +10,9 @@ const INTRODUCTION: &str = "\
 Every packet that meets a hook is counted once, under the hook and one of these reasons. `dataplane drops`
 shows those that are not zero, but for the class `forward`; `dataplane trace` tells how a packet comes to its
 reason. The numbers and names do not change; new ones are added at the end.
+
+At XDP of an uplink (`xdp-from-uplink`), what is passed comes to tc, which counts it again for what becomes of it. The
+reasons from 38 to 42 are XDP's alone (`docs/xdp.md`).
 ";
 
 fn document() -> String {

@@ -6,6 +6,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tempfile::TempDir;
 
 use super::{
+    daemon::config::uplink_hook,
     netns::Namespace,
     packet::Frame,
     process::{Process, Stream, run},
@@ -21,6 +22,8 @@ const LARGEST: &str = "65549";
 /// The buffer between kernel and tcpdump, in KiB: each packet takes as much of it as the largest would, which is the
 /// MTU's where the interface makes no aggregates.
 const BUFFER: &str = "65536";
+/// The same where uplinks are tested at XDP: their ends poll by GRO, so that each place is as large as an aggregate.
+const BUFFER_AT_XDP: &str = "262144";
 
 /// A running capture; dropped, it ends.
 #[derive(Debug)]
@@ -39,7 +42,8 @@ impl Capture {
         let directory = tempfile::Builder::new().prefix("dataplane-capture-").tempdir()?;
         let file = directory.path().join("capture.pcap").to_string_lossy().into_owned();
         // Each packet is written at once; without -Z, tcpdump would drop to a user who may not write there.
-        let options = ["-n", "-U", "--immediate-mode", "-Z", "root", "-s", LARGEST, "-B", BUFFER];
+        let buffer = if uplink_hook().is_some() { BUFFER_AT_XDP } else { BUFFER };
+        let options = ["-n", "-U", "--immediate-mode", "-Z", "root", "-s", LARGEST, "-B", buffer];
         let command = ["tcpdump"].into_iter().chain(options).chain(["-i", interface, "-w", &file, filter]);
         let process = namespace.spawn(command)?;
         process.wait_for_line(Stream::Stderr, |line| line.contains("listening on"), PATIENCE)?;
