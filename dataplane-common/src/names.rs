@@ -68,13 +68,12 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_NAT_FRAGMENTS,
     MAP_NAT_COUNTERS,
     MAP_NAT_PROGRAMS,
-    MAP_UPLINKS,
-    MAP_UPLINK_DEVICES,
 ];
 
-/// The maps by which monitors reach the programs: pinned, too, and made anew where they are missing, since the data path
-/// holds nothing in them.
-pub const MONITOR_MAPS: &[&str] = &[MAP_MONITORS, MAP_MONITOR_RINGS, MAP_MONITOR_BUDGETS];
+/// Maps that are pinned, too, and made anew where an older daemon left none: those by which monitors reach the programs,
+/// and the uplinks, which the daemon fills at its start. Nothing is lost with them.
+pub const RENEWED_MAPS: &[&str] =
+    &[MAP_MONITORS, MAP_MONITOR_RINGS, MAP_MONITOR_BUDGETS, MAP_UPLINKS, MAP_UPLINK_DEVICES];
 
 /// Load-time constant: 1 in the traced copies of the programs.
 pub const GLOBAL_TRACE: &str = "TRACE";
@@ -83,8 +82,6 @@ pub const GLOBAL_TRACE: &str = "TRACE";
 pub const MAP_UPLINKS: &str = "UPLINKS";
 /// Array of devices: the uplinks that frames can be redirected to, by the same slot.
 pub const MAP_UPLINK_DEVICES: &str = "UPLINK_DEVICES";
-/// Per-CPU array of [`Neighbour`](crate::neighbour::Neighbour), by [`slot`](crate::neighbour::slot).
-pub const MAP_NEIGHBOURS: &str = "NEIGHBOURS";
 
 /// Program at tc ingress of a workload veth.
 pub const PROGRAM_FROM_CONTAINER: &str = "from_container";

@@ -11,9 +11,9 @@ use aya::{
 use dataplane_common::{
     names::{
         GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_PROGRAMS, MAP_NAT_REFS, MAP_NAT_TAGS,
-        MONITOR_MAPS, PINNED_MAPS, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_OPEN,
-        PROGRAM_NAT_SWEEP, PROGRAM_TO_OPEN, PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK,
-        PROGRAM_WAITING, PROGRAM_XDP_FROM_UPLINK, program_of_hook, program_to_translate,
+        PINNED_MAPS, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_OPEN, PROGRAM_NAT_SWEEP,
+        PROGRAM_TO_OPEN, PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING,
+        PROGRAM_XDP_FROM_UPLINK, RENEWED_MAPS, program_of_hook, program_to_translate,
     },
     nat::bucket::LANES,
     stats::Hook,
@@ -108,7 +108,7 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
     for (name, size) in sizes.maps() {
         loader.map_max_entries(name, size);
     }
-    for name in PINNED_MAPS.iter().chain(MONITOR_MAPS) {
+    for name in PINNED_MAPS.iter().chain(RENEWED_MAPS) {
         // A traced packet goes on in the traced copies, not in those that the attached ones go on in.
         if purpose == Purpose::Attach || *name != MAP_NAT_PROGRAMS {
             loader.map_pin_path(name, maps.join(name));

@@ -20,7 +20,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail};
 use aya::maps::MapInfo;
-use dataplane_common::names::{LAYOUT_VERSION, MONITOR_MAPS, PINNED_MAPS};
+use dataplane_common::names::{LAYOUT_VERSION, PINNED_MAPS, RENEWED_MAPS};
 use tracing::{info, warn};
 
 use super::object::Sizes;
@@ -122,7 +122,7 @@ impl Pins {
         for slab in fs::read_dir(&slabs).with_context(|| format!("cannot read {}", slabs.display()))? {
             remove_if_there(&slab?.path())?;
         }
-        for name in PINNED_MAPS.iter().chain(MONITOR_MAPS) {
+        for name in PINNED_MAPS.iter().chain(RENEWED_MAPS) {
             remove_if_there(&self.maps().join(name))?;
         }
         Ok(())

@@ -1,12 +1,14 @@
 //! How long translations live: longer than the daemon, as long as the connection, and no longer than that.
 
 use std::{
+    fs,
     io::{Read as _, Write as _},
     net::TcpStream,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
+use dataplane_common::names::{LAYOUT_VERSION, RENEWED_MAPS};
 use tests::harness::{
     Capture, eventually,
     packet::{Ipv4, L4, Tcp, Udp, flags},
@@ -14,6 +16,25 @@ use tests::harness::{
 };
 
 use super::{Egress, FAR, NODE, PATIENCE, RULE, Sender, config, require_root};
+
+/// A daemon that is older than one of these maps left none of it: the next one goes on with all the others.
+#[test]
+fn translations_outlive_a_daemon_that_had_fewer_maps() -> Result<()> {
+    require_root!();
+    let mut net = Egress::new()?;
+    let udp = UdpPair::new(&net.c1, &net.outside, FAR)?;
+    let seen_as = udp.exchange(b"hello")?;
+    net.daemon.stop()?;
+    let maps = net.daemon.bpf_dir().join(format!("v{LAYOUT_VERSION}/maps"));
+    for name in RENEWED_MAPS {
+        fs::remove_file(maps.join(name)).with_context(|| format!("no pin of {name}"))?;
+    }
+    net.daemon.launch()?;
+    let flow = net.flow("udp", udp.client.peer_addr()?)?;
+    ensure!(flow["translated"] == *seen_as.to_string(), "{flow}");
+    ensure!(net.by_bpf(|| udp.exchange(b"still there"))? == seen_as);
+    net.finish().map(drop)
+}
 
 #[test]
 fn translation_goes_on_without_the_daemon() -> Result<()> {
