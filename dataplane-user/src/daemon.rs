@@ -133,8 +133,10 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     let lock = Lock::take(&config.node.state_dir)?;
     let fresh = !Pins::new(&config.node.bpf_dir).exist();
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
-    if let Some(group) = netlink.device_events().await? {
-        events.follow_devices(group)?;
+    match netlink.device_events().await {
+        Ok(Some(group)) => events.follow_devices(group)?,
+        Ok(None) => {}
+        Err(error) => warn!("changes of what the uplinks' devices can do are not followed: {error:#}"),
     }
     let pins = Pins::new(&config.node.bpf_dir);
     let (sender, mut requests) = mpsc::channel(16);

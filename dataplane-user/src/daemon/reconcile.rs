@@ -13,7 +13,7 @@ use crate::{
     config::UplinkHook,
     kernel::{
         attach::{self, Mode, Place},
-        netlink::{Event, Link, Netlink, OwnTarget},
+        netlink::{Device, Event, Link, Netlink, OwnTarget},
         object::Program,
         pins::Pins,
         sysctl,
@@ -158,7 +158,7 @@ impl Daemon {
     /// Tables and hooks; gives the routes that are wanted in the kernel's table, and what went wrong.
     async fn update_data_path(&mut self) -> Result<(BTreeMap<Ipv4Net, OwnTarget>, Result<()>)> {
         self.learn_macs().await?;
-        self.learn_devices().await?;
+        self.learn_devices().await;
         let picture = wanted::picture(&self.config, &self.mirror, &self.macs, &self.devices);
         self.complaints = picture.complaints;
         self.choices = picture.choices;
@@ -222,14 +222,18 @@ impl Daemon {
         Ok(())
     }
 
-    /// Asks what the uplinks' devices can do, where that is not known.
-    async fn learn_devices(&mut self) -> Result<()> {
+    /// Asks what the uplinks' devices can do, where that is not known. What cannot be learned keeps nothing from being
+    /// forwarded: tc serves every device.
+    async fn learn_devices(&mut self) {
         for link in wanted::uplink_links(&self.config, &self.mirror) {
             if !self.devices.able.contains_key(&link.index) {
-                self.devices.able.insert(link.index, self.netlink.device(link.index).await?);
+                let device = self.netlink.device(link.index).await.unwrap_or_else(|error| {
+                    warn!("{} is taken for one that tells nothing of XDP: {error:#}", link.name);
+                    Device::default()
+                });
+                self.devices.able.insert(link.index, device);
             }
         }
-        Ok(())
     }
 
     /// Additions and changes first, removals last. One that fails does not keep the others back; it stays
