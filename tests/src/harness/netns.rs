@@ -9,6 +9,7 @@ use std::{
     process::Command,
     sync::{Mutex, PoisonError, Weak},
     thread,
+    time::Duration,
 };
 
 use anyhow::{Context, Result, ensure};
@@ -16,6 +17,7 @@ use anyhow::{Context, Result, ensure};
 use super::{
     keep, names,
     process::{Inner, Output, Process, run},
+    wait::eventually,
 };
 
 /// Where `ip netns` keeps its mounts (ip-netns(8)).
@@ -125,6 +127,23 @@ impl Namespace {
     /// At the first line that fails, which `ip` names by its number.
     pub fn ip_batch(&self, lines: &str) -> Result<()> {
         self.enter(|| ip_batch(lines)).with_context(|| format!("in namespace {}", self.name()))
+    }
+
+    /// Waits until every link that is up and has a carrier sends.
+    ///
+    /// The kernel gives such a link its queue in a work item of its own (net/core/link_watch.c), which waits for the
+    /// lock of all network configuration; what is sent before is dropped, and an ARP request is then not asked again
+    /// for a second.
+    ///
+    /// # Errors
+    /// If a link is not ready in ten seconds, with what `ip` says of it.
+    pub fn await_links(&self) -> Result<()> {
+        eventually(Duration::from_secs(10), || {
+            let links = self.ip("-oneline link show up")?;
+            let waiting = links.lines().find(|link| link.contains(" qdisc noop ") && link.contains("LOWER_UP"));
+            ensure!(waiting.is_none(), "in namespace {}: {}", self.name(), waiting.unwrap_or_default());
+            Ok(())
+        })
     }
 
     /// Runs a closure in a thread of its own that is in the namespace; sockets made there stay there.

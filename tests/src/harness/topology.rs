@@ -75,7 +75,9 @@ impl Fabric {
         if let Some(address) = address {
             lines += &format!("address add {address} dev {interface}\n");
         }
-        namespace.ip_batch(&(lines + &format!("link set {interface} up\n")))
+        namespace.ip_batch(&(lines + &format!("link set {interface} up\n")))?;
+        self.namespace.await_links()?;
+        namespace.await_links()
     }
 }
 

@@ -142,6 +142,8 @@ fn a_route_by_another_interface_is_left_to_the_kernel() -> Result<()> {
     side.ip_batch(
         "address add 198.51.100.9/24 dev eth0\nlink set eth0 up\nroute add default via 198.51.100.1\n",
     )?;
+    node1.await_links()?;
+    side.await_links()?;
     let left = await_route(daemon1, "198.51.100.9", "kernel")?;
     assert_eq!(left["reason"], "kernel-route");
     let before = traffic::ip_forw_datagrams(node1)?;

@@ -97,6 +97,7 @@ pub(super) fn create(node: &Namespace, specs: &[ContainerSpec]) -> Result<Vec<Co
         .zip(namespaces)
         .map(|(spec, namespace)| {
             namespace.ip_batch(&inside(spec))?;
+            namespace.await_links()?;
             let (address, interface) = (spec.address, spec.interface.clone());
             Ok(Container { namespace, spec: spec.clone(), address, interface })
         })

@@ -40,6 +40,8 @@ impl Outside {
             take_frames(&namespace, "eth0")?;
         }
         node.ip(&format!("route replace default via {address}"))?;
+        node.await_links()?;
+        namespace.await_links()?;
         Ok(Self { namespace, address, node_address: parse(node_ip)? })
     }
 

@@ -33,6 +33,8 @@ fn beyond(net: &Egress) -> Result<Namespace> {
     ))?;
     // Nobody it talks to is offered more than the path takes: the path itself must tell.
     beyond.ip_batch("route change default via 192.0.2.1 advmss 1460\n")?;
+    net.outside.await_links()?;
+    beyond.await_links()?;
     Ok(beyond)
 }
 

@@ -230,6 +230,8 @@ fn an_excluded_network_behind_another_interface_is_the_kernel_s() -> Result<()> 
     ))?;
     behind
         .ip_batch("address add 192.0.2.7/24 dev eth0\nlink set eth0 up\nroute add default via 192.0.2.1\n")?;
+    net.node.await_links()?;
+    behind.await_links()?;
     eventually(PATIENCE, || {
         let route = net.daemon.route_get(EXCLUDED)?;
         ensure!(route["route"]["kind"] == "kernel", "{route}");
