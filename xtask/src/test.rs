@@ -19,11 +19,12 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::setup::{self, Need};
 use crate::{process, vm, workspace};
+use build::TestProgram;
 pub(crate) use build::{Built, build};
 pub(crate) use counts::{Counts, Tally};
 pub(crate) use skips::Skip;
 pub(crate) use summary::{Outcome, close};
-use tier::Tier;
+use tier::{Run, Tier};
 
 /// Which tests.
 #[derive(clap::Args)]
@@ -51,7 +52,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
             let selection = if args.all { vm::Selection::Everything } else { vm::Selection::Chosen };
             outcomes.extend(vm::outcomes(&built, selection, &args.libtest)?);
         } else {
-            outcomes.push(run_tier(tier, &built.binary, &args.libtest)?);
+            outcomes.push(run_tier(tier, &built, &args.libtest)?);
         }
     }
     Ok(close(&outcomes))
@@ -72,33 +73,41 @@ fn demand_root(tiers: &[Tier]) -> Result<()> {
     )
 }
 
-fn run_tier(tier: Tier, binary: &Path, libtest: &[String]) -> Result<Outcome> {
+fn run_tier(tier: Tier, built: &Built, libtest: &[String]) -> Result<Outcome> {
     println!("tier {}", tier.name());
     let log = skips::Log::new(&workspace::target_dir()?.join("xtask"), &tier.name())?;
     let begin = Instant::now();
     let mut tally = Tally::default();
     let mut succeeded = true;
-    for call in tier.calls() {
-        let mut cargo = workspace::cargo();
-        cargo
-            .args(["test", "--release", "--no-fail-fast"])
-            .args(call.cargo)
-            .arg("--")
-            // Names that are given stand for those of the call.
-            .args(call.libtest.iter().filter(|argument| libtest.is_empty() || argument.starts_with("--")))
-            .args(libtest)
-            .envs(call.environment.iter().copied())
-            .env("DATAPLANE_BIN", binary)
-            .env(skips::LOG_VARIABLE, log.path());
-        succeeded &= pass_through(&mut cargo, &mut tally)?;
+    for run in tier.runs() {
+        for (package, target) in run.programs {
+            for program in built.programs(package, target)? {
+                succeeded &= pass_through(&mut tests(program, run, built, libtest, log.path()), &mut tally)?;
+            }
+        }
     }
     Ok(Outcome::new(tier.name(), tally.counts(), log.read()?, succeeded, begin.elapsed()))
 }
 
+/// The call of a test program, as cargo would make it.
+fn tests(program: &TestProgram, run: &Run, built: &Built, libtest: &[String], skips: &Path) -> Command {
+    println!("{}: {}", program.package, program.target);
+    let mut tests = Command::new(&program.path);
+    tests
+        // Names that are given stand for those of the run.
+        .args(run.libtest.iter().filter(|argument| libtest.is_empty() || argument.starts_with("--")))
+        .args(libtest)
+        .envs(run.environment.iter().copied())
+        .current_dir(workspace::root().join(&program.package))
+        .env("DATAPLANE_BIN", &built.binary)
+        .env(skips::LOG_VARIABLE, skips);
+    tests
+}
+
 /// Runs the tests with their output on ours as it comes, and counts along.
-fn pass_through(cargo: &mut Command, tally: &mut Tally) -> Result<bool> {
-    let shown = process::show(cargo);
-    let mut child = cargo
+fn pass_through(tests: &mut Command, tally: &mut Tally) -> Result<bool> {
+    let shown = process::show(tests);
+    let mut child = tests
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()

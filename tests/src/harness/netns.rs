@@ -140,7 +140,8 @@ impl Namespace {
     pub fn await_links(&self) -> Result<()> {
         eventually(Duration::from_secs(10), || {
             let links = self.ip("-oneline link show up")?;
-            let waiting = links.lines().find(|link| link.contains(" qdisc noop ") && link.contains("LOWER_UP"));
+            let waiting =
+                links.lines().find(|link| link.contains(" qdisc noop ") && link.contains("LOWER_UP"));
             ensure!(waiting.is_none(), "in namespace {}: {}", self.name(), waiting.unwrap_or_default());
             Ok(())
         })

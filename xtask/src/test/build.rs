@@ -4,10 +4,10 @@ use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use serde_json::Value;
 
-use super::tier;
+use super::tier::{self, Tier};
 use crate::{process, workspace};
 
 /// What was compiled.
@@ -17,17 +17,25 @@ pub(crate) struct Built {
     tests: Vec<TestProgram>,
 }
 
-struct TestProgram {
-    package: String,
-    target: String,
-    path: PathBuf,
+/// Tests of one target.
+pub(super) struct TestProgram {
+    pub(super) package: String,
+    pub(super) target: String,
+    pub(super) path: PathBuf,
 }
 
 impl Built {
-    /// The test program of a package's target; a library's target has the library's name.
+    /// The test program of a package's target.
     pub(crate) fn test(&self, package: &str, target: &str) -> Result<&Path> {
-        let found = self.tests.iter().find(|test| test.package == package && test.target == target);
-        found.map(|test| test.path.as_path()).with_context(|| format!("{package} has no tests {target}"))
+        Ok(&self.programs(package, target)?.next().context("no tests")?.path)
+    }
+
+    /// The test programs of a package's targets of that name, at least one: a library and a binary may have the same.
+    pub(super) fn programs(&self, package: &str, target: &str) -> Result<impl Iterator<Item = &TestProgram>> {
+        let mut found =
+            self.tests.iter().filter(move |test| test.package == package && test.target == target).peekable();
+        ensure!(found.peek().is_some(), "{package} has no tests {target}");
+        Ok(found)
     }
 }
 
@@ -54,7 +62,15 @@ pub(crate) fn build() -> Result<Built> {
     let (tests, others): (Vec<_>, Vec<_>) = artifacts.into_iter().partition(|(is_test, _)| *is_test);
     let binary = others.into_iter().map(|(_, program)| program).find(|program| program.target == "dataplane");
     let binary = binary.with_context(|| format!("`{shown}` made no dataplane"))?.path;
-    Ok(Built { binary, tests: tests.into_iter().map(|(_, program)| program).collect() })
+    let tests: Vec<TestProgram> = tests.into_iter().map(|(_, program)| program).collect();
+    if let Some(test) = tests.iter().find(|test| !Tier::has((&test.package, &test.target))) {
+        bail!(
+            "no tier has the tests {} of {}: add them in xtask/src/test/tier.rs",
+            test.target,
+            test.package
+        );
+    }
+    Ok(Built { binary, tests })
 }
 
 /// The program of which a line of cargo's tells, and whether it is a test (cargo's external-tools chapter:

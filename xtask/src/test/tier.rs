@@ -21,26 +21,54 @@ pub(crate) enum Tier {
     Vm,
 }
 
-/// One call of `cargo test`.
-pub(super) struct Call {
-    /// Which test programs.
-    pub(super) cargo: &'static [&'static str],
+/// Test programs that are run one after another.
+pub(super) struct Run {
+    /// Package and target; a library's target has the library's name.
+    pub(super) programs: &'static [(&'static str, &'static str)],
     /// Which tests in them.
     pub(super) libtest: &'static [&'static str],
     /// What they find in their environment.
     pub(super) environment: &'static [(&'static str, &'static str)],
 }
 
-impl Call {
+impl Run {
     /// All tests of those programs.
-    const fn all(cargo: &'static [&'static str]) -> Self {
-        Self { cargo, libtest: &[], environment: &[] }
+    const fn all(programs: &'static [(&'static str, &'static str)]) -> Self {
+        Self { programs, libtest: &[], environment: &[] }
     }
 }
+
+const UNIT: [Run; 1] = [Run {
+    // Those that are ignored take long in a debug build.
+    libtest: &["--include-ignored"],
+    ..Run::all(&[
+        ("dataplane-common", "dataplane_common"),
+        ("dataplane-common", "reasons_document"),
+        ("xtask", "xtask"),
+        ("dataplane-user", "dataplane"),
+    ])
+}];
+const PROG: [Run; 1] = [Run::all(&[("tests", "program")])];
+const NETNS: [Run; 3] = [
+    Run::all(&[("tests", "tests"), ("tests", "netns")]),
+    // Once more, with uplinks at XDP.
+    Run {
+        libtest: &["masquerade"],
+        environment: &[("DATAPLANE_TEST_UPLINK_HOOK", "xdp")],
+        ..Run::all(&[("tests", "netns")])
+    },
+    Run::all(&[("dataplane-user", "netlink")]),
+];
+const INTEROP: [Run; 1] = [Run::all(&[("tests", "interop")])];
 
 impl Tier {
     /// In the order of running.
     pub(super) const EVERY: [Self; 5] = [Self::Unit, Self::Prog, Self::Netns, Self::Interop, Self::Vm];
+
+    /// Whether a test program is in any tier.
+    pub(super) fn has(program: (&str, &str)) -> bool {
+        Self::EVERY.iter().flat_map(|tier| tier.runs()).any(|run| run.programs.contains(&program))
+    }
 
     /// As the command line names it.
     pub(super) fn name(self) -> String {
@@ -53,44 +81,12 @@ impl Tier {
     }
 
     /// What runs its tests on this kernel.
-    pub(super) fn calls(self) -> &'static [Call] {
+    pub(super) fn runs(self) -> &'static [Run] {
         match self {
-            Self::Unit => {
-                const {
-                    &[
-                        Call::all(&["--package", "dataplane-common", "--package", "xtask"]),
-                        // Those that are ignored take long in a debug build.
-                        Call {
-                            libtest: &["--include-ignored"],
-                            ..Call::all(&["--package", "dataplane-user", "--lib", "--bins"])
-                        },
-                    ]
-                }
-            }
-            Self::Prog => const { &[Call::all(&["--package", "tests", "--test", "program"])] },
-            Self::Netns => {
-                const {
-                    &[
-                        Call::all(&["--package", "tests", "--lib", "--test", "netns"]),
-                        // Once more, with uplinks at XDP.
-                        Call {
-                            libtest: &["masquerade"],
-                            environment: &[("DATAPLANE_TEST_UPLINK_HOOK", "xdp")],
-                            ..Call::all(&["--package", "tests", "--test", "netns"])
-                        },
-                        Call::all(&[
-                            "--workspace",
-                            "--exclude",
-                            "dataplane-ebpf",
-                            "--exclude",
-                            "bench-ebpf",
-                            "--test",
-                            "netlink",
-                        ]),
-                    ]
-                }
-            }
-            Self::Interop => const { &[Call::all(&["--package", "tests", "--test", "interop"])] },
+            Self::Unit => &UNIT,
+            Self::Prog => &PROG,
+            Self::Netns => &NETNS,
+            Self::Interop => &INTEROP,
             Self::Vm => &[],
         }
     }
@@ -103,7 +99,7 @@ mod tests {
     #[test]
     fn only_the_tier_of_other_kernels_runs_nothing_on_this_one() {
         for tier in Tier::EVERY {
-            assert_eq!(tier.calls().is_empty(), tier == Tier::Vm, "{tier:?}");
+            assert_eq!(tier.runs().is_empty(), tier == Tier::Vm, "{tier:?}");
         }
     }
 
