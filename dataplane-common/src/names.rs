@@ -40,8 +40,10 @@ pub const MAP_NAT_FRAGMENTS: &str = "NAT_FRAGMENTS";
 /// Per-CPU array of one [`NatCounters`](crate::nat::settings::NatCounters).
 pub const MAP_NAT_COUNTERS: &str = "NAT_COUNTERS";
 
-/// Array of programs that packets go on in: see [`program_to_translate`], [`program_of_hook`]
-/// and [`PROGRAM_TO_OPEN`].
+/// Per-CPU array of the flow that a packet is in want of: by it the programs of a walk speak to each other.
+pub const MAP_NAT_WISH: &str = "NAT_WISH";
+/// Array of programs that packets go on in: see [`program_to_translate`], [`PROGRAM_TO_OPEN`]
+/// and [`PROGRAM_FOR_FIRST`].
 pub const MAP_NAT_PROGRAMS: &str = "NAT_PROGRAMS";
 
 /// Map of one [`Monitors`](crate::monitor::Monitors).
@@ -71,9 +73,9 @@ pub const PINNED_MAPS: &[&str] = &[
 ];
 
 /// Maps that are pinned, too, and made anew where an older daemon left none: those by which monitors reach the programs,
-/// and the uplinks, which the daemon fills at its start. Nothing is lost with them.
+/// the uplinks, which the daemon fills at its start, and what programs tell each other. Nothing is lost with them.
 pub const RENEWED_MAPS: &[&str] =
-    &[MAP_MONITORS, MAP_MONITOR_RINGS, MAP_MONITOR_BUDGETS, MAP_UPLINKS, MAP_UPLINK_DEVICES];
+    &[MAP_MONITORS, MAP_MONITOR_RINGS, MAP_MONITOR_BUDGETS, MAP_UPLINKS, MAP_UPLINK_DEVICES, MAP_NAT_WISH];
 
 /// Load-time constant: 1 in the traced copies of the programs.
 pub const GLOBAL_TRACE: &str = "TRACE";
@@ -98,6 +100,9 @@ pub const PROGRAM_TRANSLATE_FROM_UPLINK: &str = "translate_from_uplink";
 /// Program that opens flows.
 pub const PROGRAM_NAT_OPEN: &str = "nat_open";
 
+/// Program that ends the walk of a new flow's first packet.
+pub const PROGRAM_TRANSLATE_FIRST: &str = "translate_first";
+
 /// Program that sweeps some buckets of the flow table; it is run, not attached.
 pub const PROGRAM_NAT_SWEEP: &str = "nat_sweep";
 
@@ -115,16 +120,13 @@ pub const PROGRAM_SLOTS: u32 = 2 * HOOK_SLOTS + 1;
 /// Where the program is that opens flows.
 pub const PROGRAM_TO_OPEN: u32 = 2 * HOOK_SLOTS;
 
+/// Where the program is that ends the walk of a new flow's first packet. The other places are for programs to come.
+pub const PROGRAM_FOR_FIRST: u32 = HOOK_SLOTS;
+
 /// Where the program is that goes on with a hook's packets that belong to no known flow.
 #[inline(always)]
 pub const fn program_to_translate(hook: Hook) -> u32 {
     hook as u32
-}
-
-/// Where the hook's own program is: a packet comes back to it when its flow has begun.
-#[inline(always)]
-pub const fn program_of_hook(hook: Hook) -> u32 {
-    HOOK_SLOTS + hook as u32
 }
 
 /// Buckets that one run of [`PROGRAM_NAT_SWEEP`] sweeps.

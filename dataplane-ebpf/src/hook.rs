@@ -1,5 +1,6 @@
 //! The walks: each hook is a list of steps, in the order in which ARCHITECTURE.md tells them.
 
+pub mod first;
 pub mod from_container;
 pub mod from_uplink;
 pub mod translate;

@@ -82,6 +82,14 @@ pub fn nat_open(ctx: TcContext) -> i32 {
     verdict::finish(hook, &packet, Err(reason))
 }
 
+/// Ends the walk of a packet whose flow was opened.
+#[classifier]
+pub fn translate_first(ctx: TcContext) -> i32 {
+    let packet = Skb::new(&ctx);
+    let (hook, walk) = hook::first::walk(&packet);
+    verdict::finish(hook, &packet, walk)
+}
+
 /// Sweeps some buckets of the flow table. The daemon runs it by `BPF_PROG_TEST_RUN`, on no packet.
 #[classifier]
 pub fn nat_sweep(_ctx: TcContext) -> i32 {

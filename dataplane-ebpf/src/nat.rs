@@ -32,8 +32,8 @@ use dataplane_common::{
 use crate::{observe, repeat::repeat};
 
 pub use inward::{Reply, find as find_reply};
-pub use open::open;
-pub use outward::{find_known, is_wanted, translate};
+pub use open::{open, translate_first};
+pub use outward::{find_known, translate, wanted};
 pub use sweep::sweep;
 
 /// `BPF_F_MMAPABLE`: values lie at a page's start, so that those of 64 bytes are cache lines.

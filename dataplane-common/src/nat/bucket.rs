@@ -30,11 +30,13 @@ impl Lock {
     /// Takes the lock; false where another CPU kept it too long.
     #[inline(always)]
     pub fn take(&self, repeat: &impl Repeat) -> bool {
-        let mut taken = false;
-        repeat.repeat(LOCK_TRIES, |_| {
-            taken = self.0.replace(0, 1);
-            !taken
-        });
+        let mut taken = self.0.replace(0, 1);
+        if !taken {
+            repeat.repeat(LOCK_TRIES, |_| {
+                taken = self.0.replace(0, 1);
+                !taken
+            });
+        }
         taken
     }
 
@@ -78,15 +80,45 @@ impl Tags {
     /// Whether one of the four lanes from `lane` on (a multiple of four) may have the tag: no false "no".
     #[inline(always)]
     pub fn may_have(&self, lane: u32, tag: u16) -> bool {
-        // A 16-bit part of `difference` that is zero borrows from its high bit.
-        let difference = self.word(lane).load() ^ (u64::from(tag) * LOW_BITS);
-        difference.wrapping_sub(LOW_BITS) & !difference & HIGH_BITS != 0
+        zeros(self.word(lane).load() ^ (u64::from(tag) * LOW_BITS)) != 0
+    }
+
+    /// Whether any lane may have the tag: no false "no".
+    #[inline(always)]
+    pub fn any_may_have(&self, tag: u16) -> bool {
+        let tags = u64::from(tag) * LOW_BITS;
+        let [a, b, c, d] = &self.words;
+        zeros(a.load() ^ tags) | zeros(b.load() ^ tags) | zeros(c.load() ^ tags) | zeros(d.load() ^ tags) != 0
+    }
+
+    /// The first lane without a tag; [`LANES`] where all have one.
+    #[inline(always)]
+    pub fn first_free(&self) -> u32 {
+        let mut lane = 0;
+        while lane < LANES {
+            let zeros = zeros(self.word(lane).load());
+            if zeros != 0 {
+                // The lowest is a true one. Below it are the low bits of its lane and of those before.
+                let lowest = zeros & zeros.wrapping_neg();
+                let lanes = (lowest.wrapping_sub(1) & LOW_BITS).wrapping_mul(LOW_BITS) >> 48;
+                return lane + lanes as u32 - 1;
+            }
+            lane += LANES_PER_WORD;
+        }
+        LANES
     }
 
     #[inline(always)]
     fn word(&self, lane: u32) -> &Word64 {
         &self.words[(lane / LANES_PER_WORD % 4) as usize]
     }
+}
+
+/// The high bit of each 16-bit part that is zero, and of some above such a one.
+#[inline(always)]
+const fn zeros(word: u64) -> u64 {
+    // A part that is zero borrows.
+    word.wrapping_sub(LOW_BITS) & !word & HIGH_BITS
 }
 
 #[inline(always)]
@@ -174,6 +206,17 @@ mod tests {
             prop_assert!(bucket.may_have(wanted & !3, tags[wanted as usize]));
             let absent = (1..=u16::MAX).find(|tag| !tags.contains(tag)).unwrap();
             prop_assert!((0..16).step_by(4).all(|lane| !bucket.may_have(lane, absent)));
+            prop_assert!(bucket.any_may_have(tags[wanted as usize]) && !bucket.any_may_have(absent));
+        }
+
+        #[test]
+        fn the_first_free_lane_is_found(tags in any::<[Option<u16>; 16]>()) {
+            let bucket = Tags::default();
+            for (lane, tag) in tags.iter().enumerate() {
+                bucket.set(lane as u32, tag.unwrap_or(0));
+            }
+            let free = tags.iter().position(|tag| tag.unwrap_or(0) == 0);
+            prop_assert_eq!(bucket.first_free(), free.map_or(LANES, |lane| lane as u32));
         }
     }
 

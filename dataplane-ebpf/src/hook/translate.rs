@@ -21,15 +21,15 @@ pub fn walk(packet: &impl Packet, hook: Hook) -> Walk<Action> {
         return Err(Reason::NatContended); // the route has changed in this moment
     };
     let next_hop = next_hop::get(index)?;
-    let wanted = nat::is_wanted(packet, &ipv4, next_hop.ifindex)?;
-    if !wanted && hook == Hook::FromUplink {
+    let wanted = nat::wanted(packet, &ipv4, next_hop.ifindex)?;
+    if wanted.is_none() && hook == Hook::FromUplink {
         return Err(Reason::NotLocal);
     }
     ipv4::check_forwardable(packet, &ipv4)?;
-    check_size(packet, &ipv4, next_hop, wanted)?;
+    check_size(packet, &ipv4, next_hop, wanted.is_some())?;
     exit(packet, ipv4.destination, next_hop)?;
-    if wanted {
-        nat::translate(packet, &ipv4, next_hop.ifindex, hook)?;
+    if let Some(wanted) = wanted {
+        nat::translate(packet, &ipv4, wanted, next_hop, hook)?;
     }
     forward_checked(packet)
 }

@@ -2,17 +2,20 @@
 
 use dataplane_common::{
     nat::{
+        rule::Rule,
         state::{self, Direction},
         table::{Hit, Table},
     },
     net::Ipv4Be,
+    next_hop::NextHop,
     reason::Reason,
     stats::Hook,
     trace::StepCode,
 };
 
 use super::{
-    Maps, error, fragment, open,
+    Maps, error, fragment,
+    open::{self, Wish},
     rewrite::{self, Change},
     rule, table, tell,
     transport::{self, Transport},
@@ -26,9 +29,12 @@ use crate::{
 
 /// A packet of a flow that is there.
 pub struct Known {
-    table: Table<'static, Maps>,
-    hit: Hit<'static>,
-    tcp_flags: u8,
+    /// The table.
+    pub(super) table: Table<'static, Maps>,
+    /// The flow.
+    pub(super) hit: Hit<'static>,
+    /// The packet's TCP flags.
+    pub(super) tcp_flags: u8,
 }
 
 /// The flow of a packet, where that is plain to see: no fragment, no options, no error.
@@ -67,35 +73,48 @@ impl Known {
     }
 }
 
-/// Whether a packet that leaves by `ifindex` is to be translated. Nothing changes by the question.
-#[inline(always)]
-pub fn is_wanted(packet: &impl Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<bool> {
-    let Some(table) = table() else { return Ok(false) };
-    let wanted = rule(table.settings, ipv4.source, ipv4.destination, ifindex).is_some();
-    let refuse = |reason| if wanted { Err(reason) } else { Ok(false) };
-    if ipv4.has_options() {
-        return refuse(Reason::NatUnsupported);
-    }
-    if ipv4.is_later_fragment() {
-        return if fragment::find(&table, ipv4).is_some() { Ok(true) } else { refuse(Reason::NatFragment) };
-    }
-    match transport::read(packet, ipv4, Direction::Out) {
-        // A flow goes on as it began, whatever the rules say now: the sweep ends it if they do not allow it. The
-        // hook's program has looked for the flows of all but fragments.
-        Ok(Transport::Flow(tuple, _)) => {
-            Ok(wanted || ipv4.is_first_fragment() && table.search_out(&tuple).is_some())
-        }
-        Ok(Transport::Error) => Ok(wanted),
-        Ok(Transport::Other) => refuse(Reason::NatUnsupported),
-        Err(reason) => refuse(reason),
-    }
+/// What is to be translated.
+pub struct Wanted {
+    table: Table<'static, Maps>,
+    /// The rule that says so; a flow goes on without one.
+    rule: Option<&'static Rule>,
 }
 
-/// Translates a packet of which [`is_wanted`] said so; the packet of a new flow goes on in the
-/// program that opens it.
+/// Whether a packet that leaves by `ifindex` is to be translated. Nothing changes by the question.
 #[inline(always)]
-pub fn translate(packet: &impl Packet, ipv4: &Ipv4, ifindex: u32, hook: Hook) -> Walk<()> {
-    let table = table().ok_or(Reason::NatContended)?;
+pub fn wanted(packet: &impl Packet, ipv4: &Ipv4, ifindex: u32) -> Walk<Option<Wanted>> {
+    let Some(table) = table() else { return Ok(None) };
+    let rule = rule(table.settings, ipv4.source, ipv4.destination, ifindex);
+    let refuse = |reason| if rule.is_some() { Err(reason) } else { Ok(false) };
+    let wanted = if ipv4.has_options() {
+        refuse(Reason::NatUnsupported)?
+    } else if ipv4.is_later_fragment() {
+        fragment::find(&table, ipv4).is_some() || refuse(Reason::NatFragment)?
+    } else {
+        match transport::read(packet, ipv4, Direction::Out) {
+            // A flow goes on as it began, whatever the rules say now: the sweep ends it if they do not allow it. The
+            // hook's program has looked for the flows of all but fragments.
+            Ok(Transport::Flow(tuple, _)) => {
+                rule.is_some() || ipv4.is_first_fragment() && table.search_out(&tuple).is_some()
+            }
+            Ok(Transport::Error) => rule.is_some(),
+            Ok(Transport::Other) => refuse(Reason::NatUnsupported)?,
+            Err(reason) => refuse(reason)?,
+        }
+    };
+    Ok(wanted.then_some(Wanted { table, rule }))
+}
+
+/// Translates a packet that is [`wanted`]; that of a new flow goes on in the program that opens it, and leaves by the
+/// next hop from there.
+#[inline(always)]
+pub fn translate(
+    packet: &impl Packet,
+    ipv4: &Ipv4,
+    Wanted { table, rule }: Wanted,
+    next_hop: &NextHop,
+    hook: Hook,
+) -> Walk<()> {
     let mut tcp_flags = 0;
     let hit = if ipv4.is_later_fragment() {
         fragment::find(&table, ipv4).ok_or(Reason::NatFragment)?
@@ -104,13 +123,13 @@ pub fn translate(packet: &impl Packet, ipv4: &Ipv4, ifindex: u32, hook: Hook) ->
             return translate_error(packet, &table);
         };
         tcp_flags = flags;
-        if table.search_out(&tuple).is_none() {
+        let hit = if ipv4.is_first_fragment() { table.search_out(&tuple) } else { None };
+        let Some(hit) = hit else {
             observe::step(
                 StepCode::NatMiss,
                 [tuple.source.to_host(), tuple.source_port.into(), tuple.protocol.into()],
             );
-            let rule =
-                rule(table.settings, ipv4.source, ipv4.destination, ifindex).ok_or(Reason::NatNoFlow)?;
+            let rule = rule.ok_or(Reason::NatNoFlow)?;
             if rule.address == Ipv4Be::UNSPECIFIED {
                 return Err(Reason::NatNoAddress);
             }
@@ -118,11 +137,9 @@ pub fn translate(packet: &impl Packet, ipv4: &Ipv4, ifindex: u32, hook: Hook) ->
             if observe::is_trace() {
                 return Ok(());
             }
-            return Err(open::go_on(packet, &tuple, rule, first, hook));
-        }
-        // It ends at once only where another CPU takes its place.
-        let hit = table.search_out(&tuple).ok_or(Reason::NatContended)?;
-        if ipv4.is_first_fragment() && !observe::is_trace() {
+            return Err(open::go_on(packet, &Wish::new(tuple, rule, first, next_hop, hook)));
+        };
+        if !observe::is_trace() {
             fragment::remember(&table, ipv4, &hit);
         }
         hit

@@ -154,16 +154,18 @@ impl Nat {
         &self.current
     }
 
-    /// Sweeps one part of so many of the table; does nothing where it holds no flow.
+    /// Sweeps one part of so many of the table. Where it holds no flow, a few buckets tell the programs that somebody
+    /// sweeps: new flows need not.
     ///
     /// # Errors
     ///
     /// Where the program cannot be run.
     pub fn sweep(&self, object: &mut Ebpf, parts: u32) -> Result<()> {
-        if self.current.buckets == 0 || self.flows_held() == 0 {
+        if self.current.buckets == 0 {
             return Ok(());
         }
-        let runs = self.current.buckets.div_ceil(BUCKETS_PER_SWEEP).div_ceil(parts);
+        let all = if self.flows_held() == 0 { 1 } else { self.current.buckets.div_ceil(BUCKETS_PER_SWEEP) };
+        let runs = all.div_ceil(parts);
         // The kernel wants a frame, if only a header's worth.
         let frame = [0; 14];
         object::classifier(object, Program::Sweep)?

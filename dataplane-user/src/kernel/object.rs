@@ -5,15 +5,16 @@ use std::{io::ErrorKind, path::Path};
 use anyhow::{Context as _, Result, anyhow};
 use aya::{
     Ebpf, EbpfLoader,
-    maps::ProgramArray,
+    maps::{MapData, MapError, ProgramArray},
     programs::{self, ProgramError, SchedClassifier, Xdp},
 };
 use dataplane_common::{
     names::{
         GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_PROGRAMS, MAP_NAT_REFS, MAP_NAT_TAGS,
-        PINNED_MAPS, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_OPEN, PROGRAM_NAT_SWEEP,
-        PROGRAM_TO_OPEN, PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING,
-        PROGRAM_XDP_FROM_UPLINK, RENEWED_MAPS, program_of_hook, program_to_translate,
+        PINNED_MAPS, PROGRAM_FOR_FIRST, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_OPEN,
+        PROGRAM_NAT_SWEEP, PROGRAM_SLOTS, PROGRAM_TO_OPEN, PROGRAM_TRANSLATE_FIRST,
+        PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING,
+        PROGRAM_XDP_FROM_UPLINK, RENEWED_MAPS, program_to_translate,
     },
     nat::bucket::LANES,
     stats::Hook,
@@ -43,6 +44,8 @@ pub enum Program {
     TranslateFromUplink,
     /// What opens flows.
     Open,
+    /// What ends the walk of a new flow's first packet.
+    First,
     /// What sweeps the flow table; it is run and never attached.
     Sweep,
 }
@@ -57,6 +60,7 @@ impl Program {
         Self::TranslateFromContainer,
         Self::TranslateFromUplink,
         Self::Open,
+        Self::First,
         Self::Sweep,
     ];
 
@@ -70,6 +74,7 @@ impl Program {
             Self::TranslateFromContainer => PROGRAM_TRANSLATE_FROM_CONTAINER,
             Self::TranslateFromUplink => PROGRAM_TRANSLATE_FROM_UPLINK,
             Self::Open => PROGRAM_NAT_OPEN,
+            Self::First => PROGRAM_TRANSLATE_FIRST,
             Self::Sweep => PROGRAM_NAT_SWEEP,
         }
     }
@@ -125,19 +130,29 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
 /// Puts the programs that others go on in where those look for them.
 fn link_programs(object: &mut Ebpf) -> Result<()> {
     let places = [
+        (PROGRAM_FOR_FIRST, Program::First),
         (PROGRAM_TO_OPEN, Program::Open),
         (program_to_translate(Hook::FromContainer), Program::TranslateFromContainer),
         (program_to_translate(Hook::FromUplink), Program::TranslateFromUplink),
-        (program_of_hook(Hook::FromContainer), Program::Walk(Hook::FromContainer)),
-        (program_of_hook(Hook::FromUplink), Program::Walk(Hook::FromUplink)),
     ];
     for (place, program) in places {
         let program = classifier(object, program)?.fd()?.try_clone()?;
-        let programs = object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
-        let mut programs: ProgramArray<_> = programs.try_into()?;
-        programs.set(place, &program, 0).context("cannot link the programs")?;
+        programs(object)?.set(place, &program, 0).context("cannot link the programs")?;
+    }
+    // Older programs that nobody goes on in any more.
+    let mut programs = programs(object)?;
+    for place in (0..PROGRAM_SLOTS).filter(|place| places.iter().all(|(used, _)| used != place)) {
+        match programs.clear_index(&place) {
+            Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {}
+            cleared => cleared.context("cannot unlink a program")?,
+        }
     }
     Ok(())
+}
+
+fn programs(object: &mut Ebpf) -> Result<ProgramArray<&mut MapData>> {
+    let programs = object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
+    Ok(programs.try_into()?)
 }
 
 /// A program of the loaded object that runs at tc.

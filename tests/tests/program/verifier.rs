@@ -5,24 +5,12 @@ use std::collections::BTreeMap;
 
 use anyhow::{Context as _, Result};
 use dataplane::kernel::object::Program;
-use dataplane_common::stats::Hook;
 use tests::harness::{kernel, report::report, skip::skip_without_root};
 
 use crate::network::Network;
 
 /// What each program took when it was last accepted. Kernels prune more or less, so each has lines of its own.
 const RECORDED: &str = include_str!("../../verified.txt");
-
-const PROGRAMS: [Program; 8] = [
-    Program::Walk(Hook::FromContainer),
-    Program::Walk(Hook::FromUplink),
-    Program::Walk(Hook::XdpFromUplink),
-    Program::Waiting,
-    Program::TranslateFromContainer,
-    Program::TranslateFromUplink,
-    Program::Open,
-    Program::Sweep,
-];
 
 /// By kernel and program, of the counting copy and the recording one.
 type Recorded = BTreeMap<((u32, u32), String), [u32; 2]>;
@@ -37,7 +25,7 @@ fn the_verifier_needs_no_more_than_it_did() -> Result<()> {
     let mut network = Network::new()?;
     network.programs.enter(|runner| {
         let mut excess = Vec::new();
-        for program in PROGRAMS {
+        for &program in Program::ALL {
             // Linux tells it since 5.16.
             let [Some(counting), Some(recording)] = runner.verified(program)? else { continue };
             let bounds = bounds(&recorded, kernel, program.name());

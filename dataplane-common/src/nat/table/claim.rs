@@ -106,6 +106,27 @@ impl<M: Memory> Table<'_, M> {
     /// A place for a reference, [`TAKEN`] or [`FULL`].
     #[inline(always)]
     fn look(&self, refs: &Refs, reply: &Tuple, tag: u8) -> u32 {
+        let (mut free, mut may_be_taken) = (FULL, false);
+        let mut place = REFS;
+        while place > 0 {
+            place -= 1;
+            let reference = refs.get(place);
+            if reference == Ref::NONE {
+                free = place;
+            } else if reference.has_tag(tag) {
+                may_be_taken = true;
+            }
+        }
+        if may_be_taken {
+            self.look_closely(refs, reply, tag)
+        } else {
+            self.settings.veil(free.into()) as u32
+        }
+    }
+
+    /// The same, where a reference may lead to a flow of that tuple.
+    #[inline(always)]
+    fn look_closely(&self, refs: &Refs, reply: &Tuple, tag: u8) -> u32 {
         let mut free = FULL;
         self.memory.repeat(REFS, |place| {
             let reference = refs.get(place);

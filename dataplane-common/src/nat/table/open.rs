@@ -165,13 +165,21 @@ impl<M: Memory> Table<'_, M> {
             return Outcome::refused(Refusal::Contended);
         }
         let tag = hash.tag16();
-        let mut choice = self.find_same(tuple, tags, bucket, tag);
+        let mut choice = Choice { order: Order::NEVER, lane: 0 };
+        if tags.any_may_have(tag) {
+            choice = self.find_same(tuple, tags, bucket, tag);
+        }
         let outcome = if choice.order > Order::EXPIRED && choice.order != Order::NEVER {
             Outcome::opened(bucket * LANES + choice.lane, 0, 0)
         } else {
             // One that has expired must end: a packet that found it in time could let it live on, beside the new one.
             if choice.order != Order::EXPIRED {
-                choice = self.choose(tags, bucket, full);
+                let free = tags.first_free();
+                choice = if free < LANES && !full {
+                    Choice { order: Order::FREE, lane: self.settings.veil(free.into()) as u32 % LANES }
+                } else {
+                    self.choose(tags, bucket, full)
+                };
             }
             self.place(tuple, pool, state, tags, bucket, tag, choice)
         };
@@ -199,7 +207,7 @@ impl<M: Memory> Table<'_, M> {
         same
     }
 
-    /// The lane for a new flow. The caller holds the lock.
+    /// The lane for a new flow, of a bucket or a table that has no room. The caller holds the lock.
     #[inline(always)]
     fn choose(&self, tags: &Tags, bucket: u32, full: bool) -> Choice {
         let mut best = Choice { order: Order::NEVER, lane: 0 };
