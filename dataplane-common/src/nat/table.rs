@@ -40,6 +40,15 @@ pub struct Table<'a, M> {
     pub now: u32,
 }
 
+impl<M> Clone for Table<'_, M> {
+    #[inline(always)]
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<M> Copy for Table<'_, M> {}
+
 /// A living flow that a packet belongs to.
 #[derive(Clone, Copy, Debug)]
 pub struct Hit<'a> {
@@ -57,6 +66,12 @@ impl<'a, M: Memory> Table<'a, M> {
     pub fn find_out(&self, tuple: &Tuple) -> Option<Hit<'a>> {
         let hash = tuple.hash(self.settings.seed);
         let (bucket, tag) = (hash.below(self.settings.buckets), hash.tag16());
+        // Most flows are at home, and then the record is the only cold cache line.
+        if let Some(hit) = self.hit(bucket * LANES + hash.home())
+            && hit.flow.is_out(tuple)
+        {
+            return Some(hit);
+        }
         let tags = self.memory.tags(bucket)?;
         let mut lane = 0;
         while lane < LANES {
@@ -148,12 +163,14 @@ impl<'a, M: Memory> Table<'a, M> {
         if hit.flow.life.replace(hit.life.to_bits(), new.to_bits()) {
             return true;
         }
+        // Copies: what a loop's body refers to must lie on the stack, and this is not on every packet's way.
+        let (table, hit) = (*self, *hit);
         // Another packet of the flow came first, or the flow has ended. Each round that fails, another succeeds.
         let mut alive = true;
-        self.memory.repeat(4, |_| {
+        table.memory.repeat(4, |_| {
             let life = Life::from_bits(hit.flow.life.load());
-            alive = hit.life.is_same_flow(life) && life.is_alive(self.now);
-            let new = self.after(life, direction, tcp_flags);
+            alive = hit.life.is_same_flow(life) && life.is_alive(table.now);
+            let new = table.after(life, direction, tcp_flags);
             alive && !hit.flow.life.replace(life.to_bits(), new.to_bits())
         });
         alive

@@ -1,5 +1,6 @@
 //! What tells one flow from another.
 
+use super::bucket::LANES;
 use crate::net::Ipv4Be;
 
 /// IP protocol numbers of what is translated.
@@ -80,10 +81,11 @@ impl Hash {
         (((self.0 >> 32) * count as u64) >> 32) as u32
     }
 
-    /// Another number, from the low half.
+    /// The lane of its bucket that a flow has unless another was there first: of bits that neither the bucket nor the tag
+    /// depends on.
     #[inline(always)]
-    pub const fn low(self) -> u32 {
-        self.0 as u32
+    pub const fn home(self) -> u32 {
+        (self.0 >> 16) as u32 % LANES
     }
 
     /// 16 bits that are not all zero.

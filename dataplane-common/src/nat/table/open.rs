@@ -174,7 +174,8 @@ impl<M: Memory> Table<'_, M> {
         } else {
             // One that has expired must end: a packet that found it in time could let it live on, beside the new one.
             if choice.order != Order::EXPIRED {
-                let free = tags.first_free();
+                let home = hash.home();
+                let free = if tags.get(home) == 0 { home } else { tags.first_free() };
                 choice = if free < LANES && !full {
                     Choice { order: Order::FREE, lane: self.settings.veil(free.into()) as u32 % LANES }
                 } else {
