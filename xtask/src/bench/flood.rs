@@ -20,6 +20,7 @@ use super::generator::Generator;
 use super::netperf;
 use super::pps::gateway::HOOKS;
 use super::pps::unknown::{self, BLACKHOLES};
+use super::sink::Sink;
 use super::site::{Site, port_of};
 use super::skip::skip;
 use super::{Bench, interrupt, machine};
@@ -39,8 +40,13 @@ const CALM: u64 = 10_000_000;
 /// How long the flood lasts before a measurement.
 const SETTLE: Duration = Duration::from_millis(100);
 
+/// The least that can be done with a packet where it comes in: what no data path can do better than.
+const LEAST: &str = "XDP_DROP alone";
+
 /// A node with two containers that talk, and the flood for it.
 struct Victim<'a> {
+    /// What drops the flood where neither the data path nor the kernel does.
+    _sink: Option<Sink<'static>>,
     site: Site,
     number: u8,
     flood: Generator<'a>,
@@ -54,7 +60,14 @@ impl<'a> Victim<'a> {
         let server = netperf::serve_among_equals(bench, &site.container)?;
         let port = port_of(fabric, &site.node)?;
         let flood = Generator::new(&bench.object, fabric, &port, other_cpu(bench))?;
-        Ok(Self { site, number, flood, _server: server })
+        Ok(Self { _sink: None, site, number, flood, _server: server })
+    }
+
+    /// One whose uplink drops all that comes.
+    fn deaf(bench: &Bench, fabric: &'a Fabric, number: u8) -> Result<Self> {
+        let victim = Self::new(bench, fabric, Path::Route, "", number)?;
+        let sink = Sink::in_xdp(&bench.object, &victim.site.node, "eth0")?;
+        Ok(Self { _sink: Some(sink), ..victim })
     }
 
     /// Share of the connection's undisturbed rate, in percent, that it keeps while a packet comes every `interval`
@@ -119,11 +132,18 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
         }
     }
     let mut findings = Vec::new();
+    // What is lost whatever a program does: the uplink's thread takes each packet and gives its memory back.
+    let least = Victim::deaf(bench, &fabric, 23);
+    match least.and_then(|least| compare(bench, LEAST, &mut ours, least, interval)) {
+        Ok(found) => findings.extend(found),
+        Err(error) => bench.leave_out(&format!("{CASE} against {LEAST}"), error)?,
+    }
     for (path, baseline) in BLACKHOLES {
         if bench.is_quick && path == Path::Iptables {
             continue;
         }
-        match against(bench, &fabric, path, baseline, &mut ours, interval) {
+        let theirs = Victim::new(bench, &fabric, path, "", 20);
+        match theirs.and_then(|theirs| compare(bench, baseline, &mut ours, theirs, interval)) {
             Ok(found) => findings.extend(found),
             Err(error) => bench.leave_out(&format!("{CASE} against {baseline}"), error)?,
         }
@@ -132,15 +152,13 @@ pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn against(
+fn compare(
     bench: &Bench,
-    fabric: &Fabric,
-    path: Path,
     baseline: &str,
     ours: &mut [(&str, Victim<'_>)],
+    mut theirs: Victim<'_>,
     interval: u64,
 ) -> Result<Vec<Finding>> {
-    let mut theirs = Victim::new(bench, fabric, path, "", 20)?;
     let mut samples = vec![Vec::new(); ours.len()];
     for pair in 0..bench.pairs {
         let shares: Vec<f64> =

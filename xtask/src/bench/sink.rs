@@ -35,7 +35,7 @@ impl<'a> Sink<'a> {
     }
 
     /// Attaches it to the interface; it goes with this value.
-    pub(super) fn in_xdp(object: &Path, place: &'a Namespace, interface: &str) -> Result<Self> {
+    pub(super) fn in_xdp(object: &Path, place: &Namespace, interface: &str) -> Result<Self> {
         Ok(Self::Xdp(Box::new(attach(object, PROGRAM, place, interface)?)))
     }
 
