@@ -72,8 +72,8 @@ fn another_node_s_containers_reach_the_outside() -> Result<()> {
         let seen_as = UdpPair::new(c3, &head.outside, FAR)?.exchange(b"question")?;
         ensure!(seen_as.ip() == NODE, "{seen_as}");
         let pair = TcpPair::connect(c3, &head.outside, FAR)?;
-        pair.upload(3_000_000)?;
-        let seen_as = pair.download(3_000_000)?.client_seen_as;
+        pair.upload(700_000)?;
+        let seen_as = pair.download(700_000)?.client_seen_as;
         ensure!(head.flow("tcp", pair.server.local_addr()?)?["translated"] == *seen_as.to_string());
         // The head's own containers, too.
         traffic::ping(&head.c1, FAR, 3)?.all_answered()
@@ -95,7 +95,7 @@ fn unfinished_checksums_and_aggregates_come_out_right() -> Result<()> {
     let at_node2 = Capture::start(node2, "eth0", "src net 203.0.113.0/24")?;
     net.by_bpf(|| {
         let pair = TcpPair::connect(c3, &head.outside, FAR)?;
-        pair.download(1_000_000)?;
+        pair.download(700_000)?;
         UdpPair::new(c3, &head.outside, FAR)?.exchange(b"question")?;
         traffic::ping(c3, FAR, 1)?.all_answered()
     })?;

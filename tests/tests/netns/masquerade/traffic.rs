@@ -15,7 +15,8 @@ use super::{
     Egress, FAR, NODE, PATIENCE, RULE, Sender, config, offload, require_root, source_port, translated_port,
 };
 
-const BYTES: u64 = 3_000_000;
+/// In both directions fewer packets than a capture has places for, even where each is on its own: at XDP some 2048.
+const BYTES: u64 = 700_000;
 
 #[test]
 fn tcp_both_ways() -> Result<()> {
