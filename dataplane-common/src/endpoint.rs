@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::net::{Ipv4Be, MacAddr};
+use crate::net::{Ipv4Be, MacPair};
 
 /// One slot of the endpoint table, found by the index in a route [`Entry`](crate::route::Entry).
 ///
@@ -17,10 +17,8 @@ pub struct Endpoint {
     pub ifindex: u32,
     /// MTU of the veth, in bytes of IP packet.
     pub mtu: u32,
-    /// MAC of the container's side of the veth.
-    pub mac: MacAddr,
-    /// MAC of the host's side: what ARP requests are answered with.
-    pub gateway_mac: MacAddr,
+    /// MACs of the container's side of the veth and of the host's, with which ARP requests are answered.
+    pub macs: MacPair,
     /// [`Self::KERNEL_EGRESS`], or 0.
     pub flags: u32,
     /// Fills the slot to 32 bytes, so that an index is a shift.

@@ -46,12 +46,18 @@ pub const MAP_NAT_WISH: &str = "NAT_WISH";
 /// and [`PROGRAM_FOR_FIRST`].
 pub const MAP_NAT_PROGRAMS: &str = "NAT_PROGRAMS";
 
+/// Array of programs that frames at XDP go on in: see [`PROGRAM_TO_SHOW`].
+pub const MAP_XDP_PROGRAMS: &str = "XDP_PROGRAMS";
+
 /// Map of one [`Monitors`](crate::monitor::Monitors).
 pub const MAP_MONITORS: &str = "MONITORS";
 /// Array of the monitors' ring buffers, by slot.
 pub const MAP_MONITOR_RINGS: &str = "MONITOR_RINGS";
 /// Per-CPU array of [`Budgets`](crate::monitor::Budgets), by slot.
 pub const MAP_MONITOR_BUDGETS: &str = "MONITOR_BUDGETS";
+
+/// Per-CPU array of what ended a walk: by it the programs tell the one that shows the packet.
+pub const MAP_MONITOR_ENDED: &str = "MONITOR_ENDED";
 
 /// The maps that outlive the daemon, and so are pinned.
 pub const PINNED_MAPS: &[&str] = &[
@@ -74,8 +80,16 @@ pub const PINNED_MAPS: &[&str] = &[
 
 /// Maps that are pinned, too, and made anew where an older daemon left none: those by which monitors reach the programs,
 /// the uplinks, which the daemon fills at its start, and what programs tell each other. Nothing is lost with them.
-pub const RENEWED_MAPS: &[&str] =
-    &[MAP_MONITORS, MAP_MONITOR_RINGS, MAP_MONITOR_BUDGETS, MAP_UPLINKS, MAP_UPLINK_DEVICES, MAP_NAT_WISH];
+pub const RENEWED_MAPS: &[&str] = &[
+    MAP_MONITORS,
+    MAP_MONITOR_RINGS,
+    MAP_MONITOR_BUDGETS,
+    MAP_MONITOR_ENDED,
+    MAP_UPLINKS,
+    MAP_UPLINK_DEVICES,
+    MAP_XDP_PROGRAMS,
+    MAP_NAT_WISH,
+];
 
 /// Load-time constant: 1 in the traced copies of the programs.
 pub const GLOBAL_TRACE: &str = "TRACE";
@@ -103,6 +117,11 @@ pub const PROGRAM_NAT_OPEN: &str = "nat_open";
 /// Program that ends the walk of a new flow's first packet.
 pub const PROGRAM_TRANSLATE_FIRST: &str = "translate_first";
 
+/// Program that shows packets to monitors.
+pub const PROGRAM_SHOW: &str = "show";
+/// The same at XDP.
+pub const PROGRAM_XDP_SHOW: &str = "xdp_show";
+
 /// Program that sweeps some buckets of the flow table; it is run, not attached.
 pub const PROGRAM_NAT_SWEEP: &str = "nat_sweep";
 
@@ -114,11 +133,14 @@ pub const PROGRAM_WAITING: &str = "waiting";
 /// 0 to 4 are the kernel's, and the registered ones of `rtnetlink.h` and iproute2's `rt_protos` are left out.
 pub const ROUTE_PROTOCOL: u8 = 171;
 
-/// Places in [`MAP_NAT_PROGRAMS`].
+/// Places in [`MAP_NAT_PROGRAMS`] and [`MAP_XDP_PROGRAMS`].
 pub const PROGRAM_SLOTS: u32 = 2 * HOOK_SLOTS + 1;
 
 /// Where the program is that opens flows.
 pub const PROGRAM_TO_OPEN: u32 = 2 * HOOK_SLOTS;
+
+/// Where the program is that shows packets to monitors, in the arrays of both kinds of hook.
+pub const PROGRAM_TO_SHOW: u32 = HOOK_SLOTS + 1;
 
 /// Where the program is that ends the walk of a new flow's first packet. The other places are for programs to come.
 pub const PROGRAM_FOR_FIRST: u32 = HOOK_SLOTS;

@@ -2,7 +2,7 @@
 
 use bytemuck::{Pod, Zeroable};
 
-use crate::net::Ipv4Be;
+use crate::net::{Ipv4Be, MacPair};
 
 /// Slots of each CPU: two neighbours of one slot take turns, which is slower and right.
 pub const NEIGHBOUR_SLOTS: u32 = 256;
@@ -12,31 +12,6 @@ pub const TICK_SHIFT: u32 = 27;
 
 /// After so many ticks a packet goes by the kernel, which confirms only neighbours that it sends to itself: 10 s.
 pub const CONFIRM_PERIOD: u32 = 75;
-
-/// The first 12 bytes of a frame, as loaded: destination and source.
-///
-/// Words, since the verifier wants aligned access to the stack.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
-pub struct Addresses {
-    /// The bytes.
-    pub words: [u32; 3],
-}
-
-impl Addresses {
-    /// None yet.
-    pub const NONE: Self = Self { words: [0; 3] };
-
-    /// From 16-bit words as loaded, in the order of the frame.
-    #[inline(always)]
-    pub const fn from_halves(halves: [u16; 6]) -> Self {
-        // Little-endian, as the only BPF target that this is built for.
-        const fn word(first: u16, second: u16) -> u32 {
-            first as u32 | (second as u32) << 16
-        }
-        Self { words: [word(halves[0], halves[1]), word(halves[2], halves[3]), word(halves[4], halves[5])] }
-    }
-}
 
 /// One slot.
 #[repr(C)]
@@ -51,7 +26,7 @@ pub struct Neighbour {
     /// The tick at which a packet went by the kernel.
     pub confirmed: u32,
     /// The neighbour's MAC address and the uplink's.
-    pub addresses: Addresses,
+    pub addresses: MacPair,
     /// Fills the slot.
     pub reserved: u32,
 }
@@ -67,13 +42,6 @@ pub const fn slot(ifindex: u32, address: Ipv4Be) -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn addresses_are_the_bytes_of_the_frame() {
-        let bytes: [u8; 12] = core::array::from_fn(|index| index as u8);
-        let halves = bytemuck::cast(bytes);
-        assert_eq!(bytemuck::cast::<_, [u8; 12]>(Addresses::from_halves(halves).words), bytes);
-    }
 
     #[test]
     fn every_neighbour_has_a_slot_and_those_of_a_network_have_different_ones() {

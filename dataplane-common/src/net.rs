@@ -75,6 +75,61 @@ impl MacAddr {
     }
 }
 
+/// How a frame begins: destination, then source.
+///
+/// Kept as the 16-bit words that a program copies: frames begin at even addresses, and of single bytes the compiler makes
+/// calls of memmove.
+#[repr(transparent)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct MacPair([u16; 6]);
+
+impl MacPair {
+    /// None yet.
+    pub const NONE: Self = Self([0; 6]);
+
+    /// Of those addresses.
+    #[inline(always)]
+    pub const fn new(destination: MacAddr, source: MacAddr) -> Self {
+        let ([a, b, c, d, e, f], [g, h, i, j, k, l]) = (destination.0, source.0);
+        const fn half(first: u8, second: u8) -> u16 {
+            u16::from_ne_bytes([first, second])
+        }
+        Self([half(a, b), half(c, d), half(e, f), half(g, h), half(i, j), half(k, l)])
+    }
+
+    /// The words as loaded, in the order of the frame.
+    #[inline(always)]
+    pub const fn from_halves(halves: [u16; 6]) -> Self {
+        Self(halves)
+    }
+
+    /// The words as they are stored, in the order of the frame.
+    #[inline(always)]
+    pub const fn halves(&self) -> &[u16; 6] {
+        &self.0
+    }
+
+    /// Whom the frame goes to.
+    #[inline(always)]
+    pub const fn destination(&self) -> MacAddr {
+        let [a, b, c, ..] = self.0;
+        Self::address(a, b, c)
+    }
+
+    /// Whom it comes from.
+    #[inline(always)]
+    pub const fn source(&self) -> MacAddr {
+        let [.., a, b, c] = self.0;
+        Self::address(a, b, c)
+    }
+
+    #[inline(always)]
+    const fn address(a: u16, b: u16, c: u16) -> MacAddr {
+        let ([a, b], [c, d], [e, f]) = (a.to_ne_bytes(), b.to_ne_bytes(), c.to_ne_bytes());
+        MacAddr([a, b, c, d, e, f])
+    }
+}
+
 impl fmt::Display for MacAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [a, b, c, d, e, g] = self.0;
@@ -100,6 +155,16 @@ mod tests {
         assert_eq!(wire.to_host(), 0xac13_2302);
         assert_eq!(Ipv4Addr::from(wire), address);
         assert_eq!(Ipv4Be::from_host(wire.to_host()), wire);
+    }
+
+    #[test]
+    fn a_pair_is_the_first_bytes_of_a_frame() {
+        let (destination, source) = (MacAddr::new([0, 1, 2, 3, 4, 5]), MacAddr::new([6, 7, 8, 9, 10, 11]));
+        let pair = MacPair::new(destination, source);
+        let bytes: [u8; 12] = core::array::from_fn(|index| index as u8);
+        assert_eq!(bytemuck::bytes_of(&pair), bytes);
+        assert_eq!((pair.destination(), pair.source()), (destination, source));
+        assert_eq!(MacPair::from_halves(*pair.halves()), pair);
     }
 
     #[test]

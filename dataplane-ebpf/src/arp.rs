@@ -3,7 +3,11 @@
 //! The kernel's `proxy_arp` answers only while the node has a route to the address by another interface,
 //! which a node without a default route does not have for a link-local gateway.
 
-use dataplane_common::{net::Ipv4Be, reason::Reason, trace::StepCode};
+use dataplane_common::{
+    net::{Ipv4Be, MacAddr, MacPair},
+    reason::Reason,
+    trace::StepCode,
+};
 use network_types::arp::ArpHdr;
 
 use crate::{
@@ -43,10 +47,11 @@ pub fn answer(packet: &impl Packet) -> Walk<Action> {
 
     let requester = arp.sha;
     arp.oper = REPLY.to_be_bytes();
-    arp.sha = endpoint.gateway_mac.octets();
+    let gateway_mac = endpoint.macs.source();
+    arp.sha = gateway_mac.octets();
     arp.spa = target.to_wire().to_ne_bytes();
     arp.tha = requester;
     arp.tpa = sender.to_wire().to_ne_bytes();
-    ethernet::set_addresses(packet, dataplane_common::net::MacAddr::new(requester), endpoint.gateway_mac)?;
+    ethernet::set_addresses(packet, &MacPair::new(MacAddr::new(requester), gateway_mac))?;
     Ok(Action::AnswerArp)
 }

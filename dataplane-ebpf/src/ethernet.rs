@@ -1,6 +1,6 @@
 //! The Ethernet header: what kind of packet this is, and the rewriting of addresses.
 
-use dataplane_common::{net::MacAddr, reason::Reason, trace::StepCode};
+use dataplane_common::{net::MacPair, reason::Reason, trace::StepCode};
 use network_types::eth::EthHdr;
 
 use crate::{observe, packet::Packet, verdict::Walk};
@@ -39,9 +39,11 @@ pub fn classify(packet: &impl Packet) -> Walk<Payload> {
 
 /// Sets both addresses of the frame.
 #[inline(always)]
-pub fn set_addresses(packet: &impl Packet, destination: MacAddr, source: MacAddr) -> Walk<()> {
-    let header = packet.header::<EthHdr>(0)?;
-    header.dst_addr = destination.octets();
-    header.src_addr = source.octets();
+pub fn set_addresses(packet: &impl Packet, macs: &MacPair) -> Walk<()> {
+    let header: *mut [u16; 6] = packet.header(0)?;
+    for (index, half) in macs.halves().iter().enumerate() {
+        // SAFETY: the header is as long. Volatile, or the compiler makes one copy of them, and of that a call.
+        unsafe { (&raw mut (*header)[index]).write_volatile(*half) };
+    }
     Ok(())
 }

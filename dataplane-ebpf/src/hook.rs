@@ -30,7 +30,7 @@ fn deliver(packet: &impl Packet, ipv4: &Ipv4, endpoint: &Endpoint) -> Walk<Actio
 #[inline(always)]
 fn deliver_checked(packet: &impl Packet, endpoint: &Endpoint) -> Walk<Action> {
     ipv4::decrement_ttl(packet)?;
-    ethernet::set_addresses(packet, endpoint.mac, endpoint.gateway_mac)?;
+    ethernet::set_addresses(packet, &endpoint.macs)?;
     Ok(Action::Deliver)
 }
 

@@ -90,6 +90,18 @@ pub fn translate_first(ctx: TcContext) -> i32 {
     verdict::finish(hook, &packet, walk)
 }
 
+/// Shows a packet that is dropped or left to the kernel to those who listen, and ends it.
+#[classifier]
+pub fn show(ctx: TcContext) -> i32 {
+    monitor::show(&Skb::new(&ctx))
+}
+
+/// The same at XDP.
+#[xdp(frags)]
+pub fn xdp_show(ctx: XdpContext) -> u32 {
+    monitor::show(&Frame::new(&ctx)) as u32
+}
+
 /// Sweeps some buckets of the flow table. The daemon runs it by `BPF_PROG_TEST_RUN`, on no packet.
 #[classifier]
 pub fn nat_sweep(_ctx: TcContext) -> i32 {

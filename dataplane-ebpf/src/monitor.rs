@@ -7,6 +7,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     monitor::{Budgets, Event, MONITOR_SLOTS, Monitor, Monitors, PERIOD_SHIFT, RING_BYTES},
+    names::PROGRAM_TO_SHOW,
     stats::Hook,
 };
 use network_types::{eth::EthHdr, ip::Ipv4Hdr};
@@ -16,6 +17,7 @@ use crate::{
     observe,
     packet::Packet,
     repeat::repeat,
+    verdict,
 };
 
 /// `BPF_F_MMAPABLE`: monitors write the words with plain stores.
@@ -31,17 +33,52 @@ static MONITOR_RINGS: ArrayOfMaps<RingBuf<Event, { RING_BYTES as usize }>, { MON
 #[btf_map]
 static MONITOR_BUDGETS: PerCpuArray<Budgets, { MONITOR_SLOTS as usize }> = PerCpuArray::new();
 
-/// Shows the packet, with the number of its reason, to those who listen. Where nobody does, it costs one load.
+/// A packet to be shown. The program in which its walk ended leaves it here for the one that shows it.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct Ended {
+    /// Number of the hook.
+    hook: u32,
+    /// Number of the reason.
+    reason: u32,
+}
+
+/// This CPU's own: the programs at the hooks do not interrupt each other.
+///
+/// Old and new programs share it during an upgrade: its name changes with its layout.
+#[btf_map]
+static MONITOR_ENDED: PerCpuArray<Ended, 1> = PerCpuArray::new();
+
+/// Has the packet, with the number of its reason, shown to those who listen: the packet's end is then that program's,
+/// [`show`]. Where nobody listens, it costs one load, and the walk has no part in how packets are shown.
 #[inline(always)]
-pub fn show(hook: Hook, packet: &impl Packet, reason: u32) {
+pub fn offer(hook: Hook, packet: &impl Packet, reason: u32) {
     if observe::is_trace() {
         return;
     }
     let Some(monitors) = MONITORS.get(0) else { return };
-    let until = monitors.until.load();
-    if until == 0 {
+    if monitors.until.load() == 0 {
         return;
     }
+    let Some(ended) = MONITOR_ENDED.get_ptr_mut(0) else { return };
+    // SAFETY: this CPU's own value.
+    unsafe { *ended = Ended { hook: hook as u32, reason } };
+    packet.tail_call(PROGRAM_TO_SHOW);
+}
+
+/// Shows the packet that was offered last to those who want it, and ends it.
+#[inline(always)]
+pub fn show<P: Packet>(packet: &P) -> i32 {
+    // SAFETY: this CPU's own value, and numbers.
+    let Some(ended) = MONITOR_ENDED.get_ptr(0).map(|ended| unsafe { *ended }) else { return P::drop() };
+    show_to_all(packet, ended);
+    verdict::end::<P>(ended.reason)
+}
+
+#[inline(always)]
+fn show_to_all(packet: &impl Packet, ended: Ended) {
+    let Some(monitors) = MONITORS.get(0) else { return };
+    let until = monitors.until.load();
     // SAFETY: a helper without arguments.
     let time = unsafe { bpf_ktime_get_ns() };
     let period = (time >> PERIOD_SHIFT) as u32;
@@ -52,10 +89,10 @@ pub fn show(hook: Hook, packet: &impl Packet, reason: u32) {
     }
     repeat(MONITOR_SLOTS, |slot| {
         if let Some(monitor) = monitors.slots.get(slot as usize)
-            && monitor.wants(period, reason, packet.ifindex())
+            && monitor.wants(period, ended.reason, packet.ifindex())
             && (monitor.address.load() == 0 || has_address(packet, monitor))
         {
-            show_to(slot, monitor, period, (hook, packet, reason, time));
+            show_to(slot, monitor, period, packet, ended, time);
         }
         true
     });
@@ -71,11 +108,10 @@ fn has_address(packet: &impl Packet, monitor: &Monitor) -> bool {
 }
 
 #[inline(always)]
-fn show_to<P: Packet>(slot: u32, monitor: &Monitor, period: u32, packet: (Hook, &P, u32, u64)) {
-    let (hook, packet, reason, time) = packet;
+fn show_to(slot: u32, monitor: &Monitor, period: u32, packet: &impl Packet, ended: Ended, time: u64) {
     let Some(budgets) = MONITOR_BUDGETS.get_ptr_mut(slot) else { return };
     // SAFETY: the value is this CPU's own. A program that interrupts this one on the same CPU may miscount by one.
-    let Some(budget) = (unsafe { (*budgets).by_reason.get_mut(reason as usize) }) else { return };
+    let Some(budget) = (unsafe { (*budgets).by_reason.get_mut(ended.reason as usize) }) else { return };
     if !budget.take(period, monitor.limit.load()) {
         return;
     }
@@ -87,8 +123,8 @@ fn show_to<P: Packet>(slot: u32, monitor: &Monitor, period: u32, packet: (Hook, 
     // SAFETY: the reserved memory is an event's; what is not written of it is what earlier events left there.
     unsafe {
         (*event).time = time;
-        (*event).hook = hook as u32;
-        (*event).reason = reason;
+        (*event).hook = ended.hook;
+        (*event).reason = ended.reason;
         (*event).ifindex = packet.ifindex();
         (*event).length = packet.len();
         (*event).segment = packet.gso_size();

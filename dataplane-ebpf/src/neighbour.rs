@@ -14,8 +14,8 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use dataplane_common::{
-    neighbour::{Addresses, CONFIRM_PERIOD, NEIGHBOUR_SLOTS, Neighbour, TICK_SHIFT, slot},
-    net::Ipv4Be,
+    neighbour::{CONFIRM_PERIOD, NEIGHBOUR_SLOTS, Neighbour, TICK_SHIFT, slot},
+    net::{Ipv4Be, MacPair},
     reason::Reason,
 };
 
@@ -29,7 +29,7 @@ static NEIGHBOURS: PerCpuArray<Neighbour, { NEIGHBOUR_SLOTS as usize }> = PerCpu
 
 /// The addresses of a frame that leaves to `address` by `ifindex`; `context` is that of the program.
 #[inline(always)]
-pub fn find(context: *mut c_void, ifindex: u32, address: Ipv4Be) -> Walk<Addresses> {
+pub fn find(context: *mut c_void, ifindex: u32, address: Ipv4Be) -> Walk<MacPair> {
     let entry = NEIGHBOURS.get_ptr_mut(slot(ifindex, address)).ok_or(Reason::TableFault)?;
     // SAFETY: this CPU's own value, and nothing interrupts a program at an XDP hook to run another one there.
     let entry = unsafe { &mut *entry };
@@ -56,7 +56,7 @@ pub fn find(context: *mut c_void, ifindex: u32, address: Ipv4Be) -> Walk<Address
 
 /// What the kernel knows of a neighbour now (bpf-helpers(7), `bpf_fib_lookup`).
 #[inline(always)]
-fn ask(context: *mut c_void, ifindex: u32, address: Ipv4Be) -> Walk<Addresses> {
+fn ask(context: *mut c_void, ifindex: u32, address: Ipv4Be) -> Walk<MacPair> {
     let mut lookup = MaybeUninit::<FibLookup>::uninit();
     for word in 0..size_of::<FibLookup>() / 8 {
         // SAFETY: within the structure. Volatile, in whole words: a loop over its bytes is long for the verifier.
@@ -76,7 +76,7 @@ fn ask(context: *mut c_void, ifindex: u32, address: Ipv4Be) -> Walk<Addresses> {
     // SAFETY: six bytes each, at even offsets.
     let half = |mac: &[u8; 6], index| unsafe { mac.as_ptr().cast::<u16>().add(index).read_volatile() };
     let (destination, source) = (&lookup.dmac, &lookup.smac);
-    Ok(Addresses::from_halves([
+    Ok(MacPair::from_halves([
         half(destination, 0),
         half(destination, 1),
         half(destination, 2),

@@ -33,6 +33,8 @@ unsafe impl Header for network_types::ip::Ipv4Hdr {}
 unsafe impl Header for network_types::tcp::TcpHdr {}
 // SAFETY: as above.
 unsafe impl<const N: usize> Header for [u8; N] {}
+// SAFETY: as above.
+unsafe impl<const N: usize> Header for [u16; N] {}
 
 /// A packet at a hook. The walks are the same for all; what differs is here.
 ///
@@ -86,6 +88,9 @@ pub trait Packet {
         // SAFETY: there are N bytes.
         if unsafe { self.load(bytes.as_mut_ptr(), count) } { count } else { 0 }
     }
+
+    /// Goes on in another program of the same kind of hook; comes back only where there is none.
+    fn tail_call(&self, program: u32);
 
     /// Goes on in another program, from the beginning of the packet; comes back only where it cannot, with the reason.
     fn go_on_in(&self, program: u32) -> Reason;

@@ -24,6 +24,9 @@ pub enum Action {
     AnswerArp,
 }
 
+/// The reasons for which a packet is dropped. Worked out by the compiler, not for each packet.
+const DROPS: u64 = bits(Class::Drop);
+
 /// Ends a walk; gives what the program returns.
 #[inline(always)]
 pub fn finish<P: Packet>(hook: Hook, packet: &P, walk: Walk<Action>) -> i32 {
@@ -40,12 +43,22 @@ pub fn finish<P: Packet>(hook: Hook, packet: &P, walk: Walk<Action>) -> i32 {
         Ok(Action::AnswerArp) => packet.send_back(),
         Err(reason) => {
             let reason = packet.veil(reason as u32);
-            let is_dropped = bits(Class::Drop) & bit(reason) != 0;
             // What XDP passes comes to tc, and is shown there.
-            if is_dropped || !P::IS_FRAME {
-                monitor::show(hook, packet, reason);
+            if is_dropped(reason) || !P::IS_FRAME {
+                monitor::offer(hook, packet, reason);
             }
-            if is_dropped { P::drop() } else { P::pass() }
+            end::<P>(reason)
         }
     }
+}
+
+/// The end of a packet that BPF does not carry, by the number of its reason.
+#[inline(always)]
+pub fn end<P: Packet>(reason: u32) -> i32 {
+    if is_dropped(reason) { P::drop() } else { P::pass() }
+}
+
+#[inline(always)]
+fn is_dropped(reason: u32) -> bool {
+    DROPS & bit(reason) != 0
 }

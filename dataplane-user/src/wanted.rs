@@ -12,7 +12,7 @@ use std::{
 use dataplane_common::{
     endpoint::Endpoint,
     nat::rule::Rule,
-    net::{Ipv4Be, MacAddr},
+    net::{Ipv4Be, MacAddr, MacPair},
     next_hop::NextHop,
     reason::Reason,
     stats::Hook,
@@ -245,8 +245,7 @@ fn endpoint(
         address: address.into(),
         ifindex,
         mtu: link.mtu,
-        mac,
-        gateway_mac,
+        macs: MacPair::new(mac, gateway_mac),
         flags: if config.datapath.egress == Egress::Kernel { Endpoint::KERNEL_EGRESS } else { 0 },
         reserved: 0,
     })

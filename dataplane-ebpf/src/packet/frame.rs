@@ -4,22 +4,23 @@ use core::cell::Cell;
 
 use aya_ebpf::{
     bindings::{BPF_F_MARK_MANGLED_0, xdp_action, xdp_md},
-    btf_maps::{Array, DevMap},
+    btf_maps::{Array, DevMap, ProgramArray},
     helpers::{bpf_xdp_get_buff_len, bpf_xdp_load_bytes},
     macros::btf_map,
     programs::XdpContext,
 };
 use dataplane_common::{
     checksum,
-    neighbour::Addresses,
-    net::Ipv4Be,
+    names::PROGRAM_SLOTS,
+    net::{Ipv4Be, MacPair},
     reason::Reason,
     uplink::{self, UPLINK_SLOTS, Uplink},
 };
 use network_types::eth::EthHdr;
 
-use super::{Header, Packet};
+use super::Packet;
 use crate::{
+    ethernet,
     ipv4::{self, Ipv4},
     neighbour,
     verdict::Walk,
@@ -33,6 +34,10 @@ static UPLINKS: Array<Uplink, { UPLINK_SLOTS as usize }> = Array::new();
 #[btf_map]
 static UPLINK_DEVICES: DevMap<{ UPLINK_SLOTS as usize }> = DevMap::new();
 
+/// The programs that packets go on in.
+#[btf_map]
+static XDP_PROGRAMS: ProgramArray<{ PROGRAM_SLOTS as usize }> = ProgramArray::new();
+
 /// The packet.
 pub struct Frame {
     xdp: *mut xdp_md,
@@ -41,19 +46,11 @@ pub struct Frame {
     exit: Cell<Exit>,
 }
 
-/// Both addresses of a frame.
-#[repr(C, packed)]
-#[derive(Clone, Copy)]
-struct AddressWords([u32; 3]);
-
-// SAFETY: packed words, every value of which is valid.
-unsafe impl Header for AddressWords {}
-
 /// Where a packet leaves by.
 #[derive(Clone, Copy)]
 struct Exit {
     slot: u32,
-    addresses: Addresses,
+    macs: MacPair,
 }
 
 impl Frame {
@@ -62,7 +59,7 @@ impl Frame {
     pub fn new(ctx: &XdpContext) -> Self {
         // SAFETY: a helper that reads the context, which is valid while the program runs.
         let len = unsafe { bpf_xdp_get_buff_len(ctx.ctx) } as u32;
-        Self { xdp: ctx.ctx, len, exit: Cell::new(Exit { slot: 0, addresses: Addresses::NONE }) }
+        Self { xdp: ctx.ctx, len, exit: Cell::new(Exit { slot: 0, macs: MacPair::NONE }) }
     }
 
     /// Whether some of the frame lies outside of the linear bytes.
@@ -140,6 +137,12 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
+    fn tail_call(&self, program: u32) {
+        // SAFETY: the context is valid.
+        unsafe { XDP_PROGRAMS.tail_call(&XdpContext::new(self.xdp), program) };
+    }
+
+    #[inline(always)]
     fn go_on_in(&self, _program: u32) -> Reason {
         Reason::TcTranslates
     }
@@ -180,8 +183,8 @@ impl Packet for Frame {
         if uplink.flags & needed == 0 {
             return Err(Reason::NoXdpExit);
         }
-        let addresses = neighbour::find(self.xdp.cast(), ifindex, neighbour)?;
-        self.exit.set(Exit { slot: uplink::slot(ifindex), addresses });
+        let macs = neighbour::find(self.xdp.cast(), ifindex, neighbour)?;
+        self.exit.set(Exit { slot: uplink::slot(ifindex), macs });
         Ok(())
     }
 
@@ -193,9 +196,10 @@ impl Packet for Frame {
 
     #[inline(always)]
     fn forward(&self) -> i32 {
-        let Exit { slot, addresses } = self.exit.get();
-        let Ok(header) = self.header::<AddressWords>(0) else { return Self::drop() };
-        header.0 = addresses.words;
+        let Exit { slot, macs } = self.exit.get();
+        if ethernet::set_addresses(self, &macs).is_err() {
+            return Self::drop();
+        }
         // An uplink that went a moment ago: the packet is rewritten already.
         UPLINK_DEVICES.redirect(slot, u64::from(xdp_action::XDP_DROP)).unwrap_or(xdp_action::XDP_DROP) as i32
     }

@@ -1,6 +1,6 @@
 //! A packet at a tc hook: the kernel's socket buffer.
 
-use core::{cell::Cell, mem};
+use core::{cell::Cell, mem::MaybeUninit};
 
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
@@ -16,6 +16,8 @@ use super::Packet;
 use crate::{ipv4::Ipv4, nat::NAT_PROGRAMS, verdict::Walk};
 
 const AF_INET: u32 = 2;
+const REDIR_NEIGH: usize = size_of::<bpf_redir_neigh>();
+const _: () = assert!(REDIR_NEIGH == 5 * size_of::<u32>());
 
 /// The packet.
 pub struct Skb {
@@ -110,9 +112,14 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    fn go_on_in(&self, program: u32) -> Reason {
-        // SAFETY: the context is valid, and the packet is as it came.
+    fn tail_call(&self, program: u32) {
+        // SAFETY: the context is valid.
         unsafe { NAT_PROGRAMS.tail_call(&TcContext::new(self.skb), program) };
+    }
+
+    #[inline(always)]
+    fn go_on_in(&self, program: u32) -> Reason {
+        self.tail_call(program);
         Reason::NatNoProgram
     }
 
@@ -153,12 +160,14 @@ impl Packet for Skb {
     #[inline(always)]
     fn forward(&self) -> i32 {
         let Exit { ifindex, neighbour } = self.exit.get();
-        // SAFETY: integers, for which zero is valid.
-        let mut to: bpf_redir_neigh = unsafe { mem::zeroed() };
-        to.nh_family = AF_INET;
-        to.__bindgen_anon_1.ipv4_nh = neighbour.to_wire();
+        let mut to = MaybeUninit::<bpf_redir_neigh>::uninit();
+        // `nh_family`, `ipv4_nh`, and what only an IPv6 address fills.
+        for (index, word) in [AF_INET, neighbour.to_wire(), 0, 0, 0].into_iter().enumerate() {
+            // SAFETY: within the structure. Volatile, or the compiler makes a call of memset.
+            unsafe { to.as_mut_ptr().cast::<u32>().add(index).write_volatile(word) };
+        }
         // SAFETY: the structure lives during the call and is as long as it says.
-        unsafe { bpf_redirect_neigh(ifindex, &mut to, size_of::<bpf_redir_neigh>() as i32, 0) as i32 }
+        unsafe { bpf_redirect_neigh(ifindex, to.as_mut_ptr(), REDIR_NEIGH as i32, 0) as i32 }
     }
 
     #[inline(always)]

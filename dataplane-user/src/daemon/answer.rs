@@ -141,7 +141,7 @@ impl Daemon {
                 address: endpoint.address.into(),
                 interface: self.interface(endpoint.ifindex),
                 ifindex: endpoint.ifindex,
-                mac: endpoint.mac.to_string(),
+                mac: endpoint.macs.destination().to_string(),
                 mtu_bytes: endpoint.mtu,
                 source: source.name().to_owned(),
             })

@@ -11,10 +11,10 @@ use aya::{
 use dataplane_common::{
     names::{
         GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_PROGRAMS, MAP_NAT_REFS, MAP_NAT_TAGS,
-        PINNED_MAPS, PROGRAM_FOR_FIRST, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_NAT_OPEN,
-        PROGRAM_NAT_SWEEP, PROGRAM_SLOTS, PROGRAM_TO_OPEN, PROGRAM_TRANSLATE_FIRST,
-        PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING,
-        PROGRAM_XDP_FROM_UPLINK, RENEWED_MAPS, program_to_translate,
+        MAP_XDP_PROGRAMS, PINNED_MAPS, PROGRAM_FOR_FIRST, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK,
+        PROGRAM_NAT_OPEN, PROGRAM_NAT_SWEEP, PROGRAM_SHOW, PROGRAM_SLOTS, PROGRAM_TO_OPEN, PROGRAM_TO_SHOW,
+        PROGRAM_TRANSLATE_FIRST, PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK,
+        PROGRAM_WAITING, PROGRAM_XDP_FROM_UPLINK, PROGRAM_XDP_SHOW, RENEWED_MAPS, program_to_translate,
     },
     nat::bucket::LANES,
     stats::Hook,
@@ -46,6 +46,10 @@ pub enum Program {
     Open,
     /// What ends the walk of a new flow's first packet.
     First,
+    /// What shows packets to monitors.
+    Show,
+    /// The same at XDP.
+    ShowAtXdp,
     /// What sweeps the flow table; it is run and never attached.
     Sweep,
 }
@@ -61,6 +65,8 @@ impl Program {
         Self::TranslateFromUplink,
         Self::Open,
         Self::First,
+        Self::Show,
+        Self::ShowAtXdp,
         Self::Sweep,
     ];
 
@@ -75,6 +81,8 @@ impl Program {
             Self::TranslateFromUplink => PROGRAM_TRANSLATE_FROM_UPLINK,
             Self::Open => PROGRAM_NAT_OPEN,
             Self::First => PROGRAM_TRANSLATE_FIRST,
+            Self::Show => PROGRAM_SHOW,
+            Self::ShowAtXdp => PROGRAM_XDP_SHOW,
             Self::Sweep => PROGRAM_NAT_SWEEP,
         }
     }
@@ -115,7 +123,7 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
     }
     for name in PINNED_MAPS.iter().chain(RENEWED_MAPS) {
         // A traced packet goes on in the traced copies, not in those that the attached ones go on in.
-        if purpose == Purpose::Attach || *name != MAP_NAT_PROGRAMS {
+        if purpose == Purpose::Attach || ![MAP_NAT_PROGRAMS, MAP_XDP_PROGRAMS].contains(name) {
             loader.map_pin_path(name, maps.join(name));
         }
     }
@@ -127,20 +135,26 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
     Ok(object)
 }
 
-/// Puts the programs that others go on in where those look for them.
+/// Puts the programs that others go on in where those look for them: first what is gone on in last.
 fn link_programs(object: &mut Ebpf) -> Result<()> {
-    let places = [
+    let at_tc = [
+        (PROGRAM_TO_SHOW, Program::Show),
         (PROGRAM_FOR_FIRST, Program::First),
         (PROGRAM_TO_OPEN, Program::Open),
         (program_to_translate(Hook::FromContainer), Program::TranslateFromContainer),
         (program_to_translate(Hook::FromUplink), Program::TranslateFromUplink),
     ];
-    for (place, program) in places {
-        let program = classifier(object, program)?.fd()?.try_clone()?;
-        programs(object)?.set(place, &program, 0).context("cannot link the programs")?;
+    link(object, MAP_NAT_PROGRAMS, &at_tc)?;
+    link(object, MAP_XDP_PROGRAMS, &[(PROGRAM_TO_SHOW, Program::ShowAtXdp)])
+}
+
+fn link(object: &mut Ebpf, map: &str, places: &[(u32, Program)]) -> Result<()> {
+    for &(place, linked) in places {
+        let fd = program(object, linked)?.fd()?.try_clone()?;
+        programs(object, map)?.set(place, &fd, 0).context("cannot link the programs")?;
     }
-    // Older programs that nobody goes on in any more.
-    let mut programs = programs(object)?;
+    // Of an older version, and nobody goes on in them any more.
+    let mut programs = programs(object, map)?;
     for place in (0..PROGRAM_SLOTS).filter(|place| places.iter().all(|(used, _)| used != place)) {
         match programs.clear_index(&place) {
             Err(MapError::SyscallError(error)) if error.io_error.kind() == ErrorKind::NotFound => {}
@@ -150,8 +164,8 @@ fn link_programs(object: &mut Ebpf) -> Result<()> {
     Ok(())
 }
 
-fn programs(object: &mut Ebpf) -> Result<ProgramArray<&mut MapData>> {
-    let programs = object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
+fn programs<'a>(object: &'a mut Ebpf, map: &str) -> Result<ProgramArray<&'a mut MapData>> {
+    let programs = object.map_mut(map).with_context(|| format!("no map {map} in the BPF object"))?;
     Ok(programs.try_into()?)
 }
 
@@ -161,19 +175,24 @@ fn programs(object: &mut Ebpf) -> Result<ProgramArray<&mut MapData>> {
 ///
 /// Where the object has no such program: it was not built from this source tree.
 pub fn classifier(object: &mut Ebpf, program: Program) -> Result<&mut SchedClassifier> {
-    Ok(find(object, program)?.try_into()?)
+    Ok(self::program(object, program)?.try_into()?)
 }
 
-/// The program of the loaded object that runs at XDP.
+/// The walk of the loaded object that runs at XDP.
 ///
 /// # Errors
 ///
 /// As [`classifier`].
 pub fn xdp(object: &mut Ebpf) -> Result<&mut Xdp> {
-    Ok(find(object, Program::Walk(Hook::XdpFromUplink))?.try_into()?)
+    Ok(program(object, Program::Walk(Hook::XdpFromUplink))?.try_into()?)
 }
 
-fn find(object: &mut Ebpf, program: Program) -> Result<&mut programs::Program> {
+/// A program of the loaded object.
+///
+/// # Errors
+///
+/// As [`classifier`].
+pub fn program(object: &mut Ebpf, program: Program) -> Result<&mut programs::Program> {
     let name = program.name();
     object.program_mut(name).ok_or_else(|| anyhow!("no program {name} in the BPF object"))
 }
@@ -203,9 +222,9 @@ fn is_interrupted(error: &ProgramError) -> bool {
 
 fn load_programs(object: &mut Ebpf) -> Result<()> {
     for &program in Program::ALL {
-        let mut load = || match program {
-            Program::Walk(Hook::XdpFromUplink) => Ok(xdp(object)?.load()),
-            program => Ok::<_, anyhow::Error>(classifier(object, program)?.load()),
+        let mut load = || match self::program(object, program)? {
+            programs::Program::Xdp(program) => Ok(program.load()),
+            other => Ok::<_, anyhow::Error>(<&mut SchedClassifier>::try_from(other)?.load()),
         };
         let mut loaded = load()?;
         for _ in 1..ATTEMPTS {

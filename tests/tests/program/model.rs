@@ -200,7 +200,7 @@ impl Model {
             return Err(Reason::Arp);
         }
         let owner = self.owner(address(sender), *ifindex)?;
-        let own_mac = owner.gateway_mac.octets();
+        let own_mac = owner.macs.source().octets();
         let answer = [
             sender_mac,
             &own_mac,
@@ -219,8 +219,7 @@ impl Model {
     fn deliver(&self, packet: &Packet, header: &Header, endpoint: &Endpoint) -> Walk {
         self.may_forward(packet, header, endpoint.mtu)?;
         let mut bytes = one_hop_on(packet);
-        bytes[..6].copy_from_slice(&endpoint.mac.octets());
-        bytes[6..12].copy_from_slice(&endpoint.gateway_mac.octets());
+        bytes[..12].copy_from_slice(bytemuck::bytes_of(&endpoint.macs));
         Ok((bytes, To::Container { ifindex: endpoint.ifindex }))
     }
 

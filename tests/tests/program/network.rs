@@ -8,7 +8,7 @@ use dataplane::wanted::Destination;
 use dataplane_common::{
     endpoint::Endpoint,
     nat::rule::{Network as RuleNetwork, Rule},
-    net::{Ipv4Be, MacAddr},
+    net::{Ipv4Be, MacAddr, MacPair},
     next_hop::NextHop,
     reason::Reason,
     route::{Entry, MAX_INDEX, Target},
@@ -68,8 +68,7 @@ impl Container {
             address: self.address.into(),
             ifindex: self.veth.ifindex,
             mtu: self.mtu,
-            mac: MacAddr::new(self.mac),
-            gateway_mac: self.veth.mac,
+            macs: MacPair::new(MacAddr::new(self.mac), self.veth.mac),
             flags: if self.kernel_egress { Endpoint::KERNEL_EGRESS } else { 0 },
             reserved: 0,
         })

@@ -7,7 +7,12 @@ use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
 use dataplane::wanted::Destination;
-use dataplane_common::{endpoint::Endpoint, net::MacAddr, reason::Reason, stats::Hook};
+use dataplane_common::{
+    endpoint::Endpoint,
+    net::{MacAddr, MacPair},
+    reason::Reason,
+    stats::Hook,
+};
 use ipnet::Ipv4Net;
 use tests::harness::{
     packet::{Frame, Ipv4},
@@ -24,8 +29,7 @@ fn endpoint(address: Ipv4Addr, veth: Interface) -> Destination {
         address: address.into(),
         ifindex: veth.ifindex,
         mtu: 1500,
-        mac: MacAddr::new([0x02, 0xc0, 0, 0, 0, 1]),
-        gateway_mac: veth.mac,
+        macs: MacPair::new(MacAddr::new([0x02, 0xc0, 0, 0, 0, 1]), veth.mac),
         flags: 0,
         reserved: 0,
     })

@@ -6,7 +6,7 @@ use anyhow::Result;
 use dataplane::wanted::Destination;
 use dataplane_common::{
     endpoint::Endpoint,
-    net::{Ipv4Be, MacAddr},
+    net::{Ipv4Be, MacAddr, MacPair},
     next_hop::NextHop,
     reason::Reason,
 };
@@ -110,8 +110,7 @@ impl Churn {
             address: address.into(),
             ifindex: veth.ifindex,
             mtu: self.random.pick(&[1280, 1400, 1500, 1500, 1500, 9000, 65535]),
-            mac: MacAddr::new(self.random.mac()),
-            gateway_mac: veth.mac,
+            macs: MacPair::new(MacAddr::new(self.random.mac()), veth.mac),
             flags: self.random.pick(&[0, Endpoint::KERNEL_EGRESS]),
             reserved: 0,
         })

@@ -254,10 +254,7 @@ impl Runner {
     /// If the kernel does not tell of its programs.
     pub fn verified(&mut self, program: Program) -> Result<[Option<u32>; 2]> {
         let verified = |object| -> Result<Option<u32>> {
-            let info = match program {
-                Program::Walk(Hook::XdpFromUplink) => object::xdp(object)?.info()?,
-                program => object::classifier(object, program)?.info()?,
-            };
+            let info = object::program(object, program)?.info()?;
             Ok(info.verified_instruction_count())
         };
         Ok([verified(&mut self.counting)?, verified(&mut self.recording)?])
