@@ -8,7 +8,8 @@ use aya_ebpf::{
 use dataplane_common::{
     monitor::{Budgets, Event, MONITOR_SLOTS, Monitor, Monitors, PERIOD_SHIFT, RING_BYTES},
     names::PROGRAM_TO_SHOW,
-    stats::Hook,
+    opaque::opaque,
+    stats::{Hook, REASON_SLOTS},
 };
 use network_types::{eth::EthHdr, ip::Ipv4Hdr};
 
@@ -110,8 +111,10 @@ fn has_address(packet: &impl Packet, monitor: &Monitor) -> bool {
 #[inline(always)]
 fn show_to(slot: u32, monitor: &Monitor, period: u32, packet: &impl Packet, ended: Ended, time: u64) {
     let Some(budgets) = MONITOR_BUDGETS.get_ptr_mut(slot) else { return };
+    // A mask where a check would do: Linux 6.1 forgets what was compared where the compiler loads the number again.
+    let reason = opaque(ended.reason) as usize % REASON_SLOTS;
     // SAFETY: the value is this CPU's own. A program that interrupts this one on the same CPU may miscount by one.
-    let Some(budget) = (unsafe { (*budgets).by_reason.get_mut(ended.reason as usize) }) else { return };
+    let budget = unsafe { &mut (*budgets).by_reason[reason] };
     if !budget.take(period, monitor.limit.load()) {
         return;
     }

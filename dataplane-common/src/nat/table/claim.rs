@@ -112,7 +112,7 @@ impl<M: Memory> Table<'_, M> {
             place -= 1;
             let reference = refs.get(place);
             if reference == Ref::NONE {
-                free = place;
+                free = self.settings.veil(place.into()) as u32;
             } else if reference.has_tag(tag) {
                 may_be_taken = true;
             }
