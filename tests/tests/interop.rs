@@ -16,4 +16,21 @@ mod interop {
         }};
     }
     use require_root;
+
+    /// Makes tests of functions that are generic over the routing daemon, one for each daemon.
+    macro_rules! with_daemons {
+        ($($module:ident: $daemon:ident),+ => $tests:tt) => {
+            $(mod $module {
+                $crate::interop::with_daemons!(@ $daemon, $tests);
+            })+
+        };
+        (@ $daemon:ident, [$($test:ident),+ $(,)?]) => {
+            $(#[test]
+            fn $test() -> anyhow::Result<()> {
+                $crate::interop::require_root!();
+                super::$test::<tests::harness::$daemon>()
+            })+
+        };
+    }
+    use with_daemons;
 }

@@ -8,6 +8,7 @@ mod cargo_deb;
 mod install;
 mod linker;
 mod packages;
+mod services;
 
 use std::process::ExitCode;
 

@@ -43,7 +43,8 @@ pub(crate) struct Args {
 pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     let tiers: Vec<Tier> = args.tier.map_or_else(|| Tier::EVERY.to_vec(), |tier| vec![tier]);
     demand_root(&tiers)?;
-    setup::ensure(&[Need::Build, Need::Test])?;
+    let interop = tiers.contains(&Tier::Interop).then_some(Need::Interop);
+    setup::ensure(&[Need::Build, Need::Test].into_iter().chain(interop).collect::<Vec<_>>())?;
     let built = build()?;
     let mut outcomes = Vec::new();
     for tier in tiers {

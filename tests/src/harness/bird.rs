@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::{
     Namespace, Node, Process, Stream, eventually,
-    routing::{Neighbour, RoutingDaemon, Speaker},
+    routing::{Neighbour, RoutingDaemon, Speaker, kernel_next_hop},
 };
 
 /// How long it may take to answer on its socket, or to end.
@@ -99,6 +99,8 @@ impl Bird {
 }
 
 impl RoutingDaemon for Bird {
+    const PROTOCOLS: &[&str] = &["bird"];
+
     fn start(node: &Node, speaker: &Speaker) -> Result<Self> {
         Self::with_config(node, &config(speaker))
     }
@@ -145,6 +147,18 @@ impl RoutingDaemon for Bird {
 
     fn change(&mut self, speaker: &Speaker) -> Result<()> {
         self.configure(&config(speaker))
+    }
+
+    fn disable(&mut self, neighbour: Ipv4Addr) -> Result<()> {
+        self.birdc(&format!("disable {}", name(neighbour))).map(drop)
+    }
+
+    fn enable(&mut self, neighbour: Ipv4Addr) -> Result<()> {
+        self.birdc(&format!("enable {}", name(neighbour))).map(drop)
+    }
+
+    fn next_hop(&self, prefix: &str) -> Result<Option<Ipv4Addr>> {
+        kernel_next_hop(&self.namespace, prefix)
     }
 
     fn is_established(&self, neighbour: Ipv4Addr) -> Result<bool> {

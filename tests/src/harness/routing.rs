@@ -4,8 +4,9 @@
 use std::{net::Ipv4Addr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 
-use super::{Node, eventually};
+use super::{Namespace, Node, eventually};
 
 /// How long a session may take, on a machine that has much else to do.
 const SESSION_LIMIT: Duration = Duration::from_secs(30);
@@ -21,7 +22,8 @@ pub struct Speaker {
     pub blocks: Vec<String>,
     /// Its peers.
     pub neighbours: Vec<Neighbour>,
-    /// The kernel table that it writes its routes into; none where it writes none.
+    /// The kernel table that it writes its routes into; none where it writes none. Only BIRD writes into others than
+    /// the main one here.
     pub kernel_table: Option<u32>,
 }
 
@@ -51,6 +53,11 @@ impl Speaker {
         self
     }
 
+    /// The blocks that another speaker has and this one has not.
+    pub(super) fn lacks(&self, other: &Self) -> Vec<String> {
+        other.blocks.iter().filter(|block| !self.blocks.contains(block)).cloned().collect()
+    }
+
     /// Writes into that kernel table, or nowhere.
     #[must_use]
     pub fn kernel_table(mut self, table: Option<u32>) -> Self {
@@ -60,7 +67,7 @@ impl Speaker {
 }
 
 /// A peer of a [`Speaker`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Neighbour {
     /// Its address.
     pub address: Ipv4Addr,
@@ -93,8 +100,19 @@ impl Neighbour {
     }
 }
 
+/// The router in the node's kernel to exactly that prefix.
+pub(super) fn kernel_next_hop(namespace: &Namespace, prefix: &str) -> Result<Option<Ipv4Addr>> {
+    let text = namespace.ip(&format!("-json route show exact {prefix}"))?;
+    let routes: Value = serde_json::from_str(&text).with_context(|| format!("no JSON: {text}"))?;
+    Ok(routes[0]["gateway"].as_str().map(str::parse).transpose()?)
+}
+
 /// A routing daemon on a node: a guard that ends it by its process id and removes its files.
 pub trait RoutingDaemon: Sized {
+    /// As whose its routes stand in the kernel, in the words of `[kernel] protocols`; empty where it writes none,
+    /// whatever [`Speaker::kernel_table`] says.
+    const PROTOCOLS: &[&str];
+
     /// Starts it in the node's namespace and waits until it answers.
     ///
     /// # Errors
@@ -125,11 +143,42 @@ pub trait RoutingDaemon: Sized {
     /// If it refuses.
     fn change(&mut self, speaker: &Speaker) -> Result<()>;
 
+    /// Ends the session with a peer by an administrative shutdown (RFC 9003), until [`Self::enable`].
+    ///
+    /// # Errors
+    /// If it refuses.
+    fn disable(&mut self, neighbour: Ipv4Addr) -> Result<()>;
+
+    /// Takes [`Self::disable`] back.
+    ///
+    /// # Errors
+    /// If it refuses.
+    fn enable(&mut self, neighbour: Ipv4Addr) -> Result<()>;
+
     /// Whether the session with that peer is established.
     ///
     /// # Errors
     /// If it does not tell.
     fn is_established(&self, neighbour: Ipv4Addr) -> Result<bool>;
+
+    /// The router of its best route to exactly that prefix, where it learned one: as it stands in its kernel, where it
+    /// writes it there.
+    ///
+    /// # Errors
+    /// If it does not tell.
+    fn next_hop(&self, prefix: &str) -> Result<Option<Ipv4Addr>>;
+
+    /// Waits until that is its route.
+    ///
+    /// # Errors
+    /// If it is not in thirty seconds.
+    fn await_next_hop(&self, prefix: &str, router: Option<Ipv4Addr>) -> Result<()> {
+        eventually(SESSION_LIMIT, || {
+            let found = self.next_hop(prefix)?;
+            ensure!(found == router, "{prefix} is by {found:?}, not {router:?}");
+            Ok(())
+        })
+    }
 
     /// Waits until the session with that peer is established.
     ///

@@ -1,4 +1,4 @@
-//! The daemon speaks BGP itself, with its like and with BIRD; BIRD's nodes forward by their kernels.
+//! The daemon speaks BGP itself, with its like and with other routing daemons, whose nodes forward by their kernels.
 
 mod faults;
 mod mesh;
@@ -10,9 +10,9 @@ use std::{fmt::Display, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use tests::harness::{Config, Container, Daemon, Node, eventually, traffic};
+use tests::harness::{Config, Container, Daemon, Node, RoutingDaemon, eventually, traffic};
 
-use super::require_root;
+use super::{require_root, with_daemons};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -29,6 +29,11 @@ fn config(node: &Node, block: &str) -> Config {
 /// The same with a peer more, and perhaps keys of its own.
 fn peer(config: Config, address: impl Display, keys: &str) -> Config {
     config.table(&format!("[[bgp.peer]]\naddress = \"{address}\"\nasn = 64512\n{keys}"))
+}
+
+/// Has the kernel of a routing daemon's node lead to another's block, where the daemon itself does not see to that.
+fn lead<R: RoutingDaemon>(node: &Node, block: &str, other: &Node) -> Result<()> {
+    if R::PROTOCOLS.is_empty() { node.route_via(block, other.address) } else { Ok(()) }
 }
 
 /// What `dataplane bgp peers` says of one.

@@ -9,6 +9,7 @@ use anyhow::{Context as _, Result, bail};
 
 use super::install::say_and_run;
 use super::packages::Package;
+use super::services;
 use crate::process;
 
 /// Where apt reads its sources from.
@@ -34,7 +35,7 @@ pub(super) fn install(packages: &[&Package]) -> Result<()> {
             );
         }
     }
-    get_install(&names)
+    services::without(packages.iter().filter_map(|package| package.service), || get_install(&names))
 }
 
 /// The same for packages of the main component, by name.

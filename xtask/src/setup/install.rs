@@ -56,6 +56,10 @@ impl Step {
                             &format!("   # {}: in some releases in the component {component}", package.name);
                     }
                 }
+                let services: Vec<&str> = packages.iter().filter_map(|package| package.service).collect();
+                if !services.is_empty() {
+                    line += &format!("\nsudo systemctl disable --now {}", services.join(" "));
+                }
                 line
             }
             Self::RustSource => {

@@ -14,6 +14,8 @@ pub(crate) enum Need {
     Linker,
     /// To run the tests.
     Test,
+    /// To run them against other implementations besides; virtual machines need none of that.
+    Interop,
     /// To run the demonstration.
     Demo,
     /// To measure.
@@ -27,7 +29,8 @@ pub(crate) enum Need {
 impl Need {
     /// What `cargo xtask setup` prepares for; [`Need::Linker`] follows from what it finds, and [`Need::Package`] is for
     /// `cargo xtask package` alone.
-    pub(crate) const EVERY: [Self; 5] = [Self::Build, Self::Test, Self::Demo, Self::Bench, Self::Vm];
+    pub(crate) const EVERY: [Self; 6] =
+        [Self::Build, Self::Test, Self::Interop, Self::Demo, Self::Bench, Self::Vm];
 }
 
 /// How to tell that a part is there.
@@ -50,15 +53,21 @@ pub(crate) struct Package {
     pub(crate) purpose: &'static str,
     /// The archive's component that holds it where `main` does not.
     pub(crate) component: Option<&'static str>,
+    /// What it would have the system run from then on, and nobody here needs.
+    pub(crate) service: Option<&'static str>,
 }
 
 impl Package {
     const fn new(name: &'static str, proof: Proof, needs: &'static [Need], purpose: &'static str) -> Self {
-        Self { name, proof, needs, purpose, component: None }
+        Self { name, proof, needs, purpose, component: None, service: None }
     }
 
     const fn in_component(self, component: &'static str) -> Self {
         Self { component: Some(component), ..self }
+    }
+
+    const fn with_service(self, service: &'static str) -> Self {
+        Self { service: Some(service), ..self }
     }
 
     /// Whether the machine has it, by whatever means it came.
@@ -84,7 +93,7 @@ pub(crate) fn needed(needs: &[Need]) -> impl Iterator<Item = &'static Package> {
     PACKAGES.iter().filter(|package| package.needs.iter().any(|need| needs.contains(need)))
 }
 
-use Need::{Bench, Build, Demo, Linker, Package as Packaging, Test, Vm};
+use Need::{Bench, Build, Demo, Interop, Linker, Package as Packaging, Test, Vm};
 use Proof::{File, Program};
 
 /// The LLVM in [`PACKAGES`] is that of the pinned rustc (`rustc -vV`): a linker with an older one cannot read
@@ -121,10 +130,16 @@ const PACKAGES: &[Package] = &[
         &[Bench],
         "the words on the report's pictures",
     ),
-    Package::new("bird2", Program("bird"), &[Test, Bench], "the routing daemon to work with; if its package starts one, `systemctl disable --now bird` ends it"),
+    Package::new("bird2", Program("bird"), &[Interop, Bench], "the routing daemon of Calico, to work with")
+        .with_service("bird"),
+    Package::new("frr", File("/usr/lib/frr/bgpd"), &[Interop], "another routing daemon to work with")
+        .with_service("frr"),
+    Package::new("gobgpd", Program("gobgpd"), &[Interop], "another one, of kube-router")
+        .with_service("gobgpd"),
     Package::new("dpkg", Program("dpkg-deb"), &[Packaging], "makes and installs packages"),
     Package::new("dpkg-dev", Program("dpkg-shlibdeps"), &[Packaging], "which libraries the program needs"),
-    Package::new("netperf", Program("netperf"), &[Bench], "request/response and connection rates; if its package starts a server, `systemctl disable --now netperf` ends it")
+    Package::new("netperf", Program("netperf"), &[Bench], "request/response and connection rates")
+        .with_service("netperf")
         .in_component("non-free"),
     Package::new("qemu-system-x86", Program("qemu-system-x86_64"), &[Vm], "boots other kernels"),
     Package::new("busybox-static", Program("busybox"), &[Vm], "what a machine needs besides, in one file"),

@@ -50,6 +50,13 @@ impl Refusal {
         Self::NextHopUnreachable,
     ];
 
+    /// Which to tell of what its attributes and its prefix say. A route that has come from here, as a router of another
+    /// system sends it back, is no sign of another node with our block.
+    pub fn of(by_attributes: Option<Self>, by_prefix: Option<Self>) -> Option<Self> {
+        let from_here = matches!(by_attributes, Some(Self::AsLoop | Self::Originator | Self::ClusterLoop));
+        if from_here { by_attributes } else { by_prefix.or(by_attributes) }
+    }
+
     /// The name in `--json` output.
     pub const fn name(self) -> &'static str {
         match self {
@@ -218,6 +225,16 @@ mod tests {
         assert_eq!(refused(Attributes { clusters, ..fine }), Some(Refusal::ClusterLoop));
         assert_eq!(refused(attributes("10.141.0.1")), Some(Refusal::NextHopIsOwn));
         assert_eq!(refused(attributes("198.51.100.1")), Some(Refusal::NextHopUnreachable));
+    }
+
+    #[test]
+    fn a_block_that_comes_back_is_a_loop_and_not_another_node_s() {
+        let own = Some(Refusal::OwnBlock);
+        for loops in [Refusal::AsLoop, Refusal::Originator, Refusal::ClusterLoop] {
+            assert_eq!(Refusal::of(Some(loops), own), Some(loops));
+        }
+        assert_eq!(Refusal::of(Some(Refusal::NextHopUnreachable), own), own);
+        assert_eq!((Refusal::of(None, own), Refusal::of(None, None)), (own, None));
     }
 
     #[test]

@@ -13,7 +13,7 @@ use ipnet::Ipv4Net;
 use super::{
     attributes::{Attributes, Interner},
     decision::{self, Neighbour},
-    filter::{Rules, Surroundings},
+    filter::{Refusal, Rules, Surroundings},
 };
 
 use self::paths::Paths;
@@ -90,7 +90,8 @@ impl Table {
         let by_attributes = self.surroundings.refuse_attributes(&self.rules, &attributes);
         let attributes = self.attributes.acquire(attributes);
         for &prefix in prefixes {
-            let refused = self.surroundings.refuse_prefix(&self.rules, prefix).or(by_attributes);
+            let by_prefix = self.surroundings.refuse_prefix(&self.rules, prefix);
+            let refused = Refusal::of(by_attributes, by_prefix);
             self.attributes.retain(attributes);
             self.put(prefix, Path::new(attributes, id, refused));
         }
@@ -321,8 +322,8 @@ fn judge(
     let by_prefix = surroundings.refuse_prefix(rules, prefix);
     for path in paths.as_mut_slice() {
         count(peers, path.peer, |counts| counts.remove(path));
-        let of_path = || surroundings.refuse_attributes(rules, attributes.get(path.attributes));
-        path.refused = by_prefix.or_else(of_path);
+        let by_attributes = surroundings.refuse_attributes(rules, attributes.get(path.attributes));
+        path.refused = Refusal::of(by_attributes, by_prefix);
         count(peers, path.peer, |counts| counts.add(path));
     }
     select(paths, attributes, peers);

@@ -2,15 +2,20 @@
 
 use anyhow::{Result, ensure};
 use tests::harness::{
-    Bird, Container, Daemon, Fabric, Neighbour, Node, RoutingDaemon as _, Speaker, eventually, traffic,
+    Bird, Container, Daemon, Fabric, Neighbour, Node, RoutingDaemon, Speaker, eventually, traffic,
 };
 
 use super::{
-    PATIENCE, await_established, await_no_route, await_peer, await_route, bgp_peer, config, peer,
-    require_root, traffic_by_bpf,
+    PATIENCE, await_established, await_no_route, await_peer, await_route, bgp_peer, config, lead, peer,
+    require_root, traffic_by_bpf, with_daemons,
 };
 
-/// Four nodes, a container on each; the first two are ours, the others BIRD's.
+with_daemons!(bird: Bird, frr: Frr, gobgp: GoBgp => [
+    a_full_mesh_of_four_nodes,
+    a_route_reflector_passes_the_blocks_on,
+]);
+
+/// Four nodes, a container on each; the first two are ours, the others the routing daemon's.
 struct Site {
     nodes: Vec<Node>,
     containers: Vec<Container>,
@@ -44,13 +49,14 @@ impl Site {
         Daemon::start(node, &config)
     }
 
-    fn bird(&self, number: usize, peers: &[usize], client: bool) -> Result<Bird> {
+    /// Starts the routing daemon on a node, with these peers.
+    fn router<R: RoutingDaemon>(&self, number: usize, peers: &[usize], client: bool) -> Result<R> {
         let mut speaker = Speaker::of(&self.nodes[number - 1]).block(&Self::block(number));
         for other in peers {
             let neighbour = Neighbour::new(self.nodes[other - 1].address);
             speaker = speaker.neighbour(Neighbour { reflector_client: client, ..neighbour });
         }
-        Bird::start(&self.nodes[number - 1], &speaker)
+        R::start(&self.nodes[number - 1], &speaker)
     }
 
     /// Waits until a daemon of ours has the routes to the others' containers.
@@ -62,28 +68,24 @@ impl Site {
     }
 }
 
-#[test]
-fn a_full_mesh_of_four_nodes() -> Result<()> {
-    require_root!();
+fn a_full_mesh_of_four_nodes<R: RoutingDaemon>() -> Result<()> {
     let site = Site::new()?;
     let daemon1 = site.daemon(1, &[2, 3, 4])?;
     let daemon2 = site.daemon(2, &[1, 3, 4])?;
-    let bird3 = site.bird(3, &[1, 2, 4], false)?;
-    let _bird4 = site.bird(4, &[1, 2, 3], false)?;
+    let router3: R = site.router(3, &[1, 2, 4], false)?;
+    let _router4: R = site.router(4, &[1, 2, 3], false)?;
     site.await_routes(&daemon1, &[2, 3, 4])?;
     site.await_routes(&daemon2, &[1, 3, 4])?;
     for other in [1, 2] {
-        bird3.await_established(site.nodes[other - 1].address)?;
-        eventually(PATIENCE, || {
-            let route = site.nodes[2].ip(&format!("route show {}", Site::block(other)))?;
-            ensure!(route.contains(&format!("via 10.141.0.{other} ")), "{route:?}");
-            Ok(())
-        })?;
+        let other_node = &site.nodes[other - 1];
+        router3.await_established(other_node.address)?;
+        router3.await_next_hop(&Site::block(other), Some(other_node.address))?;
+        lead::<R>(&site.nodes[2], &Site::block(other), other_node)?;
     }
     traffic_by_bpf(&[&site.nodes[0], &site.nodes[1]], &site.containers[0], &site.containers[1])?;
     traffic_by_bpf(&[&site.nodes[0]], &site.containers[0], &site.containers[2])?;
 
-    // The slow path has them, too, and BIRD's routes never come back to us as somebody else's.
+    // The slow path has them, too, and the peers' routes never come back to us as somebody else's.
     eventually(PATIENCE, || {
         let own = site.nodes[0].ip("route show proto 171")?;
         ensure!(own.contains("172.19.37.0/24 via 10.141.0.3"), "{own}");
@@ -104,14 +106,12 @@ fn a_full_mesh_of_four_nodes() -> Result<()> {
     Ok(())
 }
 
-#[test]
-fn a_route_reflector_passes_the_blocks_on() -> Result<()> {
-    require_root!();
+fn a_route_reflector_passes_the_blocks_on<R: RoutingDaemon>() -> Result<()> {
     let site = Site::new()?;
-    let _reflector = site.bird(4, &[1, 2, 3], true)?;
+    let _reflector: R = site.router(4, &[1, 2, 3], true)?;
     let daemon1 = site.daemon(1, &[4])?;
     let daemon2 = site.daemon(2, &[4])?;
-    let _bird3 = site.bird(3, &[4], false)?;
+    let _router3: R = site.router(3, &[4], false)?;
     site.await_routes(&daemon1, &[2, 3, 4])?;
     site.await_routes(&daemon2, &[1, 3, 4])?;
     traffic_by_bpf(&[&site.nodes[0], &site.nodes[1]], &site.containers[0], &site.containers[1])?;

@@ -3,13 +3,13 @@
 use std::fs;
 
 use anyhow::Result;
-use tests::harness::{Bird, Daemon, Fabric, Neighbour, Node, RoutingDaemon as _, Speaker};
+use tests::harness::{Daemon, Fabric, Neighbour, Node, RoutingDaemon, Speaker};
 
-use super::{await_error, await_established, await_route, config, peer, require_root};
+use super::{await_error, await_established, await_route, config, peer, with_daemons};
 
-#[test]
-fn right_wrong_and_missing() -> Result<()> {
-    require_root!();
+with_daemons!(bird: Bird, frr: Frr, gobgp: GoBgp => [right_wrong_and_missing]);
+
+fn right_wrong_and_missing<R: RoutingDaemon>() -> Result<()> {
     let fabric = Fabric::new()?;
     let node1 = Node::new(&fabric, "node1", "10.141.0.1")?;
     let node2 = Node::new(&fabric, "node2", "10.141.0.2")?;
@@ -17,22 +17,22 @@ fn right_wrong_and_missing() -> Result<()> {
     fs::write(secret.path(), "right\n")?;
     let with = |keys: &str| peer(config(&node1, "172.19.35.0/24"), node2.address, keys);
     let signed = with(&format!("password-file = '{}'", secret.path().display()));
-    let bird = |password: Option<&str>| {
+    let speaker = |password: Option<&str>| {
         let neighbour = Neighbour { password: password.map(str::to_owned), ..Neighbour::new(node1.address) };
         Speaker::of(&node2).block("172.19.36.0/24").neighbour(neighbour)
     };
     let daemon = Daemon::start(&node1, &signed)?;
-    let mut other = Bird::start(&node2, &bird(Some("right")))?;
+    let mut other = R::start(&node2, &speaker(Some("right")))?;
     await_established(&daemon, node2.address)?;
     await_route(&daemon, "172.19.36.9", node2.address)?;
 
-    other.change(&bird(Some("wrong")))?;
+    other.change(&speaker(Some("wrong")))?;
     await_error(&daemon, node2.address, "the passwords differ")?;
-    other.change(&bird(None))?;
+    other.change(&speaker(None))?;
     await_error(&daemon, node2.address, "the peer has no password for us")?;
 
     // The other way round: the file changes, and a reload takes it.
-    other.change(&bird(Some("other")))?;
+    other.change(&speaker(Some("other")))?;
     daemon.write_config(&with(""))?;
     daemon.reload()?;
     await_error(&daemon, node2.address, "`password-file` is not set")?;

@@ -3,15 +3,20 @@
 use std::thread;
 
 use anyhow::{Context as _, Result, ensure};
-use tests::harness::{
-    Bird, Container, Daemon, Fabric, Neighbour, Node, RoutingDaemon as _, Speaker, traffic,
-};
+use tests::harness::{Container, Daemon, Fabric, Neighbour, Node, RoutingDaemon, Speaker, traffic};
 
-use super::{await_established, await_no_route, await_peer, await_route, config, peer, require_root};
+use super::{await_established, await_no_route, await_peer, await_route, config, lead, peer, with_daemons};
 
-struct Site {
+with_daemons!(bird: Bird, frr: Frr, gobgp: GoBgp => [
+    the_daemon_restarts_and_nobody_notices,
+    the_peer_restarts_and_its_routes_are_kept,
+    a_route_that_is_not_told_again_goes_when_everything_was_told,
+    a_farewell_takes_the_routes_along,
+]);
+
+struct Site<R> {
     daemon: Daemon,
-    bird: Bird,
+    router: R,
     c1: Container,
     c3: Container,
     node1: Node,
@@ -19,7 +24,7 @@ struct Site {
     _fabric: Fabric,
 }
 
-impl Site {
+impl<R: RoutingDaemon> Site<R> {
     fn new() -> Result<Self> {
         let fabric = Fabric::new()?;
         let node1 = Node::new(&fabric, "node1", "10.141.0.1")?;
@@ -28,21 +33,23 @@ impl Site {
         let c1 = node1.routed_container("cali1", "172.19.35.2")?;
         let c3 = node2.routed_container("cali3", "172.19.36.2")?;
         let speaker = Speaker::of(&node2).block("172.19.36.0/24").neighbour(Neighbour::new(node1.address));
-        let bird = Bird::start(&node2, &speaker)?;
+        let router = R::start(&node2, &speaker)?;
         let daemon = Daemon::start(&node1, &peer(config(&node1, "172.19.35.0/24"), node2.address, ""))?;
         await_route(&daemon, c3.address, node2.address)?;
-        bird.await_established(node1.address)?;
+        router.await_established(node1.address)?;
+        lead::<R>(&node2, "172.19.35.0/24", &node1)?;
+        router.await_next_hop("172.19.35.0/24", Some(node1.address))?;
         traffic::ping(&c1, c3.address, 3)?.all_answered()?;
-        Ok(Self { daemon, bird, c1, c3, node1, node2, _fabric: fabric })
+        Ok(Self { daemon, router, c1, c3, node1, node2, _fabric: fabric })
     }
 
     /// Pings for ten seconds while something happens; every ping is answered, by BPF.
-    fn under_traffic(&mut self, happens: impl FnOnce(&mut Daemon, &mut Bird) -> Result<()>) -> Result<()> {
-        let Self { daemon, bird, c1, c3, node1, .. } = self;
+    fn under_traffic(&mut self, happens: impl FnOnce(&mut Daemon, &mut R) -> Result<()>) -> Result<()> {
+        let Self { daemon, router, c1, c3, node1, .. } = self;
         let before = traffic::ip_forw_datagrams(node1)?;
         thread::scope(|scope| {
             let ping = scope.spawn(|| traffic::ping(c1, c3.address, 1000)?.all_answered());
-            happens(daemon, bird)?;
+            happens(daemon, router)?;
             ping.join().ok().context("the ping failed")?
         })?;
         let after = traffic::ip_forw_datagrams(node1)?;
@@ -51,36 +58,30 @@ impl Site {
     }
 }
 
-#[test]
-fn the_daemon_restarts_and_nobody_notices() -> Result<()> {
-    require_root!();
-    let mut site = Site::new()?;
+fn the_daemon_restarts_and_nobody_notices<R: RoutingDaemon>() -> Result<()> {
+    let mut site = Site::<R>::new()?;
     let (peer, container) = (site.node2.address, site.c3.address);
-    site.under_traffic(|daemon, bird| {
+    site.under_traffic(|daemon, router| {
         daemon.stop()?;
         daemon.launch()?;
         await_route(daemon, container, peer)?;
         daemon.kill()?;
         daemon.launch()?;
-        // It forwards before BIRD has told anything, and after.
+        // It forwards before the peer has told anything, and after.
         ensure!(daemon.route_get(container)?["route"]["via"] == "10.141.0.2", "the route was dropped");
         await_route(daemon, container, peer)?;
-        bird.await_established("10.141.0.1".parse()?)
+        router.await_established("10.141.0.1".parse()?)
     })?;
-    let route = site.node2.ip("route show 172.19.35.0/24")?;
-    ensure!(route.contains("via 10.141.0.1"), "BIRD kept the block: {route:?}");
-    Ok(())
+    site.router.await_next_hop("172.19.35.0/24", Some(site.node1.address))
 }
 
-#[test]
-fn bird_restarts_and_its_routes_are_kept() -> Result<()> {
-    require_root!();
-    let mut site = Site::new()?;
+fn the_peer_restarts_and_its_routes_are_kept<R: RoutingDaemon>() -> Result<()> {
+    let mut site = Site::<R>::new()?;
     let peer = site.node2.address;
-    site.under_traffic(|daemon, bird| {
-        bird.kill()?;
+    site.under_traffic(|daemon, router| {
+        router.kill()?;
         await_peer(daemon, peer, "kept", |peer| peer["prefixes_stale"] == 1)?;
-        bird.launch()?;
+        router.launch()?;
         let again = |value: &serde_json::Value| {
             value["state"] == "established" && value["sessions"] == 2 && value["prefixes_stale"] == 0
         };
@@ -88,14 +89,12 @@ fn bird_restarts_and_its_routes_are_kept() -> Result<()> {
     })
 }
 
-#[test]
-fn a_route_that_is_not_told_again_goes_when_everything_was_told() -> Result<()> {
-    require_root!();
-    let mut site = Site::new()?;
+fn a_route_that_is_not_told_again_goes_when_everything_was_told<R: RoutingDaemon>() -> Result<()> {
+    let mut site = Site::<R>::new()?;
     site.daemon.stop()?;
     let other =
         Speaker::of(&site.node2).block("172.19.37.0/24").neighbour(Neighbour::new(site.node1.address));
-    site.bird.change(&other)?;
+    site.router.change(&other)?;
     site.daemon.launch()?;
     await_route(&site.daemon, "172.19.37.9", site.node2.address)?;
     // No source offers it; it is what the data path held.
@@ -106,23 +105,17 @@ fn a_route_that_is_not_told_again_goes_when_everything_was_told() -> Result<()> 
     })
 }
 
-#[test]
-fn a_farewell_takes_the_routes_along() -> Result<()> {
-    require_root!();
-    let site = Site::new()?;
+fn a_farewell_takes_the_routes_along<R: RoutingDaemon>() -> Result<()> {
+    let mut site = Site::<R>::new()?;
     let (address, container) = (site.node2.address, site.c3.address);
-    // BIRD without -R's promise: an administrative end.
-    site.bird.birdc("disable peer_10_141_0_1")?;
+    site.router.disable(site.node1.address)?;
     await_no_route(&site.daemon, container)?;
     super::await_error(&site.daemon, address, "Cease: Administrative Shutdown")?;
-    site.bird.birdc("enable peer_10_141_0_1")?;
+    site.router.enable(site.node1.address)?;
     await_established(&site.daemon, address)?;
     await_route(&site.daemon, container, address)?;
-    // Ours: BIRD forgets the block at once.
+    // Ours: the peer forgets the block at once.
+    site.router.await_next_hop("172.19.35.0/24", Some(site.node1.address))?;
     site.daemon.detach()?;
-    super::eventually(super::PATIENCE, || {
-        let route = site.node2.ip("route show 172.19.35.0/24")?;
-        ensure!(route.is_empty(), "{route}");
-        Ok(())
-    })
+    site.router.await_next_hop("172.19.35.0/24", None)
 }
