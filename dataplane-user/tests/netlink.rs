@@ -46,6 +46,7 @@ fn plain(destination: &str, oif: u32) -> Route {
         oif: Some(oif),
         source: None,
         mtu: None,
+        nexthop: None,
         multipath: false,
         multipath_oifs: Box::default(),
         encap: false,

@@ -45,11 +45,16 @@ impl KernelImport {
         let protocol = |name: &str, number| RouteProtocol { name: name.to_owned(), number };
         let named = PROTOCOLS.iter().filter(|(name, _)| ROUTING_DAEMONS.contains(name));
         let protocols = named.map(|(name, number)| protocol(name, *number));
-        let felix = protocol("80", 80);
-        let protocols = protocols.chain([felix]).collect();
+        let unnamed = [protocol("80", FELIX), protocol("196", FRR_STATIC)];
+        let protocols = protocols.chain(unnamed).collect();
         Self { import: true, table: MAIN_TABLE, protocols: Some(protocols) }
     }
 }
+
+/// `DefaultRouteProtocol` of Calico's felix.
+const FELIX: u8 = 80;
+/// `RTPROT_ZSTATIC` of FRR's zebra/rt_netlink.h: the routes in FRR's own file, of which blackholes are a node's blocks.
+const FRR_STATIC: u8 = 196;
 
 /// The protocols of [`KernelImport::of_routing_daemons`] that have names.
 const ROUTING_DAEMONS: &[&str] = &[

@@ -63,7 +63,12 @@ impl Daemon {
                 return Ok(known);
             }
             Event::Rules => self.check_rules().await?,
-            Event::Address(_) | Event::AddressGone(_) | Event::Route(..) | Event::RouteGone(_) => {}
+            Event::Address(_)
+            | Event::AddressGone(_)
+            | Event::Route(..)
+            | Event::RouteGone(_)
+            | Event::NextHop(_)
+            | Event::NextHopGone(_) => {}
         }
         match self.mirror.apply(event) {
             Effect::Unchanged => return Ok(self.stale != Stale::Prefixes),
@@ -385,5 +390,6 @@ fn remove_hooks(pins: &Pins, mirror: &Mirror) -> Result<()> {
 ///
 /// Where the kernel cannot be asked.
 pub async fn read_kernel(netlink: &Netlink) -> Result<Mirror> {
-    Ok(Mirror::load(netlink.links().await?, netlink.addresses().await?, netlink.routes().await?))
+    let (links, addresses) = (netlink.links().await?, netlink.addresses().await?);
+    Ok(Mirror::load(links, addresses, netlink.nexthops().await?, netlink.routes().await?))
 }

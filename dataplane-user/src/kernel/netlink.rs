@@ -13,6 +13,7 @@ mod device;
 mod events;
 mod exchange;
 pub mod filters;
+mod nexthop;
 mod request;
 mod socket;
 mod types;
@@ -20,17 +21,16 @@ mod types;
 use anyhow::{Context, Result, bail};
 use dataplane_common::{names, net::MacAddr};
 use ipnet::Ipv4Net;
+use netlink_packet_core::{NetlinkMessage, NetlinkSerializable};
 use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
 
+use self::exchange::{Answer, Requests};
 pub use self::{
     device::Device,
     events::Events,
     exchange::Refusal,
+    nexthop::{NextHop, NextHopTarget},
     types::{Added, Address, Event, Link, OwnRoute, OwnTarget, Peer, Place, Route, RouteKind},
-};
-use self::{
-    exchange::{Answer, Requests},
-    request::Request,
 };
 
 /// How often a dump is begun again when the kernel says that what it walked changed meanwhile.
@@ -91,6 +91,15 @@ impl Netlink {
     /// As [`Self::links`].
     pub async fn addresses(&self) -> Result<Vec<Address>> {
         self.dump("addresses", request::addresses, decode::address).await
+    }
+
+    /// Every nexthop object.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::links`].
+    pub async fn nexthops(&self) -> Result<Vec<NextHop>> {
+        self.dump("nexthop objects", nexthop::dump, |payload| nexthop::decode(payload).map(Some)).await
     }
 
     /// Every IPv4 route of every table (`local` and `main` among them), each table in the kernel's own order;
@@ -254,10 +263,10 @@ impl Netlink {
     }
 
     /// Dumps until the kernel says that nothing changed on the way.
-    async fn dump<T>(
+    async fn dump<T, R: NetlinkSerializable>(
         &self,
         what: &str,
-        request: impl Fn() -> Request,
+        request: impl Fn() -> NetlinkMessage<R>,
         decode: impl Fn(&[u8]) -> Result<Option<T>>,
     ) -> Result<Vec<T>> {
         for _ in 0..DUMP_ATTEMPTS {

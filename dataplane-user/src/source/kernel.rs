@@ -4,6 +4,7 @@
 //! and the rest are questions.
 
 mod import;
+mod nexthops;
 mod routes;
 mod wanted;
 
@@ -18,12 +19,17 @@ use std::{
 use dataplane_common::names;
 use ipnet::Ipv4Net;
 
-use self::routes::{Routes, links_of};
 pub use self::{
     import::{Account, Cause, Import},
     wanted::{Policy, Wanted},
 };
-use crate::kernel::netlink::{Address, Event, Link, OwnRoute, OwnTarget, Peer, Place, Route, RouteKind};
+use self::{
+    nexthops::NextHops,
+    routes::{Routes, links_of},
+};
+use crate::kernel::netlink::{
+    Address, Event, Link, NextHop, OwnRoute, OwnTarget, Peer, Place, Route, RouteKind,
+};
 
 /// Table `main`.
 const MAIN: u32 = libc::RT_TABLE_MAIN as u32;
@@ -56,6 +62,7 @@ impl Effect {
 pub struct Mirror {
     links: BTreeMap<u32, Link>,
     addresses: Vec<Address>,
+    nexthops: NextHops,
     /// Those of everybody else.
     routes: Routes,
     /// The routes of table `main` that the daemon wrote, in this run or an earlier one: as many as there are blocks
@@ -66,13 +73,14 @@ pub struct Mirror {
 }
 
 impl Mirror {
-    /// Takes what was listed, links, addresses and routes each in the order in which the kernel gave them.
+    /// Takes what was listed, links, addresses, nexthop objects and routes each in the order in which the kernel gave them.
     ///
     /// Events that were collected since before the listing began may be applied afterwards, also those that
     /// the lists show already.
     pub fn load(
         links: impl IntoIterator<Item = Link>,
         addresses: impl IntoIterator<Item = Address>,
+        nexthops: impl IntoIterator<Item = NextHop>,
         routes: impl IntoIterator<Item = Route>,
     ) -> Self {
         let mut mirror = Self {
@@ -80,7 +88,11 @@ impl Mirror {
             addresses: addresses.into_iter().collect(),
             ..Self::default()
         };
-        for route in routes {
+        for nexthop in nexthops {
+            mirror.nexthops.put(nexthop);
+        }
+        for mut route in routes {
+            mirror.nexthops.resolve(&mut route);
             match OwnRoute::from_route(&route) {
                 Some(own) => drop(mirror.own.insert(own.destination, own.target)),
                 None => drop(mirror.routes.insert(route, Place::Last)),
@@ -108,13 +120,16 @@ impl Mirror {
                 Some(own) => self.put_own(own),
                 None => self.put_route(route, place),
             },
-            Event::RouteGone(route) => match OwnRoute::from_route(&route) {
+            Event::RouteGone(mut route) => match OwnRoute::from_route(&route) {
                 Some(own) => self.remove_own(&own),
                 None => {
+                    self.nexthops.resolve(&mut route);
                     let (table, prefix) = (route.table, route.destination);
                     self.change_routes(table, prefix, |routes| routes.remove(&route))
                 }
             },
+            Event::NextHop(nexthop) => self.put_nexthop(nexthop),
+            Event::NextHopGone(id) => self.remove_nexthop(id),
             Event::PeerLink { peer, .. } => Effect::changed(self.link_with_peer(peer).is_some()),
             Event::Rules => Effect::Unchanged,
             Event::Device(_) => Effect::Unchanged,
@@ -140,8 +155,14 @@ impl Mirror {
         Effect::Route(own.destination)
     }
 
-    fn put_route(&mut self, route: Route, mut place: Place) -> Effect {
+    fn put_route(&mut self, mut route: Route, mut place: Place) -> Effect {
         let (table, prefix) = (route.table, route.destination);
+        self.nexthops.resolve(&mut route);
+        // A route whose object changed is told of as a replacement, whichever place it has.
+        let by_object = place == Place::Replace && route.nexthop.is_some();
+        if by_object && self.routes.of(table, prefix).any(|held| *held == route) {
+            return Effect::Unchanged;
+        }
         // A replacement takes the place of the first route with its metric, which may be ours.
         let may_be_ours = (table, route.metric, route.tos) == (MAIN, 0, 0) && self.own.contains_key(&prefix);
         if place == Place::Replace && may_be_ours {
@@ -181,9 +202,14 @@ impl Mirror {
     }
 
     fn put_link(&mut self, link: Link) -> Effect {
-        let (index, up) = (link.index, link.up);
+        let (index, up, carrier) = (link.index, link.up, link.carrier);
         let before = self.links.insert(index, link);
         let itself = Effect::changed(before.as_ref() != self.links.get(&index));
+        // With the carrier, routes by nexthop objects go, and no others (Event::NextHopGone).
+        if up && !carrier && before.is_some_and(|link| link.carrier) && self.routes.by_nexthop_and_link(index)
+        {
+            return Effect::Reload;
+        }
         // A link that goes down takes its routes with it, and the kernel does not say so (Event::RouteGone).
         if up { itself } else { itself.max(self.remove_routes_by(index, true)) }
     }

@@ -124,7 +124,7 @@ fn routes_of_every_kind_are_listed() {
                 ..plain("172.19.41.0/24", 0)
             },
             Route {
-                multipath: true,
+                nexthop: Some(7),
                 gateway: Some(Ipv4Addr::new(10, 141, 0, 7)),
                 scope: 0,
                 ..plain("172.19.42.0/24", eth0)

@@ -1,11 +1,11 @@
 //! The mirror, beside the kernel that it mirrors.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, fs};
 
 use anyhow::Result;
 use dataplane::{
     kernel::netlink::{Event, Events, Netlink},
-    source::kernel::{Effect, Mirror, Policy},
+    source::kernel::{Effect, Import, Mirror, Policy},
 };
 
 use crate::{
@@ -15,7 +15,8 @@ use crate::{
 };
 
 async fn load(netlink: &Netlink) -> Result<Mirror> {
-    Ok(Mirror::load(netlink.links().await?, netlink.addresses().await?, netlink.routes().await?))
+    let (links, addresses) = (netlink.links().await?, netlink.addresses().await?);
+    Ok(Mirror::load(links, addresses, netlink.nexthops().await?, netlink.routes().await?))
 }
 
 /// Applies what has happened until now; `true` where the events alone did not tell everything.
@@ -45,7 +46,7 @@ fn view(mirror: &Mirror, uplink: u32) -> impl PartialEq + Debug + use<> {
         endpoints: discovered.iter().copied().collect(),
         egress: true,
         translates: false,
-        import: None,
+        import: Some(Import { table: 254, protocols: None, pools: Vec::new() }),
         shadows: mirror.shadows(),
     };
     let wanted = (mirror.host(), mirror.wanted(&policy));
@@ -54,13 +55,9 @@ fn view(mirror: &Mirror, uplink: u32) -> impl PartialEq + Debug + use<> {
 
 #[test]
 fn the_mirror_follows_the_kernel() {
-    on_a_node(async || {
-        make_uplink();
-        let container = Container::with_veth("cali1");
-        let (netlink, mut events) = Netlink::connect()?;
-        let mut mirror = load(&netlink).await?;
-        let uplink = by_name(&netlink.links().await?, "eth0")?.index;
-        for (step, may_reload) in [
+    follows(
+        None,
+        &[
             ("route add default via 10.141.0.254 dev eth0", false),
             ("route add 172.19.35.2 dev cali1 scope link", false),
             ("route add default via 10.141.0.253 dev eth0 metric 5", false),
@@ -90,7 +87,66 @@ fn the_mirror_follows_the_kernel() {
             ("route add 172.19.35.2 dev cali9 scope link", false),
             ("link del cali9", false),
             ("link del eth0", true),
-        ] {
+        ],
+    );
+}
+
+#[test]
+fn the_mirror_follows_nexthop_objects() {
+    // Whether routes that refer to one say themselves, too, where they lead; the kernel's default is that they do.
+    for compatible in ["1", "0"] {
+        follows(
+            Some(compatible),
+            &[
+                ("nexthop add id 1 via 10.141.0.2 dev eth0", false),
+                ("route add 172.19.36.0/24 nhid 1", false),
+                ("nexthop replace id 1 via 10.141.0.3 dev eth0", false),
+                ("nexthop add id 2 via 10.141.0.4 dev eth0", false),
+                // Behind another route, which it does not take the place of when its object changes.
+                ("route append 172.19.36.0/24 nhid 2", false),
+                ("nexthop replace id 2 via 10.141.0.5 dev eth0", false),
+                ("route del 172.19.36.0/24 nhid 1", false),
+                ("nexthop add id 10 group 1/2", false),
+                ("route add 172.19.40.0/24 nhid 10", false),
+                ("route add 172.19.41.0/24 via 10.141.0.9 dev eth0", false),
+                ("route replace 172.19.41.0/24 nhid 10", false),
+                ("nexthop replace id 10 group 1", false),
+                ("nexthop replace id 1 via 10.141.0.6 dev eth0", false),
+                ("nexthop replace id 10 group 1/2", false),
+                ("nexthop del id 1", false),
+                ("nexthop add id 3 blackhole", false),
+                ("route add 172.19.42.0/24 nhid 3", false),
+                ("nexthop replace id 3 dev eth0", false),
+                ("nexthop add id 4 dev cali1", false),
+                ("route add 172.19.35.2 nhid 4 scope link", false),
+                ("nexthop del id 2", false),
+                ("route add 172.19.43.0/24 via 10.141.0.2 dev eth0", false),
+                // With the carrier of eth0 go the routes by objects, and no others.
+                ("link set fabric0 down", true),
+                ("link set fabric0 up", false),
+                ("nexthop add id 5 via 10.141.0.2 dev eth0", false),
+                ("route add 172.19.44.0/24 nhid 5", false),
+                ("link set eth0 down", false),
+                ("link set eth0 up", false),
+                ("link del cali1", false),
+                ("link del eth0", true),
+            ],
+        );
+    }
+}
+
+/// Sees that the mirror is what the kernel says after each step; `true` beside one after which it may list everything anew.
+fn follows(compatible: Option<&'static str>, steps: &'static [(&'static str, bool)]) {
+    on_a_node(async move || {
+        if let Some(compatible) = compatible {
+            fs::write("/proc/sys/net/ipv4/nexthop_compat_mode", compatible)?;
+        }
+        make_uplink();
+        let container = Container::with_veth("cali1");
+        let (netlink, mut events) = Netlink::connect()?;
+        let mut mirror = load(&netlink).await?;
+        let uplink = by_name(&netlink.links().await?, "eth0")?.index;
+        for &(step, may_reload) in steps {
             ip(step);
             let reload = follow(&mut mirror, &mut events).await?;
             assert!(!reload || may_reload, "{step}: lists everything anew");

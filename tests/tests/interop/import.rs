@@ -1,4 +1,4 @@
-//! BIRD speaks BGP between the nodes and writes the kernel's table; the data path takes the routes from there.
+//! A routing daemon speaks BGP between the nodes and writes the kernel's table; the data path takes the routes from there.
 
 use std::{fmt::Write as _, net::Ipv4Addr, time::Duration};
 
@@ -11,7 +11,12 @@ use tests::harness::{
     traffic,
 };
 
-use super::require_root;
+use super::{require_root, with_daemons};
+
+with_daemons!(bird: Bird, frr: Frr => [
+    its_routes_are_carried_as_long_as_it_has_them,
+    without_a_file_everything_between_the_nodes_goes_by_bpf,
+]);
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -35,12 +40,12 @@ fn speaker(own: &Node, other: &Node, block: &str) -> Speaker {
     Speaker::of(own).block(block).neighbour(Neighbour::new(other.address))
 }
 
-/// The file of a node that takes BIRD's routes.
-fn importing() -> Config {
+/// The file of a node that takes the routing daemon's routes.
+fn importing<R: RoutingDaemon>() -> Config {
     Config::new()
         .node("uplinks", r#"["eth0"]"#)
         .pool("172.19.0.0/16")
-        .table("[kernel]\nimport = true\nprotocols = [\"bird\"]")
+        .table(&format!("[kernel]\nimport = true\nprotocols = {:?}", R::PROTOCOLS))
 }
 
 impl<R: RoutingDaemon> Site<R> {
@@ -121,10 +126,8 @@ fn own_routes(node: &Namespace) -> Result<String> {
     node.ip("route show table all proto 171")
 }
 
-#[test]
-fn bird_s_routes_are_carried_as_long_as_it_has_them() -> Result<()> {
-    require_root!();
-    let mut site = Site::<Bird>::new(|node| Daemon::start(node, &importing()))?;
+fn its_routes_are_carried_as_long_as_it_has_them<R: RoutingDaemon>() -> Result<()> {
+    let mut site = Site::<R>::new(|node| Daemon::start(node, &importing::<R>()))?;
     site.traffic_by_bpf()?;
     let found = route(&site.daemon1, site.c3.address)?;
     assert_eq!((&found["prefix"], &found["source"]), (&BLOCK2.into(), &"kernel".into()));
@@ -132,7 +135,7 @@ fn bird_s_routes_are_carried_as_long_as_it_has_them() -> Result<()> {
     traffic::ping_with(&site.c3, "172.19.35.60", 2, &["-W", "0.2"])?.none_answered()?;
     assert_eq!(site.daemon1.drops(Hook::FromUplink, Reason::NoEndpoint)?, 2);
 
-    // The first BIRD ends, and takes its routes along: the other's block is nobody's then.
+    // The first routing daemon ends, and takes its routes along: the other's block is nobody's then.
     site.router1.stop()?;
     await_gone(&site.daemon1, site.c3.address)?;
     await_gone(&site.daemon1, Ipv4Addr::new(172, 19, 35, 60))?;
@@ -162,10 +165,8 @@ fn await_gone(daemon: &Daemon, address: Ipv4Addr) -> Result<()> {
     })
 }
 
-#[test]
-fn without_a_file_everything_between_the_nodes_goes_by_bpf() -> Result<()> {
-    require_root!();
-    let site = Site::<Bird>::new(Daemon::start_from_kernel)?;
+fn without_a_file_everything_between_the_nodes_goes_by_bpf<R: RoutingDaemon>() -> Result<()> {
+    let site = Site::<R>::new(Daemon::start_from_kernel)?;
     site.traffic_by_bpf()?;
     for (daemon, node) in [(&site.daemon1, &site.node1), (&site.daemon2, &site.node2)] {
         assert_eq!(own_routes(node)?, "");
@@ -179,7 +180,7 @@ fn a_flap_storm_ends_where_it_should() -> Result<()> {
     require_root!();
     const PREFIXES: usize = 2000;
     const TURNS: usize = 10;
-    let mut site = Site::<Bird>::new(|node| Daemon::start(node, &importing()))?;
+    let mut site = Site::<Bird>::new(|node| Daemon::start(node, &importing::<Bird>()))?;
     let before = used_routes(&site.daemon1)?;
     let quiet = speaker(&site.node2, &site.node1, BLOCK2);
     let mut storm = quiet.clone();
@@ -217,7 +218,7 @@ fn a_flap_storm_ends_where_it_should() -> Result<()> {
 #[test]
 fn another_table_of_bird_s_is_carried() -> Result<()> {
     require_root!();
-    let config = importing().table("table = 100");
+    let config = importing::<Bird>().table("table = 100");
     let fabric = Fabric::new()?;
     let node1 = Node::new(&fabric, "node1", "10.141.0.1")?;
     let node2 = Node::new(&fabric, "node2", "10.141.0.2")?;

@@ -242,3 +242,40 @@ fn a_burst_and_a_restart_lose_nothing() -> Result<()> {
     assert_eq!(used(daemon, "routes")?, before);
     network.ping_by_bpf()
 }
+
+#[test]
+fn a_nexthop_object_takes_its_routes_along() -> Result<()> {
+    require_root!();
+    let network = Routed::new(&importing(""))?;
+    let Routed { daemon, c3, node1, node2, .. } = &network;
+    let await_via = |router: &str| {
+        eventually(PATIENCE, || {
+            let found = route(daemon, c3.address)?;
+            ensure!(found["via"] == router && found["prefix"] == "172.19.36.0/26", "{found}");
+            Ok(())
+        })
+    };
+    node2.ip("address add 10.141.0.22/16 dev eth0")?;
+    for compatible in ["1", "0"] {
+        node1.sysctl("net.ipv4.nexthop_compat_mode", compatible)?;
+        node1.ip_batch(
+            "nexthop add id 5 via 10.141.0.22 dev eth0 proto zebra\n\
+             route replace 172.19.36.0/26 nhid 5 proto bird metric 32\n",
+        )?;
+        await_via("10.141.0.22")?;
+        network.ping_by_bpf()?;
+        node1.ip("nexthop replace id 5 via 10.141.0.2 dev eth0 proto zebra")?;
+        await_via("10.141.0.2")?;
+        network.ping_by_bpf()?;
+        assert_eq!(network.import()?["left"], serde_json::json!([]));
+        node1.ip("nexthop replace id 5 blackhole proto zebra")?;
+        await_route(daemon, c3.address, "block")?;
+        node1.ip("nexthop delete id 5")?;
+        eventually(PATIENCE, || {
+            let found = route(daemon, c3.address)?;
+            ensure!(found.is_null(), "{found}");
+            Ok(())
+        })?;
+    }
+    Ok(())
+}

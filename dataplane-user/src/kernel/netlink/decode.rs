@@ -96,7 +96,7 @@ pub(super) fn u64_of(value: &[u8]) -> Result<u64> {
     Ok(u64::from_ne_bytes(value.try_into().context("not a number of 64 bits")?))
 }
 
-fn ipv4_of(value: &[u8]) -> Result<Ipv4Addr> {
+pub(super) fn ipv4_of(value: &[u8]) -> Result<Ipv4Addr> {
     Ok(Ipv4Addr::from(<[u8; 4]>::try_from(value).context("not an IPv4 address")?))
 }
 
@@ -216,6 +216,7 @@ pub(super) fn route(payload: &[u8]) -> Result<Option<Route>> {
         oif: None,
         source: None,
         mtu: None,
+        nexthop: None,
         multipath: false,
         multipath_oifs: Box::default(),
         encap: false,
@@ -238,7 +239,7 @@ pub(super) fn route(payload: &[u8]) -> Result<Option<Route>> {
                 route.multipath = true;
                 route.multipath_oifs = next_hop_links(value)?;
             }
-            RTA_NH_ID => route.multipath = true,
+            RTA_NH_ID => route.nexthop = Some(u32_of(value)?),
             // RTA_VIA: a gateway of another family (IPv6).
             libc::RTA_ENCAP | libc::RTA_ENCAP_TYPE | libc::RTA_VIA => route.encap = true,
             _ => {}

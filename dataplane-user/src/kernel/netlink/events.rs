@@ -8,7 +8,7 @@ use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
 
 use super::{
     decode::{self, Message},
-    device,
+    device, nexthop,
     socket::{Datagram, NetlinkSocket, set_receive_buffer},
     types::{Event, Peer, Place},
 };
@@ -35,6 +35,7 @@ impl Events {
                 libc::RTNLGRP_IPV4_IFADDR,
                 libc::RTNLGRP_IPV4_ROUTE,
                 libc::RTNLGRP_IPV4_RULE,
+                nexthop::GROUP,
             ] {
                 socket.add_membership(group)?;
             }
@@ -133,6 +134,8 @@ fn own_event(message: &Message<'_>, _netnsid: Option<i32>) -> Result<Option<Even
         libc::RTM_DELADDR => decode::address(payload)?.map(Event::AddressGone),
         libc::RTM_NEWROUTE => decode::route(payload)?.map(|route| Event::Route(route, place(message.flags))),
         libc::RTM_DELROUTE => decode::route(payload)?.map(Event::RouteGone),
+        nexthop::RTM_NEWNEXTHOP => Some(Event::NextHop(nexthop::decode(payload)?)),
+        nexthop::RTM_DELNEXTHOP => Some(Event::NextHopGone(nexthop::decode(payload)?.id)),
         libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Event::Rules),
         _ => None,
     })

@@ -5,6 +5,8 @@ use std::{fmt, net::Ipv4Addr};
 use dataplane_common::{names, net::MacAddr};
 use ipnet::Ipv4Net;
 
+use super::nexthop::NextHop;
+
 /// A network interface of this namespace.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Link {
@@ -113,7 +115,9 @@ pub struct Route {
     pub source: Option<Ipv4Addr>,
     /// MTU in bytes of IP packet, where the route sets one (`RTAX_MTU`).
     pub mtu: Option<u32>,
-    /// It has several next hops, or refers to a nexthop object.
+    /// The nexthop object that it refers to; the kernel may leave out then where the route leads.
+    pub nexthop: Option<u32>,
+    /// It has several next hops.
     pub multipath: bool,
     /// The interfaces of the several next hops.
     pub multipath_oifs: Box<[u32]>,
@@ -149,6 +153,12 @@ pub enum Event {
     /// or away, or because their preferred source address was deleted (`fib_table_flush()` in
     /// net/ipv4/fib_trie.c).
     RouteGone(Route),
+    /// A nexthop object is new or changed, and with it the routes that refer to it.
+    NextHop(NextHop),
+    /// The nexthop object with this number is gone, and with it the routes that refer to it. The kernel does not say so
+    /// for those that it drops because their link went down or away, or lost its carrier (`nexthop_flush_dev()` in
+    /// net/ipv4/nexthop.c).
+    NextHopGone(u32),
     /// The IPv4 rules changed: ask [`Netlink::rules_are_default`](super::Netlink::rules_are_default).
     Rules,
     /// A link in another namespace is new, changed or gone. It comes for every namespace that our own has a
@@ -218,6 +228,7 @@ impl OwnRoute {
             && route.protocol == names::ROUTE_PROTOCOL
             && route.metric == 0
             && route.tos == 0
+            && route.nexthop.is_none()
             && !route.multipath
             && !route.encap;
         plain.then_some(Self { destination: route.destination, target })

@@ -31,7 +31,7 @@ pub struct Account {
 /// Why a route to be taken over stays the kernel's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Cause {
-    /// It has several next hops, or refers to a nexthop object.
+    /// It has several next hops.
     Multipath,
     /// It encapsulates.
     Encapsulation,

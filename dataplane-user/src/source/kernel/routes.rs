@@ -49,6 +49,8 @@ pub(super) struct Routes {
     routes: BTreeMap<Key, Route>,
     /// How many next hops are by each link: a link without any needs no search.
     by_link: BTreeMap<u32, usize>,
+    /// How many refer to each nexthop object.
+    by_nexthop: BTreeMap<u32, usize>,
     /// How many routes of each table and prefix lead to one link without a gateway: few are, and what others
     /// depend on are they.
     direct: BTreeMap<(u32, Ipv4Net), usize>,
@@ -78,14 +80,21 @@ impl Routes {
                 Key::of(&route, last.place.saturating_add(1))
             }
         };
+        self.put(key, route);
+        true
+    }
+
+    fn put(&mut self, key: Key, route: Route) {
         for link in links_of(&route) {
             *self.by_link.entry(link).or_default() += 1;
+        }
+        if let Some(id) = route.nexthop {
+            *self.by_nexthop.entry(id).or_default() += 1;
         }
         if is_on_link(&route) {
             *self.direct.entry((route.table, route.destination)).or_default() += 1;
         }
         self.routes.insert(key, route);
-        true
     }
 
     /// Whether there was such a route. A deletion that the list had shown already finds none.
@@ -131,10 +140,50 @@ impl Routes {
         (gone.into_iter().map(|key| key.destination).collect(), effect)
     }
 
+    /// Whether a route that refers to a nexthop object is by that link.
+    pub(super) fn by_nexthop_and_link(&self, ifindex: u32) -> bool {
+        let by_both = |route: &Route| route.nexthop.is_some() && links_of(route).any(|link| link == ifindex);
+        self.by_link.contains_key(&ifindex)
+            && !self.by_nexthop.is_empty()
+            && self.routes.values().any(by_both)
+    }
+
+    /// Changes the routes that refer to any of these nexthop objects; gives the prefixes of those that are different.
+    pub(super) fn change_by_nexthop(&mut self, ids: &[u32], change: impl Fn(&mut Route)) -> Vec<Ipv4Net> {
+        let mut changed = Vec::new();
+        for key in self.keys_by_nexthop(ids) {
+            let Some(mut route) = self.routes.get(&key).cloned() else { continue };
+            change(&mut route);
+            if self.routes.get(&key) != Some(&route) {
+                self.take(&key);
+                self.put(key, route);
+                changed.push(key.destination);
+            }
+        }
+        changed
+    }
+
+    /// Removes the routes that refer to that nexthop object; gives their prefixes.
+    pub(super) fn remove_by_nexthop(&mut self, id: u32) -> Vec<Ipv4Net> {
+        let keys = self.keys_by_nexthop(&[id]);
+        keys.into_iter().filter(|key| self.take(key)).map(|key| key.destination).collect()
+    }
+
+    fn keys_by_nexthop(&self, ids: &[u32]) -> Vec<Key> {
+        if !ids.iter().any(|id| self.by_nexthop.contains_key(id)) {
+            return Vec::new();
+        }
+        let refers = |route: &Route| route.nexthop.is_some_and(|id| ids.contains(&id));
+        self.routes.iter().filter(|(_, route)| refers(route)).map(|(key, _)| *key).collect()
+    }
+
     fn take(&mut self, key: &Key) -> bool {
         let Some(route) = self.routes.remove(key) else { return false };
         for link in links_of(&route) {
             count_down(self.by_link.entry(link));
+        }
+        if let Some(id) = route.nexthop {
+            count_down(self.by_nexthop.entry(id));
         }
         if is_on_link(&route) {
             count_down(self.direct.entry((route.table, route.destination)));

@@ -2,6 +2,7 @@
 
 mod events;
 mod imports;
+mod nexthops;
 mod notation;
 
 use std::{collections::BTreeSet, net::Ipv4Addr};

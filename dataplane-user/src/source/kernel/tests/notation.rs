@@ -138,6 +138,7 @@ pub(super) fn route(mirror: &Mirror, line: &str) -> Route {
         oif: None,
         source: None,
         mtu: None,
+        nexthop: None,
         multipath: false,
         multipath_oifs: Box::default(),
         encap: false,
@@ -152,6 +153,7 @@ pub(super) fn route(mirror: &Mirror, line: &str) -> Route {
             "mtu" => route.mtu = Some(value().parse().unwrap()),
             "tos" => route.tos = value().parse().unwrap(),
             "encap" => route.encap = true,
+            "nhid" => route.nexthop = Some(value().parse().unwrap()),
             "nexthops" => {
                 route.multipath = true;
                 route.multipath_oifs = value().split(',').map(|name| index(mirror, name)).collect();
