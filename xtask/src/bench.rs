@@ -8,6 +8,7 @@ mod baseline;
 mod compare;
 mod feed;
 mod finding;
+mod flaps;
 mod flood;
 mod generator;
 mod interrupt;
@@ -116,6 +117,8 @@ enum Case {
     Lookup,
     /// From a BGP peer's UPDATEs to the last route that packets take, against BIRD and the kernel
     RouteLoad,
+    /// A thousand of a BGP peer's prefixes come and go every second, by the daemon and by BIRD
+    Flaps,
     /// From a container's route to its first packet carried by BPF
     NewEndpoint,
     /// What the daemon takes while nothing happens
@@ -144,6 +147,7 @@ impl Case {
             Self::ScaleFlows => pps::scale::flows(bench),
             Self::Lookup => lookup::run(bench),
             Self::RouteLoad => route_load::run(bench),
+            Self::Flaps => flaps::run(bench),
             Self::NewEndpoint => new_endpoint::run(bench),
             Self::AtRest => at_rest::run(bench),
         }
@@ -179,6 +183,8 @@ struct Bench {
     changes: usize,
     /// Containers that come up one after another: below 250.
     containers: u8,
+    /// How long prefixes come and go.
+    flapping: Duration,
     /// How long the idle daemon is watched.
     rest: Duration,
     attach_mode: RefCell<Option<String>>,
@@ -264,6 +270,7 @@ impl Bench {
             slot: Duration::from_millis(if quick { 300 } else { 600 }),
             lookups_in_a_row: if quick { 1 << 18 } else { 1 << 20 },
             containers: if quick { 20 } else { 50 },
+            flapping: Duration::from_secs(if quick { 6 } else { 60 }),
             rest: Duration::from_secs(if quick { 2 } else { 10 }),
             attach_mode: RefCell::default(),
             modes: RefCell::default(),

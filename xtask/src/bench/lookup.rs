@@ -22,7 +22,7 @@ pub(super) const PREFIXES: Prefixes = Prefixes { first: Ipv4Addr::new(64, 0, 0, 
 /// The daemon's own table, filled by a BGP peer, against the kernel's trie with the same prefixes.
 pub(super) fn run(bench: &Bench) -> Result<Vec<Finding>> {
     let network = Network::new()?;
-    let mut session = Session::new(bench, &network, Learner::Daemon(network.daemon(bench)?))?;
+    let mut session = Session::new(bench, &network, Learner::Daemon(network.daemon(bench, false)?))?;
     let mut findings = Vec::new();
     let mut known = 0;
     for size in SIZES {

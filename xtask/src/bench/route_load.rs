@@ -73,7 +73,7 @@ fn load(bench: &Bench, who: Who, size: u32) -> Result<Loaded> {
     interrupt::check()?;
     let network = Network::new()?;
     let learner = match who {
-        Who::Ours => Learner::Daemon(network.daemon(bench)?),
+        Who::Ours => Learner::Daemon(network.daemon(bench, false)?),
         Who::Bird => Learner::Bird(network.bird()?),
     };
     let mut session = Session::new(bench, &network, learner)?;

@@ -45,12 +45,13 @@ impl Network {
         Ok(Self { _fabric: fabric, node, peer })
     }
 
-    /// Starts the daemon on the node: it waits for the peer, takes all that it says, and leaves the kernel's
-    /// table alone.
-    pub(super) fn daemon(&self, bench: &Bench) -> Result<Daemon> {
+    /// Starts the daemon on the node: it waits for the peer, takes all that it says, and writes it into the kernel's
+    /// table, too, or leaves that alone.
+    pub(super) fn daemon(&self, bench: &Bench, kernel_routes: bool) -> Result<Daemon> {
         let (address, peer) = (self.node.address, self.peer.address);
         let config = Config::new().node("uplinks", r#"["eth0"]"#);
         let config = learning(config, &address.to_string(), &peer.to_string());
+        let config = config.datapath("kernel-routes", kernel_routes);
         bench.daemon(&bench.binary, &self.node, &config)
     }
 
@@ -71,12 +72,10 @@ impl Network {
     }
 }
 
-/// Adds to a daemon's file that it waits at `address` for a peer, takes all the prefixes that it says, and leaves
-/// the kernel's table alone.
+/// Adds to a daemon's file that it waits at `address` for a peer and takes all the prefixes that it says.
 pub(super) fn learning(config: Config, address: &str, peer: &str) -> Config {
     config
         .pool("64.0.0.0/6")
-        .datapath("kernel-routes", false)
         .table(&format!("[bgp]\nasn = {ASN}\nrouter-id = \"{address}\"\nlisten = \"{address}:179\""))
         .table(&format!(
             "[[bgp.peer]]\naddress = \"{peer}\"\nasn = {ASN}\npassive = true\nmax-prefixes = {MAX_PREFIXES}"

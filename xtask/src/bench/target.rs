@@ -116,6 +116,9 @@ const TARGETS: &[Target] = &[
     figure("route-load", "all", "rate", Some(1_000_000), AtLeast(500_000.0)),
     figure("route-load", "all", "memory", Some(1_000_000), AtMost(150.0)),
     figure("route-load", "one change", "time-to-packets", None, AtMost(5.0)),
+    figure("flaps", "", "rate", None, AtLeast(990.0)),
+    figure("flaps", "", "lost", None, AtMost(0.0)),
+    figure("flaps", "", "growth", None, AtMost(500.0)),
 ];
 
 #[cfg(test)]

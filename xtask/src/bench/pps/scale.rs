@@ -35,7 +35,8 @@ pub(in crate::bench) fn routes(bench: &Bench) -> Result<Vec<Finding>> {
     let peer = Node::new(&fabric, "peer", address(PEER))?;
     let with_peer = |number: u8| {
         Site::with(bench, &fabric, Path::Dataplane, number, &[SENDERS], |config| {
-            speaker::learning(config, &address(number), &address(PEER))
+            let config = speaker::learning(config, &address(number), &address(PEER));
+            config.datapath("kernel-routes", false)
         })
     };
     let (few, many) = (with_peer(1)?, with_peer(2)?);
