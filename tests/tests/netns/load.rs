@@ -6,29 +6,19 @@
 //!  c2 172.19.35.3 ─ cali2┘                    └ eth1 198.51.100.10 ══ 198.51.100.1 outside, by MASQUERADE
 //! ```
 
-use std::{
-    fs,
-    path::PathBuf,
-    sync::{Mutex, MutexGuard, PoisonError},
-};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, ensure};
 use tests::harness::{
-    Config, Container, ContainerSpec, Daemon, Fabric, Namespace, Node, Outside,
+    Config, Container, ContainerSpec, Daemon, Fabric, Node, Outside,
     daemon::place,
-    traffic::{self, Load, TcpPair, UdpPair},
+    traffic::{self, Load, UdpPair, Way},
 };
 
 use super::{network::config2, require_root};
 
 /// Connections on each way.
 const CONNECTIONS: usize = 34;
-
-/// Answers that are awaited on each way before, during and after what happens.
-const ROUNDS: u64 = 3000;
-
-/// Held by the test that loads the machine: two of them would measure each other.
-static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
 struct Site {
     daemon1: Daemon,
@@ -40,7 +30,6 @@ struct Site {
     node1: Node,
     _node2: Node,
     _fabric: Fabric,
-    _alone: MutexGuard<'static, ()>,
 }
 
 fn config() -> Config {
@@ -56,7 +45,6 @@ fn config() -> Config {
 
 impl Site {
     fn new() -> Result<Self> {
-        let alone = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
         let fabric = Fabric::new()?;
         let node1 = Node::new(&fabric, "node1", "10.141.0.1")?;
         let node2 = Node::new(&fabric, "node2", "10.141.0.2")?;
@@ -71,18 +59,7 @@ impl Site {
         let outside = node1.outside("eth1", "198.51.100.10/24", "198.51.100.1")?;
         let daemon1 = Daemon::start(&node1, &config())?;
         let daemon2 = Daemon::start(&node2, &config2())?;
-        Ok(Self {
-            daemon1,
-            daemon2,
-            c1,
-            c2,
-            c3,
-            outside,
-            node1,
-            _node2: node2,
-            _fabric: fabric,
-            _alone: alone,
-        })
+        Ok(Self { daemon1, daemon2, c1, c2, c3, outside, node1, _node2: node2, _fabric: fabric })
     }
 
     /// Puts every way under load while `happens` goes on, and counts what was lost.
@@ -92,29 +69,8 @@ impl Site {
     ) -> Result<()> {
         let Self { daemon1, c1, c2, c3, outside, node1, .. } = self;
         let outside_address = "198.51.100.1".parse()?;
-        let ways: [(&Namespace, &Namespace, std::net::Ipv4Addr); 3] =
-            [(c1, c2, c2.address), (c2, c3, c3.address), (c1, outside, outside_address)];
-        let hosts: [&Namespace; 4] = [c1, c2, c3, outside];
-        let losses = || hosts.iter().map(|host| traffic::tcp_losses(host)).sum::<Result<u64>>();
-        let (lost_before, by_kernel) = (losses()?, traffic::ip_forw_datagrams(node1)?);
-        let mut loads = Vec::new();
-        for (client, server, address) in ways {
-            loads.push(Load::udp(UdpPair::new(client, server, address)?)?);
-            let pairs = (0..CONNECTIONS).map(|_| TcpPair::connect(client, server, address));
-            loads.push(Load::tcp(pairs.collect::<Result<_>>()?));
-        }
-        let go_on = || loads.iter().try_for_each(|load| load.continues(ROUNDS));
-        go_on().context("before")?;
-        happens(daemon1, &go_on)?;
-        go_on().context("afterwards")?;
-        for load in loads {
-            let account = load.finish()?;
-            ensure!((account.lost, account.duplicates) == (0, 0), "{account:?}");
-        }
-        ensure!(losses()? == lost_before, "{} TCP segments were lost", losses()? - lost_before);
-        let forwarded = traffic::ip_forw_datagrams(node1)? - by_kernel;
-        ensure!(forwarded == 0, "the kernel forwarded {forwarded} packets");
-        Ok(())
+        let ways: [Way<'_>; 3] = [(c1, c2, c2.address), (c2, c3, c3.address), (c1, outside, outside_address)];
+        traffic::under_load(node1, &ways, CONNECTIONS, |go_on| happens(daemon1, go_on))
     }
 
     fn finish(self) -> Result<()> {
