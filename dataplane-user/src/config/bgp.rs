@@ -44,6 +44,8 @@ pub struct BgpPeer {
     pub passive: bool,
     /// File with the key of the TCP MD5 signature (RFC 2385).
     pub password_file: Option<PathBuf>,
+    /// How many hops away the peer is at most, by the TTL of what comes from it (RFC 5082); any number without it.
+    pub ttl_security_hops: Option<u8>,
     /// The hold time that we propose, in seconds; 0 for none (RFC 4271 section 4.2).
     pub hold_seconds: u16,
     /// More prefixes than this end the session.
@@ -81,6 +83,7 @@ const PEER: Schema = Schema {
         ("port", "179"),
         ("passive", "false"),
         ("password-file", "\"/etc/dataplane/bgp-secret\""),
+        ("ttl-security-hops", "1"),
         ("hold-seconds", "90"),
         ("max-prefixes", "100000"),
     ],
@@ -105,6 +108,7 @@ struct PeerDraft {
     port: u16,
     passive: Option<Placed<bool>>,
     password_file: Option<Placed<PathBuf>>,
+    ttl_security_hops: Option<u8>,
     hold_seconds: u16,
     max_prefixes: u32,
 }
@@ -135,6 +139,7 @@ fn peers<'a>(bgp: &'a DeTable<'a>, report: &mut Report<'a>) -> Vec<PeerDraft> {
         port: section.number("port", 1..=u16::MAX).map_or(PORT, |port| port.value),
         passive: section.flag("passive"),
         password_file: section.text("password-file", value::absolute_path),
+        ttl_security_hops: section.number("ttl-security-hops", 1..=u8::MAX - 1).map(|hops| hops.value),
         hold_seconds: hold_seconds(section),
         max_prefixes: section
             .number("max-prefixes", 1..=super::MAX_ROUTES)
@@ -188,6 +193,7 @@ impl PeerDraft {
             port: self.port,
             passive: self.is_passive(),
             password_file: self.password_file.as_ref().map(|file| file.value.clone()),
+            ttl_security_hops: self.ttl_security_hops,
             hold_seconds: self.hold_seconds,
             max_prefixes: self.max_prefixes,
         })

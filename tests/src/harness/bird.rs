@@ -206,6 +206,9 @@ fn peer(speaker: &Speaker, neighbour: &Neighbour) -> String {
     if let Some(password) = &neighbour.password {
         let _ = writeln!(text, " password \"{password}\";");
     }
+    if neighbour.ttl_security {
+        text += " direct;\n ttl security on;\n";
+    }
     if neighbour.passive {
         text += " passive on;\n";
     }

@@ -202,7 +202,8 @@ fn bgp(speaker: &Speaker) -> String {
         "router bgp {asn}\n bgp router-id {address}\n no bgp ebgp-requires-policy\n no bgp network import-check\n \
          bgp graceful-restart\n bgp graceful-restart preserve-fw-state\n"
     );
-    for Neighbour { address, asn, port, password, passive, graceful_restart, .. } in neighbours {
+    for Neighbour { address, asn, port, password, ttl_security, passive, graceful_restart, .. } in neighbours
+    {
         let line = |text: &mut String, words: &str| {
             let _ = writeln!(text, " neighbor {address} {words}");
         };
@@ -212,6 +213,9 @@ fn bgp(speaker: &Speaker) -> String {
         line(&mut text, "advertisement-interval 0");
         if let Some(password) = password {
             line(&mut text, &format!("password {password}"));
+        }
+        if *ttl_security {
+            line(&mut text, "ttl-security hops 1");
         }
         if *passive {
             line(&mut text, "passive");

@@ -162,13 +162,15 @@ fn config(speaker: &Speaker) -> String {
     let Speaker { address, asn, neighbours, .. } = speaker;
     let mut text = format!("[global.config]\nas = {asn}\nrouter-id = \"{address}\"\n");
     for neighbour in neighbours {
-        let Neighbour { address: peer, asn, port, password, passive, graceful_restart, .. } = neighbour;
+        let Neighbour { address: peer, asn, port, password, passive, ttl_security, graceful_restart, .. } =
+            neighbour;
         let password = password.as_deref().unwrap_or_default();
         let _ = write!(
             text,
             "[[neighbors]]\n[neighbors.config]\nneighbor-address = \"{peer}\"\npeer-as = {asn}\n\
              auth-password = \"{password}\"\n\
              [neighbors.transport.config]\nremote-port = {port}\npassive-mode = {passive}\n\
+             [neighbors.ttl-security.config]\nenabled = {ttl_security}\nttl-min = 255\n\
              [neighbors.timers.config]\nconnect-retry = 1\nidle-hold-time-after-reset = 1\n\
              [neighbors.route-reflector.config]\nroute-reflector-client = {}\n\
              route-reflector-cluster-id = \"{address}\"\n\

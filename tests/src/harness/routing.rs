@@ -77,6 +77,8 @@ pub struct Neighbour {
     pub port: u16,
     /// The key of the TCP MD5 signature (RFC 2385).
     pub password: Option<String>,
+    /// It is on the same link, and everything between both is sent with a TTL of 255 (RFC 5082).
+    pub ttl_security: bool,
     /// Wait for it to connect.
     pub passive: bool,
     /// It is a client of this route reflector (RFC 4456).
@@ -93,6 +95,7 @@ impl Neighbour {
             asn: 64512,
             port: 179,
             password: None,
+            ttl_security: false,
             passive: false,
             reflector_client: false,
             graceful_restart: true,

@@ -5,6 +5,7 @@ mod mesh;
 mod password;
 mod reload;
 mod restart;
+mod ttl_security;
 
 use std::{fmt::Display, time::Duration};
 

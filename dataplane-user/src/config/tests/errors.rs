@@ -266,13 +266,14 @@ fn bgp() {
         ),
         (
             "[bgp]\nasn = 1\nrouter-id = \"1.1.1.1\"\n[[bgp.peer]]\naddress = ¦\"224.0.0.5\"\nasn = ¦65535\n\
-             port = ¦0\npassive = ¦1\npassword-file = ¦\"secret\"\nhold-seconds = ¦2\nmax-prefixes = ¦0\n",
+             port = ¦0\npassive = ¦1\npassword-file = ¦\"secret\"\nttl-security-hops = ¦255\nhold-seconds = ¦2\nmax-prefixes = ¦0\n",
             &[
                 "multicast",
                 "RFC 7300",
                 "from 1 to 65535",
                 "true or false",
                 "absolute",
+                "from 1 to 254",
                 "RFC 4271",
                 "from 1 to",
             ],

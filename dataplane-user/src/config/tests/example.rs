@@ -90,6 +90,7 @@ asn = 64512
 port = 179
 passive = false
 password-file = "/etc/dataplane/bgp-secret"
+ttl-security-hops = 1
 hold-seconds = 90
 max-prefixes = 100000
 
@@ -201,6 +202,7 @@ mod parsed_ahead {
         assert_eq!(bgp.graceful_restart_seconds, 120);
         let peer = &bgp.peers[0];
         assert_eq!((peer.address, peer.asn, peer.port), ([10, 141, 0, 2].into(), 64512, 179));
+        assert_eq!(peer.ttl_security_hops, Some(1));
         assert_eq!((peer.passive, peer.hold_seconds, peer.max_prefixes), (false, 90, 100_000));
         assert_eq!(peer.password_file, Some(PathBuf::from("/etc/dataplane/bgp-secret")));
 
@@ -222,6 +224,6 @@ mod parsed_ahead {
             (peer.port, peer.passive, peer.hold_seconds, peer.max_prefixes),
             (179, false, 90, 100_000)
         );
-        assert_eq!(peer.password_file, None);
+        assert_eq!((&peer.password_file, peer.ttl_security_hops), (&None, None));
     }
 }

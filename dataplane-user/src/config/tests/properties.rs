@@ -13,7 +13,7 @@ const SEED: &str = "[node]\nname = \"nöde\"\nuplinks = [\"eth0\", \"eth1\"]\nst
     [[route]]\nto = \"172.19.36.0/24\"\nvia = \"10.141.0.2\"\n\
     [[masquerade]]\nsource = \"172.19.0.0/16\"\nexclude = [\"10.0.0.0/8\"]\nports = \"49152-65535\"\n\
     [bgp]\nasn = 64512\nrouter-id = \"10.141.0.1\"\nlisten = \"10.141.0.1:179\"\n\
-    [[bgp.peer]]\naddress = \"10.141.0.2\"\nasn = 1\npassive = true\nhold-seconds = 90\n\
+    [[bgp.peer]]\naddress = \"10.141.0.2\"\nasn = 1\npassive = true\nttl-security-hops = 1\nhold-seconds = 90\n\
     [kernel]\nimport = true\nprotocols = [\"bird\"]\n[log]\nlevel = \"info\"\n";
 
 /// What the grammar of TOML, and the reader of the file, make most of.

@@ -1,11 +1,14 @@
 //! A connection on its way to a session: OPENs are exchanged, then KEEPALIVEs.
 
+use std::time::Duration;
+
 use tokio::{net::TcpStream, time::Instant};
 
 use super::{
     connection::{Break, Connection},
     negotiation::{Negotiated, negotiate},
     shared::Timing,
+    socket::Drops,
     status::Fall,
     wire::{self, Message, Notification, Open},
 };
@@ -19,6 +22,12 @@ pub struct Attempt {
     /// What the OPENs agree on, once the peer's has come.
     pub opened: Option<Negotiated>,
     deadline: Instant,
+    /// When it is time to wonder why the peer says nothing.
+    silent_at: Option<Instant>,
+    /// How long that is.
+    patience: Duration,
+    /// What the kernel had dropped when it began.
+    pub drops: Drops,
     /// Our KEEPALIVE is on its way: nothing else is said before the peer's comes.
     confirmed: bool,
 }
@@ -26,6 +35,8 @@ pub struct Attempt {
 /// What became of an attempt.
 #[derive(Debug)]
 pub enum Progress {
+    /// The peer has said nothing more for as long as a connection may take to be made. It may still.
+    Silent,
     /// The peer's OPEN has come, and it is acceptable.
     Opened,
     /// The session stands.
@@ -43,8 +54,19 @@ impl Attempt {
     pub fn new(stream: TcpStream, ours: Open, asn: u32, timing: &Timing) -> std::io::Result<Self> {
         let mut connection = Connection::new(stream)?;
         connection.writer.push(&wire::encode_open(&ours));
-        let deadline = Instant::now() + timing.open;
-        Ok(Self { connection, ours, asn, opened: None, deadline, confirmed: false })
+        let (deadline, silent_at) = (Instant::now() + timing.open, Some(Instant::now() + timing.dial));
+        let drops = Drops::read();
+        Ok(Self {
+            connection,
+            ours,
+            asn,
+            opened: None,
+            deadline,
+            silent_at,
+            patience: timing.dial,
+            drops,
+            confirmed: false,
+        })
     }
 
     /// Waits for the next step. May be cancelled without loss.
@@ -57,6 +79,10 @@ impl Attempt {
                     Ok(()) => continue,
                     Err(error) => Err(Break::Lost(error)),
                 },
+                () = tokio::time::sleep_until(self.silent_at.unwrap_or(self.deadline)), if self.silent_at.is_some() => {
+                    self.silent_at = None;
+                    return Progress::Silent;
+                }
                 () = tokio::time::sleep_until(self.deadline) => {
                     return Progress::Failed(Fall::sent(Notification::HOLD_TIMER_EXPIRED));
                 }
@@ -89,6 +115,7 @@ impl Attempt {
     /// Accepts the peer's OPEN.
     pub fn confirm(&mut self) {
         self.confirmed = true;
+        self.silent_at = Some(Instant::now() + self.patience);
         self.connection.writer.push(&wire::encode_keepalive());
         if let Some(hold) = self.opened.and_then(|negotiated| negotiated.hold) {
             self.deadline = Instant::now() + hold;

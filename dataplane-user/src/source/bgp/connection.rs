@@ -75,8 +75,11 @@ impl Connection {
                 }
                 io::Result::Ok(())
             };
-            // Whoever does not listen does not hear it.
-            let _ = timeout(FAREWELL, farewell).await;
+            if timeout(FAREWELL, farewell).await.is_err() {
+                // Whoever does not listen does not hear it, and is not to hold the connection for a living one: a
+                // reset needs no answer, which the kernel may drop for its TTL.
+                let _ = self.writer.half.as_ref().set_zero_linger();
+            }
         });
     }
 }

@@ -22,7 +22,7 @@ use super::{
     connection::Connection,
     negotiation::{Negotiated, ours_survives},
     shared::Shared,
-    socket::{self, Password, SignatureDrops},
+    socket::{self, Drops, Password},
     status::{Fall, State, Status},
     table::PeerId,
     wire::{GracefulRestart, Notification},
@@ -221,6 +221,7 @@ impl Peer {
                 Origin::Accepted => (&mut accepted, &mut dialled),
             };
             match step {
+                Progress::Silent => self.silent(this),
                 Progress::Opened => self.resolve_collision(origin, this, other),
                 Progress::Established => {
                     if let Some(other) = other.take() {
@@ -260,19 +261,31 @@ impl Peer {
         attempt.inspect_err(|error| debug!("BGP peer {}: {error}", self.address())).ok()
     }
 
+    /// There is a connection, and nothing comes over it.
+    fn silent(&self, attempt: &Option<Attempt>) {
+        let (signed, hops) = (self.password.is_some(), self.config.ttl_security_hops);
+        let before = attempt.as_ref().map(|attempt| attempt.drops);
+        let dropped = before.and_then(|before| Drops::read().explain_since(before, signed, hops.is_some()));
+        let why = dropped
+            .unwrap_or("it is busy, or drops what we say: it may see more hops than its TTL security allows");
+        self.note(&Fall::Unreachable(format!("a connection is there, and no KEEPALIVE comes: {why}")));
+    }
+
+    fn note(&self, fall: &Fall) {
+        let why = fall.to_string();
+        let mut status = self.status.borrow_mut();
+        let known = status.last_error.as_ref().is_some_and(|(last, _)| *last == why);
+        if known {
+            debug!("BGP peer {}: {why}", self.address());
+        } else {
+            warn!("BGP peer {}: {why}", self.address());
+        }
+        status.failed(fall, false);
+    }
+
     /// No session came about.
     fn missed(&mut self, fall: &Fall) {
-        let why = fall.to_string();
-        {
-            let mut status = self.status.borrow_mut();
-            let known = status.last_error.as_ref().is_some_and(|(last, _)| *last == why);
-            if known {
-                debug!("BGP peer {}: {why}", self.address());
-            } else {
-                warn!("BGP peer {}: {why}", self.address());
-            }
-            status.failed(fall, false);
-        }
+        self.note(fall);
         let broke_rules = matches!(fall, Fall::Sent(_) | Fall::Received(_));
         self.retry.fail(self.shared.timing.retry_limit, broke_rules);
     }
@@ -280,14 +293,15 @@ impl Peer {
     fn dial(&self) -> Dial {
         let (local, remote) = (self.shared.local.get().address, self.remote());
         let (password, patience) = (self.password.clone(), self.shared.timing.dial);
+        let hops = self.config.ttl_security_hops;
         Box::pin(async move {
-            let before = SignatureDrops::read();
-            match timeout(patience, socket::dial(local, remote, password.as_ref())).await {
+            let before = Drops::read();
+            match timeout(patience, socket::dial(local, remote, password.as_ref(), hops)).await {
                 Ok(dialled) => dialled.map_err(|error| format!("{error:#}")),
                 Err(_) => {
                     let why =
                         format!("no answer from port {} within {} s", remote.port(), patience.as_secs());
-                    let drops = SignatureDrops::read().explain_since(before, password.is_some());
+                    let drops = Drops::read().explain_since(before, password.is_some(), hops.is_some());
                     Err(match (drops, password) {
                         (Some(explanation), _) => format!("{why}: {explanation}"),
                         (None, Some(_)) => {

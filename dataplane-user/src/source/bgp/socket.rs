@@ -1,4 +1,4 @@
-//! TCP for BGP: addresses, precedence, and the MD5 signature (RFC 2385).
+//! TCP for BGP: addresses, precedence, the MD5 signature (RFC 2385), and TTL security (RFC 5082).
 
 use std::{
     fmt, fs, io,
@@ -12,6 +12,9 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 
 /// Internetwork control, as RFC 4271 appendix E asks for.
 const TOS: u32 = 0xc0;
+
+/// What everything is sent with: a peer may demand it (RFC 5082).
+const GREATEST_TTL: i32 = 255;
 
 /// Bytes that the kernel holds for a peer that does not read.
 const SEND_BUFFER: u32 = 256 * 1024;
@@ -106,6 +109,35 @@ fn set_password(socket: &impl AsFd, peer: Ipv4Addr, password: Option<&Password>)
     }
 }
 
+/// Has the socket drop what comes from farther than so many hops; `None` ends that. What is sent has the greatest TTL
+/// anyhow, for peers that look at it.
+///
+/// # Errors
+///
+/// Where the kernel refuses.
+pub fn set_ttl_security(socket: &impl AsFd, hops: Option<u8>) -> io::Result<()> {
+    set_ip_option(socket, libc::IP_MINTTL, hops.map_or(0, least_ttl))
+}
+
+/// With what TTL packets of somebody so many hops away come at least: one on the same link is one hop away.
+fn least_ttl(hops: u8) -> i32 {
+    GREATEST_TTL + 1 - i32::from(hops)
+}
+
+fn set_ip_option(socket: &impl AsFd, option: libc::c_int, value: libc::c_int) -> io::Result<()> {
+    // SAFETY: the options of `IPPROTO_IP` that are used here take a pointer to an int and its size, those of `value`.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::IPPROTO_IP,
+            option,
+            std::ptr::from_ref(&value).cast(),
+            size_of_val(&value) as libc::socklen_t,
+        )
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Connects to a peer, from the given address if there is one.
 ///
 /// # Errors
@@ -115,6 +147,7 @@ pub async fn dial(
     local: Option<Ipv4Addr>,
     peer: SocketAddrV4,
     password: Option<&Password>,
+    ttl_security_hops: Option<u8>,
 ) -> Result<TcpStream> {
     let socket = TcpSocket::new_v4()?;
     socket.set_tos_v4(TOS)?;
@@ -122,6 +155,8 @@ pub async fn dial(
     if let Some(local) = local {
         socket.bind(SocketAddr::from((local, 0))).with_context(|| format!("cannot connect from {local}"))?;
     }
+    set_ip_option(&socket, libc::IP_TTL, GREATEST_TTL)?;
+    set_ttl_security(&socket, ttl_security_hops)?;
     if password.is_some() {
         set_password(&socket, *peer.ip(), password).context("the kernel does not sign with TCP MD5")?;
     }
@@ -153,6 +188,7 @@ impl Listener {
             socket.set_reuseaddr(true)?;
             socket.set_tos_v4(TOS)?;
             socket.set_send_buffer_size(SEND_BUFFER)?;
+            set_ip_option(&socket, libc::IP_TTL, GREATEST_TTL)?;
             socket.bind(address.into())?;
             socket.listen(128)
         };
@@ -190,6 +226,17 @@ impl Listener {
         Ok(())
     }
 
+    /// Hears nobody who is farther than each of the peers may be.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses.
+    pub fn set_ttl_security(&self, hops: impl Iterator<Item = Option<u8>>) -> Result<()> {
+        // None is more than any number.
+        let most = hops.map(|hops| hops.unwrap_or(u8::MAX)).max().filter(|hops| *hops != u8::MAX);
+        set_ttl_security(&self.listener, most).context("the kernel does not look at TTLs")
+    }
+
     /// The next connection, and whose it is.
     ///
     /// # Errors
@@ -203,16 +250,17 @@ impl Listener {
     }
 }
 
-/// How many TCP segments the kernel dropped for their signature, in this network namespace (all peers together:
+/// How many TCP segments the kernel dropped for their signature or their TTL, in this network namespace (all peers together:
 /// it keeps no other count).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SignatureDrops {
+pub struct Drops {
     missing: u64,
     unexpected: u64,
     wrong: u64,
+    far: u64,
 }
 
-impl SignatureDrops {
+impl Drops {
     /// The counts at this moment; all zero where the kernel does not tell.
     pub fn read() -> Self {
         fs::read_to_string("/proc/thread-self/net/netstat")
@@ -230,11 +278,17 @@ impl SignatureDrops {
             missing: value("TCPMD5NotFound"),
             unexpected: value("TCPMD5Unexpected"),
             wrong: value("TCPMD5Failure"),
+            far: value("TCPMinTTLDrop"),
         }
     }
 
-    /// What the drops since then say about the passwords of a peer that cannot be reached.
-    pub fn explain_since(self, before: Self, have_password: bool) -> Option<&'static str> {
+    /// What the drops since then say about the passwords, or the TTLs, of a peer that cannot be reached.
+    pub fn explain_since(
+        self,
+        before: Self,
+        have_password: bool,
+        have_ttl_security: bool,
+    ) -> Option<&'static str> {
         if have_password && self.wrong > before.wrong {
             Some("TCP MD5 signatures that came meanwhile do not match: the passwords differ")
         } else if have_password && self.missing > before.missing {
@@ -242,6 +296,10 @@ impl SignatureDrops {
         } else if !have_password && self.unexpected > before.unexpected {
             Some(
                 "segments came with a TCP MD5 signature: the peer has a password, and `password-file` is not set",
+            )
+        } else if have_ttl_security && self.far > before.far {
+            Some(
+                "segments came from farther than `ttl-security-hops`, or the peer does not send with a TTL of 255",
             )
         } else {
             None
@@ -268,15 +326,17 @@ mod tests {
 
     #[test]
     fn drops_tell_which_side_lacks_what() {
-        let text =
-            "TcpExt: A TCPMD5NotFound TCPMD5Unexpected TCPMD5Failure\nTcpExt: 9 1 2 3\nIpExt: B\nIpExt: 4\n";
-        let drops = SignatureDrops::parse(text);
-        assert_eq!(drops, SignatureDrops { missing: 1, unexpected: 2, wrong: 3 });
-        let since = |before: SignatureDrops, have| drops.explain_since(before, have).unwrap_or_default();
-        let zero = SignatureDrops::default();
+        let text = "TcpExt: A TCPMD5NotFound TCPMD5Unexpected TCPMD5Failure TCPMinTTLDrop\nTcpExt: 9 1 2 3 4\nIpExt: B\nIpExt: 4\n";
+        let drops = Drops::parse(text);
+        assert_eq!(drops, Drops { missing: 1, unexpected: 2, wrong: 3, far: 4 });
+        let since = |before: Drops, have| drops.explain_since(before, have, true).unwrap_or_default();
+        let zero = Drops::default();
         assert!(since(zero, true).contains("the passwords differ"));
-        assert!(since(SignatureDrops { missing: 0, ..drops }, true).contains("the peer has no password"));
+        assert!(since(Drops { missing: 0, ..drops }, true).contains("the peer has no password"));
         assert!(since(zero, false).contains("`password-file` is not set"));
+        let unsigned = Drops { far: 0, ..drops };
+        assert!(since(unsigned, false).contains("farther than"));
+        assert_eq!(drops.explain_since(unsigned, false, false), None);
         assert_eq!(since(drops, true), "");
     }
 }

@@ -24,7 +24,7 @@ use super::{
     peer::{Peer, Retry},
     report,
     shared::{Shared, Timing},
-    socket::{Listener, Password},
+    socket::{Listener, Password, set_ttl_security},
     status::Status,
     table::{PeerId, Table},
     wire::Notification,
@@ -242,7 +242,7 @@ impl Speaker {
         if self.must_listen() {
             self.listen();
         } else {
-            self.set_keys();
+            self.secure();
         }
     }
 
@@ -284,7 +284,7 @@ impl Speaker {
                 info!("BGP: listening on {address}");
                 self.listener = Some(listener);
                 self.complaint.send_replace(None);
-                self.set_keys();
+                self.secure();
             }
             Err(error) => {
                 self.listen_at = Instant::now() + LISTEN_AGAIN;
@@ -293,12 +293,14 @@ impl Speaker {
         }
     }
 
-    fn set_keys(&mut self) {
+    /// What the listener is to ask of each peer.
+    fn secure(&mut self) {
         let keys =
             |(config, password): &(BgpPeer, Option<Password>)| Some((config.address, password.clone()?));
         let keys = self.settings.peers.iter().filter_map(keys).collect();
+        let hops = self.settings.peers.iter().map(|(config, _)| config.ttl_security_hops);
         if let Some(listener) = &mut self.listener
-            && let Err(error) = listener.set_keys(keys)
+            && let Err(error) = listener.set_keys(keys).and_then(|()| listener.set_ttl_security(hops))
         {
             self.complain(format!("BGP: {error:#}"));
         }
@@ -319,7 +321,11 @@ impl Speaker {
     async fn accepted(&mut self, accepted: std::io::Result<(TcpStream, Ipv4Addr)>) {
         match accepted {
             Ok((stream, address)) => match self.peers.values().find(|peer| peer.config.address == address) {
-                Some(peer) => drop(peer.accepted.try_send(stream)),
+                // The listener serves all peers, and hears what only some of them may say.
+                Some(peer) => match set_ttl_security(&stream, peer.config.ttl_security_hops) {
+                    Ok(()) => drop(peer.accepted.try_send(stream)),
+                    Err(error) => warn!("BGP: a connection from {address} is closed: {error}"),
+                },
                 None => debug!("BGP: a connection from {address}, which is no peer, is closed"),
             },
             Err(error) => {

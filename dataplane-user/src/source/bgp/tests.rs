@@ -47,6 +47,7 @@ fn peer(address: SocketAddrV4) -> (BgpPeer, Option<Password>) {
         port: address.port(),
         passive: false,
         password_file: None,
+        ttl_security_hops: None,
         hold_seconds: 90,
         max_prefixes: 1_000_000,
     };
@@ -192,7 +193,7 @@ impl Hand {
     async fn connect(from: SocketAddrV4, to: SocketAddrV4) -> Self {
         let dial = async {
             loop {
-                match socket::dial(Some(*from.ip()), to, None).await {
+                match socket::dial(Some(*from.ip()), to, None, None).await {
                     Ok(stream) => break stream,
                     Err(_) => tokio::time::sleep(Duration::from_millis(5)).await,
                 }

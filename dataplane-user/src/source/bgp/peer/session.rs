@@ -130,6 +130,8 @@ impl Peer {
                     }
                 }
                 step = progress(&mut replacement) => match step {
+                    // The session that there is says more of the peer.
+                    Progress::Silent => {}
                     // A valid OPEN over a new connection: the old one is dead (RFC 4724 section 5).
                     Progress::Opened | Progress::Established => {
                         if let Some(attempt) = &mut replacement {
