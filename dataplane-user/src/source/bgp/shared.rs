@@ -83,8 +83,8 @@ pub struct Shared {
     pub news: Notify,
     /// Changes were taken.
     pub room: Notify,
-    /// What is announced to every peer.
-    pub announced: watch::Sender<BTreeSet<Ipv4Net>>,
+    /// What is announced to every peer; `None` until the daemon has said it for the first time.
+    pub announced: watch::Sender<Option<BTreeSet<Ipv4Net>>>,
     /// Counts the changes of `announced`.
     pub version: Cell<u64>,
     /// A session has handed its peer what is announced.

@@ -170,6 +170,7 @@ impl Speaker {
             Order::Configure(settings) => self.configure(settings),
             Order::Announce(prefixes, done) => {
                 let changed = self.shared.announced.send_if_modified(|announced| {
+                    let prefixes = Some(prefixes);
                     let changed = *announced != prefixes;
                     *announced = prefixes;
                     changed
@@ -191,7 +192,7 @@ impl Speaker {
             Order::Routes { refused, answer } => {
                 let peers = self.peers.values().map(|peer| (peer.id, peer.config.address)).collect();
                 let learned = report::routes(&self.shared.table.borrow(), &peers, refused);
-                let announced = self.shared.announced.borrow().iter().copied().collect();
+                let announced = self.shared.announced.borrow().iter().flatten().copied().collect();
                 let _ = answer.send(answers::BgpRoutes { learned, announced });
             }
             Order::Shutdown(..) => unreachable!("the loop ends with it"),

@@ -177,12 +177,15 @@ impl Peer {
         &self,
         session: &mut Session,
         writer: &mut Writer,
-        announced: &mut watch::Receiver<BTreeSet<Ipv4Net>>,
+        announced: &mut watch::Receiver<Option<BTreeSet<Ipv4Net>>>,
     ) {
-        if session.must_tell {
+        // As long as nobody knows what there is to tell, an End-of-RIB would make the peer forget what we announced
+        // before a restart.
+        if session.must_tell
+            && let Some(wanted) = &*announced.borrow_and_update()
+        {
             session.must_tell = false;
-            let wanted = announced.borrow_and_update();
-            session.tell(writer, &wanted, self.shared.local.get().asn);
+            session.tell(writer, wanted, self.shared.local.get().asn);
         }
         if writer.is_empty() {
             let mut status = self.status.borrow_mut();

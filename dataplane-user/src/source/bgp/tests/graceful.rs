@@ -28,6 +28,31 @@ async fn a_peers_routes_stay_while_it_restarts_and_those_not_said_again_go() {
 }
 
 #[tokio::test]
+async fn who_does_not_know_yet_what_to_announce_does_not_say_that_this_is_all() {
+    let (one, two) = (node(), node());
+    let mut first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    let block = ["172.19.36.0/24"];
+    let second = Node::start(two, settings(two, vec![peer(one)]), false, &block).await;
+    first.until_routes(&block).await;
+    second.until_established().await;
+    drop(second);
+    first.until_peer("its route is kept", |peer| peer.prefixes_stale == 1).await;
+    let news = first.news;
+    // The session is there before its daemon is.
+    let again = Speaker::start_with(settings(two, vec![peer(one)]), true, timing()).unwrap();
+    again.set_surroundings(surroundings(two));
+    let again = Node { speaker: again, routes: BTreeMap::new(), converged: false, news: 0 };
+    again.until_established().await;
+    first.until_established().await;
+    again.speaker.announce(set(&block)).await;
+    first.until_peer("told anew", |peer| peer.prefixes_stale == 0 && peer.prefixes_accepted == 1).await;
+    while let Some(more) = first.speaker.try_next() {
+        first.take(more);
+    }
+    assert_eq!(first.news, news, "the route never went");
+}
+
+#[tokio::test]
 async fn a_peer_that_lost_its_forwarding_loses_its_routes() {
     let (one, two) = (node(), node());
     let mut first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
