@@ -49,8 +49,11 @@ fn build() -> Result<(), String> {
 
     let out_dir = PathBuf::from(variable("OUT_DIR")?);
     let target_dir = shared_target_dir(&out_dir)?;
+    let features: &[&str] =
+        if env::var_os("CARGO_FEATURE_NEXT_LAYOUT").is_some() { &["--features", "next-layout"] } else { &[] };
     run(toolchain
         .cargo("build", PACKAGE, &variable("CARGO_CFG_TARGET_ARCH")?, &linker)
+        .args(features)
         .arg("--quiet")
         .arg("--target-dir")
         .arg(&target_dir)

@@ -4,6 +4,7 @@ mod answer;
 mod bgp;
 mod lock;
 mod metrics;
+mod migrate;
 mod nat;
 mod offers;
 mod reconcile;
@@ -36,8 +37,9 @@ use crate::{
         capabilities,
         nat::Nat,
         netlink::{Event, Events, Netlink, OwnTarget},
-        object::{self, Program, Purpose, Sizes},
+        object::{Program, Sizes},
         pins::Pins,
+        previous::Previous,
         uplinks::Uplinks,
     },
     rib::Rib,
@@ -51,6 +53,7 @@ use crate::{
 
 pub use lock::Lock;
 use metrics::Metrics;
+use migrate::Tables;
 pub use reconcile::{read_kernel, remove_everything};
 pub use state::remove_state;
 
@@ -91,6 +94,8 @@ pub struct Daemon {
     datapath: Datapath,
     nat: Nat,
     uplinks: Uplinks,
+    /// The daemon before, as long as its programs are to be replaced by ones with other tables.
+    previous: Option<Previous>,
     netlink: Netlink,
     mirror: Mirror,
     macs: PeerMacs,
@@ -226,7 +231,7 @@ impl Daemon {
         let pins = Pins::new(&config.node.bpf_dir);
         pins.create()?;
         state::link_pins(&config)?;
-        let (object, datapath, nat, uplinks) = open(&pins, &config)?;
+        let Tables { object, datapath, nat, uplinks, previous } = Tables::open(&pins, &config)?;
         let mirror = read_kernel(&netlink).await?;
         let (held, dirty) = datapath.prefixes().into_iter().partition(|prefix| {
             config.bgp.is_some() && matches!(datapath.get(*prefix), Some(Destination::NextHop(_)))
@@ -250,6 +255,7 @@ impl Daemon {
             datapath,
             nat,
             uplinks,
+            previous,
             rib: Rib::default(),
             routers: BTreeMap::new(),
             policy: Policy::default(),
@@ -340,31 +346,6 @@ impl Daemon {
         self.end_bgp().await?;
         remove_everything(&self.pins, &self.netlink).await
     }
-}
-
-/// The object with its tables: those that are pinned, if they can be used.
-fn open(pins: &Pins, config: &Config) -> Result<(Ebpf, Datapath, Nat, Uplinks)> {
-    let sizes = sizes(config);
-    let tables = || {
-        let mut object = object::load(&pins.maps(), sizes, Purpose::Attach)?;
-        let tables = Datapath::open(&mut object, &pins.slabs(), config.datapath.max_routes);
-        let tables =
-            tables.and_then(|datapath| Ok((datapath, Nat::open(&mut object)?, Uplinks::open(&mut object)?)));
-        Ok::<_, anyhow::Error>((object, tables))
-    };
-    pins.discard_unusable_maps(sizes)?;
-    let (object, (datapath, mut nat, uplinks)) = match tables()? {
-        (object, Ok(tables)) => (object, tables),
-        (object, Err(error)) => {
-            warn!("the pinned tables cannot be used and are rebuilt: {error:#}");
-            drop(object);
-            pins.discard_maps()?;
-            let (object, tables) = tables()?;
-            (object, tables?)
-        }
-    };
-    nat.configure(&config.limits())?;
-    Ok((object, datapath, nat, uplinks))
 }
 
 /// The sizes of the maps. Without rules there is no table of flows to speak of.

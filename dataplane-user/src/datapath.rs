@@ -3,7 +3,10 @@
 use std::{net::Ipv4Addr, path::Path};
 
 use anyhow::{Context as _, Result, bail};
-use aya::{Ebpf, maps::Map};
+use aya::{
+    Ebpf,
+    maps::{Map, MapData},
+};
 use dataplane_common::{
     endpoint::Endpoint,
     names::{MAP_COUNTERS, MAP_ENDPOINTS, MAP_NEXT_HOPS, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS},
@@ -17,6 +20,7 @@ use ipnet::Ipv4Net;
 use crate::{
     kernel::{
         counters::Counters,
+        pins::Pins,
         slots::Slots,
         table::{Mapped, Table, Usage},
     },
@@ -40,11 +44,29 @@ impl Datapath {
     ///
     /// Where a map has another layout, or holds what no run can have written: it is to be rebuilt then.
     pub fn open(object: &mut Ebpf, slabs: &Path, max_routes: u32) -> Result<Self> {
-        let (root, outer) = (take_map(object, MAP_ROUTE_ROOT)?, take_map(object, MAP_ROUTE_SLABS)?);
+        Self::assemble(|name| take_map(object, name), slabs, max_routes)
+    }
+
+    /// The tables that are pinned, for reading alone.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::open`].
+    pub fn pinned(pins: &Pins) -> Result<Self> {
+        let map = |name: &str| {
+            let path = pins.maps().join(name);
+            let map = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+            Ok(Map::from_map_data(map)?)
+        };
+        Self::assemble(map, &pins.slabs(), 0)
+    }
+
+    fn assemble(mut map: impl FnMut(&str) -> Result<Map>, slabs: &Path, max_routes: u32) -> Result<Self> {
+        let (root, outer) = (map(MAP_ROUTE_ROOT)?, map(MAP_ROUTE_SLABS)?);
         let memory = Mapped::pinned(root, outer, slabs)?;
         let table = Table::open(memory)?;
-        let mut endpoints = Slots::new(take_map(object, MAP_ENDPOINTS)?)?;
-        let mut next_hops = Slots::new(take_map(object, MAP_NEXT_HOPS)?)?;
+        let mut endpoints = Slots::new(map(MAP_ENDPOINTS)?)?;
+        let mut next_hops = Slots::new(map(MAP_NEXT_HOPS)?)?;
         for (_, target) in table.routes() {
             match target {
                 Target::Endpoint(index) => drop(endpoints.adopt(index)?),
@@ -52,7 +74,7 @@ impl Datapath {
                 Target::Block | Target::Kernel(_) => {}
             }
         }
-        let counters = Counters::new(take_map(object, MAP_COUNTERS)?)?;
+        let counters = Counters::new(map(MAP_COUNTERS)?)?;
         Ok(Self { table, endpoints, next_hops, counters, max_routes })
     }
 

@@ -10,6 +10,7 @@ pub mod nat;
 pub mod netlink;
 pub mod object;
 pub mod pins;
+pub mod previous;
 pub mod slots;
 pub mod sysctl;
 pub mod table;

@@ -101,6 +101,7 @@ fn tests(program: &TestProgram, run: &Run, built: &Built, libtest: &[String], sk
         .envs(run.environment.iter().copied())
         .current_dir(workspace::root().join(&program.package))
         .env("DATAPLANE_BIN", &built.binary)
+        .env("DATAPLANE_NEXT_LAYOUT_BIN", &built.next_layout)
         .env(skips::LOG_VARIABLE, skips);
     tests
 }

@@ -98,6 +98,27 @@ impl Life {
     }
 }
 
+/// All that a table knows of a flow, whatever the layout of its records.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Known {
+    /// The tuple of packets out, before translation.
+    pub original: Tuple,
+    /// The address that the outside sees.
+    pub address: Ipv4Be,
+    /// The port, or echo identifier, that the outside sees; host byte order.
+    pub port: u16,
+    /// State and marks.
+    pub progress: Progress,
+    /// The tick at which the flow ends unless a packet comes.
+    pub deadline: u32,
+    /// The tick at which the flow began.
+    pub opened: u32,
+    /// Bytes of frames, by [`Direction`].
+    pub bytes: [u64; 2],
+    /// Packets, by [`Direction`].
+    pub packets: [u64; 2],
+}
+
 /// One flow: a cache line.
 ///
 /// Everything but the life word and the counters is written while the flow is dead, by the one who holds the
@@ -105,6 +126,9 @@ impl Life {
 #[repr(C, align(64))]
 #[derive(Debug, Default)]
 pub struct Flow {
+    /// Moves all the rest: see `LAYOUT_VERSION`.
+    #[cfg(feature = "next-layout")]
+    reserved: [Word64; 8],
     /// A [`Life`].
     pub life: Word64,
     /// Source address in the low half and destination address in the high one, as in the packet.
@@ -119,7 +143,7 @@ pub struct Flow {
     packets: [Word64; 2],
 }
 
-const _: () = assert!(size_of::<Flow>() == 64);
+const _: () = assert!(size_of::<Flow>() == if cfg!(feature = "next-layout") { 128 } else { 64 });
 
 const PORT_MASK: u64 = 0xffff;
 
@@ -220,6 +244,17 @@ impl Flow {
             word.store(0);
         }
         self.write_port(original, 0);
+    }
+
+    /// Sets what another table knew of the flow.
+    pub(super) fn restore(&self, known: &Known) {
+        self.translated.store(self.translated.load() & 0xffff_ffff | u64::from(known.opened) << 32);
+        for direction in [Direction::Out, Direction::In] {
+            self.bytes[direction as usize].store(known.bytes[direction as usize]);
+            self.packets[direction as usize].store(known.packets[direction as usize]);
+        }
+        let life = Life::from_bits(self.life.load());
+        self.life.store(life.at(known.progress, known.deadline).to_bits());
     }
 
     /// Writes the translated port.

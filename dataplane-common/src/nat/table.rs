@@ -1,5 +1,6 @@
 //! The flow table's algorithm, on whatever memory holds it: BPF maps, or a test's arrays.
 
+mod adopt;
 mod claim;
 mod open;
 mod sweep;

@@ -155,6 +155,7 @@ impl Daemon {
     pub(super) async fn take_over(&mut self) -> Result<()> {
         let (slow_path, result) = self.update_data_path().await?;
         result?;
+        self.pins.remove_others()?;
         self.update_slow_path(slow_path).await;
         self.tell_speaker();
         Ok(())
@@ -191,6 +192,7 @@ impl Daemon {
         let uplinks = self.uplinks.set(&wanted::uplink_table(&self.choices, &self.mirror, &self.devices));
         let tables = tables.and(uplinks);
 
+        self.succeed()?;
         let hooks = self.update_hooks(picture.places);
         Ok((picture.slow_path, tables.and(hooks)))
     }
@@ -377,6 +379,7 @@ pub(super) fn remove_data_path(pins: &Pins, mirror: &Mirror) -> Result<()> {
 }
 
 fn remove_hooks(pins: &Pins, mirror: &Mirror) -> Result<()> {
+    pins.gather()?;
     let names = |index| mirror.link(index).map(|link| link.name.clone());
     for place in attach::attached(pins, names)? {
         attach::detach(pins, &place)?;

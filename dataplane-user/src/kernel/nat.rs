@@ -1,4 +1,7 @@
-//! The flow table: what the daemon sets, sweeps and reads of it. Flows are written by programs alone.
+//! The flow table: what the daemon sets, sweeps and reads of it. Flows are written by programs alone, but for those of
+//! another table.
+
+mod adopt;
 
 use std::time::Duration;
 
@@ -34,15 +37,11 @@ struct Value<T>(T);
 // SAFETY: transparent over a type that is plain old data already.
 unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
 
-/// A record or the gauges, which are only ever reached through a mapping.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Line([u64; 8]);
+/// A record, which is only ever reached through a mapping.
+type Record = [u64; size_of::<Flow>() / 8];
 
-// SAFETY: words.
-unsafe impl aya::Pod for Line {}
-
-const _: () = assert!(size_of::<Line>() == size_of::<Flow>() && size_of::<Line>() == size_of::<Gauges>());
+/// The gauges, likewise.
+type Line = [u64; size_of::<Gauges>() / 8];
 
 /// The daemon's side of the flow table.
 pub struct Nat {
@@ -77,7 +76,7 @@ impl Nat {
     pub fn open(object: &mut Ebpf) -> Result<Self> {
         let settings: Array<_, Value<Settings>> = take(object, MAP_NAT_SETTINGS)?.try_into()?;
         let rules: Array<_, Value<Rule>> = take(object, MAP_NAT_RULES)?.try_into()?;
-        let flows: Array<_, Line> = take(object, MAP_NAT_FLOWS)?.try_into()?;
+        let flows: Array<_, Record> = take(object, MAP_NAT_FLOWS)?.try_into()?;
         let gauges: Array<_, Line> = take(object, MAP_NAT_GAUGES)?.try_into()?;
         let Value(current) = settings.get(&0, 0).context("cannot read the settings of the flow table")?;
         let held = current.first_rule..current.first_rule + current.rules;
@@ -87,7 +86,7 @@ impl Nat {
         );
         let active = held.map(|index| Ok(rules.get(&index, 0)?.0)).collect::<Result<_>>()?;
         Ok(Self {
-            flows: Mapping::new(IterableMap::<u32, Line>::map(&flows), flows.len(), 1)?,
+            flows: Mapping::new(IterableMap::<u32, Record>::map(&flows), flows.len(), 1)?,
             gauges: Mapping::new(IterableMap::<u32, Line>::map(&gauges), 1, 1)?,
             counters: take(object, MAP_NAT_COUNTERS)?.try_into()?,
             settings,
@@ -95,6 +94,15 @@ impl Nat {
             current,
             active,
         })
+    }
+
+    /// Makes that the secret of the hashes: of a table that holds no flow.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses the write.
+    pub fn set_seed(&mut self, seed: u64) -> Result<()> {
+        self.write(Settings { seed, ..self.current })
     }
 
     /// Sets what the configuration says. The table keeps its secret and its flows.

@@ -9,7 +9,14 @@
 //!                                      with priority 0 that alone
 //! ```
 //!
-//! `v1` is the layout version: maps of another version are never opened.
+//! `v1` is a set of tables with the programs that use them, and its layout version. There are more sets while one takes
+//! the place of another, which each step leaves such that the next daemon can go on from it:
+//!
+//! | sets | what forwards | what comes next |
+//! | --- | --- | --- |
+//! | `v1`, or `v2-old` (other sizes) | those | `v2` is made, its tables are filled |
+//! | the same and `v2` | those: `v2` is of no use yet | the other becomes `retired`, its links and filters go to `v2` |
+//! | `retired` and `v2` | both, each at some hooks | each hook gets the programs of `v2`; `retired` is removed |
 
 use std::{
     ffi::CString,
@@ -32,50 +39,70 @@ const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
 #[derive(Clone, Debug)]
 pub struct Pins {
     root: PathBuf,
+    set: String,
+}
+
+/// What follows the version in the name of a set that has other sizes than configured.
+const OLD: &str = "-old";
+
+/// The name of a set whose flows are in another one.
+const RETIRED: &str = "retired";
+
+/// The layout version in the name of a set, and whether it was set aside for its sizes.
+fn parse_set(name: &str) -> Option<(u32, bool)> {
+    let name = name.strip_prefix('v')?;
+    let version = name.strip_suffix(OLD);
+    Some((version.unwrap_or(name).parse().ok()?, version.is_some()))
 }
 
 impl Pins {
     /// The pins under `bpf_dir`, whether they exist or not.
     pub fn new(bpf_dir: &Path) -> Self {
-        Self { root: bpf_dir.to_path_buf() }
+        Self { root: bpf_dir.to_path_buf(), set: format!("v{LAYOUT_VERSION}") }
     }
 
-    fn version(&self) -> PathBuf {
-        self.root.join(format!("v{LAYOUT_VERSION}"))
+    /// Those of another set.
+    fn of(&self, set: &str) -> Self {
+        Self { root: self.root.clone(), set: set.to_owned() }
+    }
+
+    fn directory(&self) -> PathBuf {
+        self.root.join(&self.set)
     }
 
     /// Where the maps are pinned.
     pub fn maps(&self) -> PathBuf {
-        self.version().join("maps")
+        self.directory().join("maps")
     }
 
     /// Where the slabs of the route table are pinned.
     pub fn slabs(&self) -> PathBuf {
-        self.version().join("slabs")
+        self.directory().join("slabs")
     }
 
     /// Where the TCX links are pinned.
     pub fn links(&self) -> PathBuf {
-        self.version().join("links")
+        self.directory().join("links")
     }
 
     /// Where the programs of clsact filters are pinned.
     pub fn filters(&self) -> PathBuf {
-        self.version().join("filters")
+        self.directory().join("filters")
     }
 
     /// Whether an earlier run left something.
     pub fn exist(&self) -> bool {
-        self.version().exists()
+        fs::read_dir(&self.root).is_ok_and(|mut entries| entries.next().is_some())
     }
 
     /// Makes the directories, on a BPF file system that is mounted if there is none.
     ///
     /// # Errors
     ///
-    /// Where the file system cannot be mounted or written, with the path.
+    /// Where the file system cannot be mounted or written, with the path; or a newer dataplane made the pins.
     pub fn create(&self) -> Result<()> {
         mount_if_missing(&self.root)?;
+        self.refuse_newer()?;
         for directory in [self.maps(), self.slabs(), self.links(), self.filters()] {
             fs::create_dir_all(&directory).with_context(|| {
                 format!("cannot create {} on the BPF file system (needs root)", directory.display())
@@ -84,31 +111,116 @@ impl Pins {
         Ok(())
     }
 
-    /// Removes pinned maps that this run cannot use: of other sizes than configured, or an incomplete set.
-    ///
-    /// Programs that are attached keep the old maps and go on forwarding with them until they are replaced.
+    /// Finds the set whose place this run's is to take, with its layout version; `None` where ours is the one, with maps
+    /// that can be used or without any.
     ///
     /// # Errors
     ///
-    /// Where a pin cannot be read or removed.
-    pub fn discard_unusable_maps(&self, sizes: Sizes) -> Result<()> {
-        let present = PINNED_MAPS.iter().filter(|name| self.maps().join(name).exists()).count();
-        if present == 0 {
-            return Ok(());
+    /// Where a pin cannot be read, renamed or removed.
+    pub fn previous(&self, sizes: Sizes) -> Result<Option<(Self, u32)>> {
+        if let Some(previous) = self.other()? {
+            // Ours is what a run left that was about to take its place: nothing uses it.
+            self.discard_maps()?;
+            return Ok(Some(previous));
         }
+        let present = PINNED_MAPS.iter().filter(|name| self.maps().join(name).exists()).count();
         let fits = |(name, wanted): (&str, u32)| {
             MapInfo::from_pin(self.maps().join(name)).is_ok_and(|map| map.max_entries() == wanted)
         };
-        if present == PINNED_MAPS.len() && sizes.maps().into_iter().all(fits) {
-            return Ok(());
+        if present == 0 || (present == PINNED_MAPS.len() && sizes.maps().into_iter().all(fits)) {
+            return Ok(None);
         }
-        warn!(
-            pinned = present,
-            wanted = PINNED_MAPS.len(),
-            ?sizes,
-            "the pinned maps are of another size or incomplete: they are rebuilt"
-        );
-        self.discard_maps()
+        if present != PINNED_MAPS.len() {
+            warn!(present, wanted = PINNED_MAPS.len(), "pinned maps are missing: all are rebuilt");
+            self.discard_maps()?;
+            return Ok(None);
+        }
+        info!(?sizes, "the pinned maps are of other sizes: they are made anew, and filled from those");
+        let old = self.of(&format!("{}{OLD}", self.set));
+        rename(&self.directory(), &old.directory())?;
+        self.create()?;
+        Ok(Some((old, LAYOUT_VERSION)))
+    }
+
+    fn refuse_newer(&self) -> Result<()> {
+        for set in self.sets()? {
+            if let Some((version, _)) = parse_set(&set.set).filter(|(version, _)| *version > LAYOUT_VERSION) {
+                bail!(
+                    "{} is of layout {version}, which a newer dataplane made; this one knows layouts up to \
+                     {LAYOUT_VERSION}: start the newer one, or take its data path away with `dataplane detach`, which \
+                     ends the translations",
+                    set.directory().display()
+                );
+            }
+        }
+        Ok(())
+    }
+
+    /// The set of another daemon, or of other sizes, that is forwarding.
+    fn other(&self) -> Result<Option<(Self, u32)>> {
+        let sets = self.sets()?;
+        let versions = sets.iter().filter_map(|set| Some((set, parse_set(&set.set)?)));
+        let others = versions.filter(|(set, _)| set.set != self.set);
+        let newest = others.max_by_key(|(_, version)| *version);
+        Ok(newest.map(|(set, (version, _))| (set.clone(), version)))
+    }
+
+    /// Every set that is there.
+    fn sets(&self) -> Result<Vec<Self>> {
+        let entries = match fs::read_dir(&self.root) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries.with_context(|| format!("cannot read {}", self.root.display()))?,
+        };
+        let mut sets = Vec::new();
+        for entry in entries {
+            let name = entry.with_context(|| format!("cannot read {}", self.root.display()))?.file_name();
+            let name = name.to_str().filter(|name| *name == RETIRED || parse_set(name).is_some());
+            sets.extend(name.map(|name| self.of(name)));
+        }
+        Ok(sets)
+    }
+
+    /// Makes this set the one that counts, in the place of `previous`, whose hooks it takes over.
+    ///
+    /// # Errors
+    ///
+    /// Where a pin cannot be moved.
+    pub fn replace(&self, previous: &Self) -> Result<()> {
+        rename(&previous.directory(), &self.root.join(RETIRED))?;
+        self.gather()
+    }
+
+    /// Takes the links and filters of every other set into this one.
+    ///
+    /// # Errors
+    ///
+    /// Where a pin cannot be moved.
+    pub fn gather(&self) -> Result<()> {
+        for other in self.sets()?.iter().filter(|other| other.set != self.set) {
+            for (from, to) in [(other.links(), self.links()), (other.filters(), self.filters())] {
+                let Ok(pins) = fs::read_dir(&from) else { continue };
+                fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+                for pin in pins {
+                    let name = pin.with_context(|| format!("cannot read {}", from.display()))?.file_name();
+                    rename(&from.join(&name), &to.join(&name))?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Removes every other set.
+    ///
+    /// # Errors
+    ///
+    /// Where a pin cannot be removed.
+    pub fn remove_others(&self) -> Result<()> {
+        for other in self.sets()?.iter().filter(|other| other.set != self.set) {
+            let directory = other.directory();
+            fs::remove_dir_all(&directory)
+                .with_context(|| format!("cannot remove {}", directory.display()))?;
+        }
+        Ok(())
     }
 
     /// Removes every pinned map.
@@ -147,6 +259,10 @@ impl Pins {
             }
         }
     }
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to).with_context(|| format!("cannot rename {} to {}", from.display(), to.display()))
 }
 
 fn remove_if_there(path: &Path) -> Result<()> {

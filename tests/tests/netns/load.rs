@@ -115,6 +115,37 @@ fn nothing_is_lost_by_an_upgrade() -> Result<()> {
 }
 
 #[test]
+fn nothing_is_lost_by_an_upgrade_to_another_layout() -> Result<()> {
+    require_root!();
+    let name = "netns::load::nothing_is_lost_by_an_upgrade_to_another_layout";
+    let Some(newer) = place::next_layout_binary(name) else { return Ok(()) };
+    let mut site = Site::new()?;
+    site.under_load(|daemon, go_on| {
+        daemon.stop()?;
+        daemon.use_binary(newer);
+        go_on()?;
+        daemon.launch()
+    })?;
+    site.finish()
+}
+
+#[test]
+fn nothing_is_lost_by_tables_of_other_sizes() -> Result<()> {
+    require_root!();
+    let mut site = Site::new()?;
+    site.under_load(|daemon, go_on| {
+        for (key, size) in [("max-flows", 5000), ("max-endpoints", 64)] {
+            daemon.stop()?;
+            daemon.write_config(&config().datapath(key, size))?;
+            go_on()?;
+            daemon.launch()?;
+        }
+        Ok(())
+    })?;
+    site.finish()
+}
+
+#[test]
 fn nothing_is_lost_by_reloads() -> Result<()> {
     require_root!();
     let mut site = Site::new()?;

@@ -18,6 +18,7 @@ mod paths;
 mod rules;
 mod seen;
 mod traffic;
+mod upgrade;
 mod xdp;
 
 use std::net::{Ipv4Addr, SocketAddr};

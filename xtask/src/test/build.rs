@@ -1,5 +1,6 @@
 //! What is tested and the programs that test it, compiled by one call of cargo.
 
+use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -14,6 +15,8 @@ use crate::{process, workspace};
 pub(crate) struct Built {
     /// The `dataplane` that is tested.
     pub(crate) binary: PathBuf,
+    /// The same with another layout of its tables, to upgrade to.
+    pub(crate) next_layout: PathBuf,
     tests: Vec<TestProgram>,
 }
 
@@ -39,8 +42,32 @@ impl Built {
     }
 }
 
+/// Compiles the binary with another layout of its tables. Nothing about it is to be fast but its compilation.
+fn next_layout() -> Result<PathBuf> {
+    let mut cargo = workspace::cargo();
+    cargo.args(["build", "--release", "--package", "dataplane-user", "--bin", "dataplane"]);
+    cargo.args([
+        "--features",
+        "next-layout",
+        "--config",
+        "profile.release.package.dataplane-user.opt-level=0",
+    ]);
+    process::run(&mut cargo)?;
+    // Cargo puts the binary itself in its place again, which is compiled next.
+    let (built, kept) =
+        (workspace::target_dir()?.join("release"), workspace::target_dir()?.join("next-layout"));
+    fs::create_dir_all(&kept).with_context(|| format!("cannot make {}", kept.display()))?;
+    let (built, kept) = (built.join("dataplane"), kept.join("dataplane"));
+    // Never written into a program that runs.
+    let _ = fs::remove_file(&kept);
+    fs::rename(&built, &kept)
+        .with_context(|| format!("cannot move {} to {}", built.display(), kept.display()))?;
+    Ok(kept)
+}
+
 /// Compiles the binary together with every test.
 pub(crate) fn build() -> Result<Built> {
+    let next_layout = next_layout()?;
     let mut cargo = workspace::cargo();
     cargo.args(["build", "--release", "--bin", "dataplane", "--tests"]);
     for package in tier::PACKAGES {
@@ -70,7 +97,7 @@ pub(crate) fn build() -> Result<Built> {
             test.package
         );
     }
-    Ok(Built { binary, tests })
+    Ok(Built { binary, next_layout, tests })
 }
 
 /// The program of which a line of cargo's tells, and whether it is a test (cargo's external-tools chapter:

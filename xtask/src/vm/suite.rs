@@ -17,6 +17,8 @@ use crate::test::{Built, Counts, Skip, Tally};
 
 /// Where the test programs are on the machine.
 const DIRECTORY: &str = "/tests";
+/// Where the program with another layout is.
+const NEXT_LAYOUT: &str = "/usr/lib/dataplane-next-layout";
 /// Packets that the fuzz tests make: the million of a run on the host would take hours.
 const FUZZ_PACKETS: u32 = 20_000;
 
@@ -39,9 +41,13 @@ pub(super) fn run(
     let small = Small::new()?;
     let script = script(machine, selection, libtest);
     let mut image = Image::whole(kernel, &script, &small.copy(&built.binary)?)?;
+    // Of the same name as the binary, so in a directory of its own.
+    let others = Small::new()?;
+    let next_layout = others.copy(&built.next_layout)?;
     for (package, target) in PROGRAMS {
         image.file(place(target), &small.copy(built.test(package, target)?)?);
     }
+    image.file(PathBuf::from(NEXT_LAYOUT), &next_layout);
     image.link()?;
     let mut tally = Tally::default();
     let report = machine.run(
@@ -71,6 +77,7 @@ fn script(machine: &Machine, selection: Selection, libtest: &[String]) -> String
     let mut script = format!(
         "#!/usr/bin/sh\n\
          export DATAPLANE_BIN=/usr/bin/dataplane DATAPLANE_SKIP_LOG=/run/report/skipped\n\
+         export DATAPLANE_NEXT_LAYOUT_BIN={NEXT_LAYOUT}\n\
          export DATAPLANE_REPORT=/run/report DATAPLANE_FUZZ_PACKETS={FUZZ_PACKETS} DATAPLANE_TEST_PATIENCE={patience}\n\
          mkdir -p /run/report\n\
          status=0\n"

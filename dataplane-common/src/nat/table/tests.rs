@@ -1,5 +1,6 @@
 //! The table on arrays: what it promises, alone and among threads.
 
+mod adopt;
 mod model;
 mod threads;
 

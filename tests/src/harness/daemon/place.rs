@@ -12,11 +12,16 @@ use std::{
 use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 
+use crate::harness::skip::skip;
+
 /// The mount of the BPF file system.
 pub const BPF_ROOT: &str = "/sys/fs/bpf";
 
 /// Names the program under test.
 const BINARY_VARIABLE: &str = "DATAPLANE_BIN";
+
+/// Names the same program, built with another layout.
+const NEXT_LAYOUT_VARIABLE: &str = "DATAPLANE_NEXT_LAYOUT_BIN";
 
 /// The directory of a daemon's configuration and state.
 #[derive(Debug)]
@@ -53,9 +58,7 @@ pub fn binary() -> Result<PathBuf> {
         return fs::canonicalize(&path)
             .with_context(|| format!("{BINARY_VARIABLE} names {}, which is not there", path.display()));
     }
-    let target = env::var_os("CARGO_TARGET_DIR")
-        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from);
-    let candidates = ["release/dataplane", "debug/dataplane"].map(|path| target.join(path));
+    let candidates = ["release/dataplane", "debug/dataplane"].map(|path| target().join(path));
     match candidates.iter().find(|path| path.is_file()) {
         Some(path) => Ok(fs::canonicalize(path)?),
         None => bail!(
@@ -63,6 +66,23 @@ pub fn binary() -> Result<PathBuf> {
             candidates[0].display()
         ),
     }
+}
+
+fn target() -> PathBuf {
+    env::var_os("CARGO_TARGET_DIR")
+        .map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target"), PathBuf::from)
+}
+
+/// The build of the program with another layout of its tables: what `DATAPLANE_NEXT_LAYOUT_BIN` names, or what `cargo
+/// xtask test` has made. A test without it is reported as skipped, with `None`.
+pub fn next_layout_binary(test: &str) -> Option<PathBuf> {
+    let made = || target().join("next-layout/dataplane");
+    let path = env::var_os(NEXT_LAYOUT_VARIABLE).map_or_else(made, PathBuf::from);
+    if !path.is_file() {
+        skip(test, "there is no build with another layout: `cargo xtask test` makes it");
+        return None;
+    }
+    Some(path)
 }
 
 /// Mounts the BPF file system if it is not.
