@@ -6,6 +6,7 @@ mod netns {
     mod calico;
     mod commands;
     mod containers;
+    mod crash;
     mod detach;
     mod errors;
     mod foreign;

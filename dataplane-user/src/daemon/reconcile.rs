@@ -155,7 +155,6 @@ impl Daemon {
     pub(super) async fn take_over(&mut self) -> Result<()> {
         let (slow_path, result) = self.update_data_path().await?;
         result?;
-        self.pins.remove_others()?;
         self.update_slow_path(slow_path).await;
         self.tell_speaker();
         Ok(())

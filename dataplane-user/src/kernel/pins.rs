@@ -15,8 +15,9 @@
 //! | sets | what forwards | what comes next |
 //! | --- | --- | --- |
 //! | `v1`, or `v2-old` (other sizes) | those | `v2` is made, its tables are filled |
-//! | the same and `v2` | those: `v2` is of no use yet | the other becomes `retired`, its links and filters go to `v2` |
-//! | `retired` and `v2` | both, each at some hooks | each hook gets the programs of `v2`; `retired` is removed |
+//! | the same and `v2` | those: `v2` is of no use yet | the other becomes `retired` |
+//! | `retired` and `v2` | what `retired` was | its links and filters go to `v2`, the rest is removed |
+//! | `v2` | those programs, until each hook has got the ones of `v2` | |
 
 use std::{
     ffi::CString,
@@ -118,6 +119,7 @@ impl Pins {
     ///
     /// Where a pin cannot be read, renamed or removed.
     pub fn previous(&self, sizes: Sizes) -> Result<Option<(Self, u32)>> {
+        self.clear_retired()?;
         if let Some(previous) = self.other()? {
             // Ours is what a run left that was about to take its place: nothing uses it.
             self.discard_maps()?;
@@ -186,8 +188,22 @@ impl Pins {
     ///
     /// Where a pin cannot be moved.
     pub fn replace(&self, previous: &Self) -> Result<()> {
-        rename(&previous.directory(), &self.root.join(RETIRED))?;
-        self.gather()
+        rename(&previous.directory(), &self.of(RETIRED).directory())?;
+        self.clear_retired()
+    }
+
+    /// Goes on where a set was retired: no other one counts any more.
+    fn clear_retired(&self) -> Result<()> {
+        if !self.of(RETIRED).directory().exists() {
+            return Ok(());
+        }
+        self.gather()?;
+        for other in self.sets()?.iter().filter(|other| other.set != self.set) {
+            let directory = other.directory();
+            fs::remove_dir_all(&directory)
+                .with_context(|| format!("cannot remove {}", directory.display()))?;
+        }
+        Ok(())
     }
 
     /// Takes the links and filters of every other set into this one.
@@ -205,20 +221,6 @@ impl Pins {
                     rename(&from.join(&name), &to.join(&name))?;
                 }
             }
-        }
-        Ok(())
-    }
-
-    /// Removes every other set.
-    ///
-    /// # Errors
-    ///
-    /// Where a pin cannot be removed.
-    pub fn remove_others(&self) -> Result<()> {
-        for other in self.sets()?.iter().filter(|other| other.set != self.set) {
-            let directory = other.directory();
-            fs::remove_dir_all(&directory)
-                .with_context(|| format!("cannot remove {}", directory.display()))?;
         }
         Ok(())
     }

@@ -41,20 +41,20 @@ use super::{network::PATIENCE, require_root};
 const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 
 /// A host outside that is not on the node's link.
-const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
+pub(super) const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
 
 /// The rule of most tests: ports are those above the range of the kernel.
-const RULE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"";
+pub(super) const RULE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"";
 
 /// A node that translates, and what is around it. Dropped from the top: the daemon first.
-struct Egress {
-    daemon: Daemon,
+pub(super) struct Egress {
+    pub(super) daemon: Daemon,
     /// All IP packets on the outside's link.
     seen: Capture,
-    c1: Container,
+    pub(super) c1: Container,
     c2: Container,
-    outside: Outside,
-    node: Node,
+    pub(super) outside: Outside,
+    pub(super) node: Node,
     /// Behind the node's other uplink.
     fabric: Fabric,
 }
@@ -64,7 +64,7 @@ impl Egress {
         Self::with(config().table(RULE))
     }
 
-    fn with(config: Config) -> Result<Self> {
+    pub(super) fn with(config: Config) -> Result<Self> {
         Self::build(config, |_| Ok(()))
     }
 
@@ -100,7 +100,7 @@ impl Egress {
     }
 
     /// Runs the work, and sees that the node's kernel forwarded nothing.
-    fn by_bpf<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
+    pub(super) fn by_bpf<T>(&self, work: impl FnOnce() -> Result<T>) -> Result<T> {
         let before = tests::harness::traffic::ip_forw_datagrams(&self.node)?;
         let result = work()?;
         let after = tests::harness::traffic::ip_forw_datagrams(&self.node)?;
@@ -182,7 +182,7 @@ impl Sender {
 }
 
 /// The file of the node, without a rule.
-fn config() -> Config {
+pub(super) fn config() -> Config {
     Config::new()
         .node("uplinks", r#"["eth0", "eth1"]"#)
         .pool("172.19.0.0/16")

@@ -122,6 +122,7 @@ const PACKAGES: &[Package] = &[
     Package::new("iputils-ping", Program("ping"), &[Test, Demo], "echo requests"),
     Package::new("traceroute", Program("traceroute"), &[Test, Demo], "the hops on a path"),
     Package::new("ethtool", Program("ethtool"), &[Test, Bench], "offloads of veth pairs"),
+    Package::new("strace", Program("strace"), &[Test], "kills the daemon at a system call of its own"),
     Package::new("curl", Program("curl"), &[Test, Demo], "downloads between containers"),
     Package::new("python3", Program("python3"), &[Test, Demo], "serves what is downloaded"),
     Package::new(

@@ -1,11 +1,17 @@
 //! clsact filters, for kernels before TCX. The filter's place in the qdisc stands in the name of the pin.
 
-use std::{fs, io, mem, path::PathBuf};
+use std::{
+    fs, io, mem,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Context as _, Result, bail};
 use aya::programs::{
-    ProgramInfo, SchedClassifier,
-    tc::{self, NlOptions, SchedClassifierLink, TcAttachOptions, TcAttachType, TcError, TcHandle},
+    ProgramError, ProgramInfo, SchedClassifier,
+    tc::{
+        self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcAttachType, TcError,
+        TcHandle,
+    },
 };
 
 use super::Place;
@@ -22,6 +28,15 @@ struct Pinned {
     qdisc_is_ours: bool,
 }
 
+/// The end of the name of a pin that is about to take another's place.
+const NEW: &str = "-new";
+
+/// The first priority that the kernel gives (`tcf_auto_prio()` in net/sched/cls_api.c).
+const FIRST_PRIORITY: u16 = 0xc000;
+
+/// How often a place is chosen while others add filters, too.
+const ATTEMPTS: usize = 5;
+
 fn pinned(pins: &Pins, place: &Place) -> Result<Option<Pinned>> {
     let start = format!("{}-", place.pin_name());
     let Ok(entries) = fs::read_dir(pins.filters()) else { return Ok(None) };
@@ -29,6 +44,9 @@ fn pinned(pins: &Pins, place: &Place) -> Result<Option<Pinned>> {
         let entry = entry?;
         let name = entry.file_name();
         let Some(rest) = name.to_str().and_then(|name| name.strip_prefix(&start)) else { continue };
+        if rest.ends_with(NEW) {
+            continue;
+        }
         let mut parts = rest.split('-');
         let (Some(Ok(priority)), Some(Ok(handle))) =
             (parts.next().map(str::parse), parts.next().map(str::parse))
@@ -41,54 +59,142 @@ fn pinned(pins: &Pins, place: &Place) -> Result<Option<Pinned>> {
     Ok(None)
 }
 
-/// Replaces the filter of an earlier run, or adds one with a priority and handle that the kernel chooses.
+/// Where the pin of that filter is. Priority 0 is nobody's: the pin stands for the qdisc alone.
+fn path(pins: &Pins, place: &Place, priority: u16, handle: u32, qdisc_is_ours: bool) -> PathBuf {
+    let suffix = if qdisc_is_ours { "-q" } else { "" };
+    pins.filters().join(format!("{}-{priority}-{handle}{suffix}", place.pin_name()))
+}
+
+/// Replaces the filter of an earlier run, or adds one.
+///
+/// The pin is there before what it stands for, so that whenever this process is killed the next one knows its own.
 pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) -> Result<()> {
     let old = pinned(pins, place)?;
     let filters = filters::of_interface(place.ifindex)?;
-    let replaces = old.as_ref().filter(|old| filters.iter().any(|filter| is_at(filter, old)));
-    let mut qdisc_is_ours = old.as_ref().is_some_and(|old| old.qdisc_is_ours);
-    let link = if let Some(old) = replaces {
+    if let Some(old) = old.as_ref().filter(|old| filters.iter().any(|filter| is_own(filter, old, place))) {
+        let handle = TcHandle::from(old.handle);
         let link = SchedClassifierLink::attached(
             &place.interface,
             TcAttachType::Ingress,
             old.priority,
-            TcHandle::from(old.handle),
+            handle,
             None,
         )?;
-        program.attach_to_link(link)?
-    } else {
-        match tc::qdisc_add_clsact(&place.interface) {
-            Ok(()) => qdisc_is_ours = true,
-            // Somebody else's, which stays when ours goes.
-            Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {}
-            Err(error) => return Err(error).context("cannot add the clsact qdisc"),
-        }
-        let options = TcAttachOptions::Netlink(NlOptions::default());
-        program.attach_with_options(&place.interface, TcAttachType::Ingress, options)?
-    };
-    let link = program.take_link(link)?;
-    let (priority, handle) = (link.priority()?, u32::from(link.handle()?));
-    // Dropping the link would remove the filter, which is to outlive this process.
-    mem::forget(link);
-    if let Some(old) = old {
-        fs::remove_file(&old.path).with_context(|| format!("cannot remove {}", old.path.display()))?;
+        let id = program.attach_to_link(link)?;
+        keep(program, id)?;
+        return pin_again(program, &old.path);
     }
-    let suffix = if qdisc_is_ours { "-q" } else { "" };
-    let pin = pins.filters().join(format!("{}-{priority}-{handle}{suffix}", place.pin_name()));
-    program.pin(&pin).with_context(|| format!("cannot pin the program at {}", pin.display()))
+    let pin = add_qdisc(program, pins, place, old)?;
+    add(program, pins, place, pin)
+}
+
+/// Adds the qdisc if there is none. Gives the pin that there is for this place now.
+fn add_qdisc(
+    program: &mut SchedClassifier,
+    pins: &Pins,
+    place: &Place,
+    old: Option<Pinned>,
+) -> Result<Option<Pinned>> {
+    if filters::has_qdisc(place.ifindex)? {
+        return Ok(old);
+    }
+    let (path, priority, handle) = (path(pins, place, 0, 0, true), 0, 0);
+    match &old {
+        Some(old) => rename(&old.path, &path)?,
+        None => pin(program, &path)?,
+    }
+    let marker = Pinned { path, priority, handle, qdisc_is_ours: true };
+    match tc::qdisc_add_clsact(&place.interface) {
+        Ok(()) => Ok(Some(marker)),
+        // Somebody else's, which stays when ours goes.
+        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
+            remove_pin(&marker)?;
+            Ok(None)
+        }
+        Err(error) => {
+            remove_pin(&marker)?;
+            Err(error).context("cannot add the clsact qdisc")
+        }
+    }
+}
+
+/// Adds the filter before all that are there, as the kernel does for who asks for no priority.
+fn add(program: &mut SchedClassifier, pins: &Pins, place: &Place, mut current: Option<Pinned>) -> Result<()> {
+    let qdisc_is_ours = current.as_ref().is_some_and(|pin| pin.qdisc_is_ours);
+    for attempt in 1.. {
+        let filters = filters::of_interface(place.ifindex)?;
+        let first = filters.iter().map(|filter| filter.priority).min();
+        let priority = first.map_or(FIRST_PRIORITY, |first| (first - 1).max(1));
+        let there = filters.iter().filter(|filter| filter.priority == priority);
+        let handle = there.map(|filter| filter.handle).max().unwrap_or(0) + 1;
+        let path = path(pins, place, priority, handle, qdisc_is_ours);
+        match &current {
+            Some(current) => rename(&current.path, &path)?,
+            None => pin(program, &path)?,
+        }
+        let options = TcAttachOptions::Netlink(NlOptions { priority, handle: handle.into(), classid: None });
+        match program.attach_with_options(&place.interface, TcAttachType::Ingress, options) {
+            Ok(id) => {
+                keep(program, id)?;
+                return if current.is_some() { pin_again(program, &path) } else { Ok(()) };
+            }
+            // Somebody was faster.
+            Err(error) if attempt < ATTEMPTS && is_taken(&error) => {}
+            Err(error) => return Err(error.into()),
+        }
+        current = Some(Pinned { path, priority, handle, qdisc_is_ours });
+    }
+    Ok(())
+}
+
+fn is_taken(error: &ProgramError) -> bool {
+    let mut source: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = source {
+        if error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(libc::EEXIST) {
+            return true;
+        }
+        source = error.source();
+    }
+    false
+}
+
+/// Leaves the filter to the kernel: dropping the link would remove it, and it is to outlive this process.
+fn keep(program: &mut SchedClassifier, id: SchedClassifierLinkId) -> Result<()> {
+    mem::forget(program.take_link(id)?);
+    Ok(())
+}
+
+fn pin(program: &mut SchedClassifier, path: &Path) -> Result<()> {
+    program.pin(path).with_context(|| format!("cannot pin the program at {}", path.display()))
+}
+
+/// Makes a pin that is there one of this program.
+fn pin_again(program: &mut SchedClassifier, path: &Path) -> Result<()> {
+    let new = PathBuf::from(format!("{}{NEW}", path.display()));
+    remove(&new)?;
+    pin(program, &new)?;
+    rename(&new, path)
+}
+
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fs::rename(from, to)
+        .with_context(|| format!("cannot rename the pin {} to {}", from.display(), to.display()))
 }
 
 /// Another dataplane's filter on the interface, in words.
 pub(super) fn foreign(pins: &Pins, place: &Place) -> Result<Option<String>> {
     let own = pinned(pins, place)?;
     let foreign = filters::of_interface(place.ifindex)?.into_iter().find(|filter| {
-        place.is_dataplane(filter.name.as_deref()) && !own.as_ref().is_some_and(|own| is_at(filter, own))
+        place.is_dataplane(filter.name.as_deref())
+            && !own.as_ref().is_some_and(|own| is_own(filter, own, place))
     });
     Ok(foreign.map(|filter| format!("tc filter with priority {}", filter.priority)))
 }
 
-fn is_at(filter: &Filter, pinned: &Pinned) -> bool {
-    filter.priority == pinned.priority && filter.handle == pinned.handle
+/// Whether it is the filter that the pin stands for, and not one that somebody added where ours was to be.
+fn is_own(filter: &Filter, pinned: &Pinned, place: &Place) -> bool {
+    (filter.priority, filter.handle) == (pinned.priority, pinned.handle)
+        && place.is_dataplane(filter.name.as_deref())
 }
 
 /// Removes the filter, and the qdisc where this program added it and nobody else uses it.
@@ -114,22 +220,26 @@ pub(super) fn retire(pins: &Pins, place: &Place) -> Result<()> {
     if !pinned.qdisc_is_ours {
         return remove_pin(&pinned);
     }
-    // Priority 0 is nobody's, so that the name is never taken for that of a filter that somebody adds later.
-    let marker = pins.filters().join(format!("{}-0-0-q", place.pin_name()));
-    fs::rename(&pinned.path, &marker)
-        .with_context(|| format!("cannot rename the pin to {}", marker.display()))
+    rename(&pinned.path, &path(pins, place, 0, 0, true))
 }
 
 fn delete_filter(place: &Place, pinned: &Pinned) -> Result<()> {
-    if filters::of_interface(place.ifindex)?.iter().any(|filter| is_at(filter, pinned)) {
+    if filters::of_interface(place.ifindex)?.iter().any(|filter| is_own(filter, pinned, place)) {
         filters::delete(place.ifindex, pinned.priority, pinned.handle)?;
     }
     Ok(())
 }
 
 fn remove_pin(pinned: &Pinned) -> Result<()> {
-    match fs::remove_file(&pinned.path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("cannot remove the pin"),
+    remove(&PathBuf::from(format!("{}{NEW}", pinned.path.display())))?;
+    remove(&pinned.path)
+}
+
+fn remove(pin: &Path) -> Result<()> {
+    match fs::remove_file(pin) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("cannot remove the pin {}", pin.display()))
+        }
         _ => Ok(()),
     }
 }

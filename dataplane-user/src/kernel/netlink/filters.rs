@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, bail};
 use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_DUMP, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+    NLM_F_ACK, NLM_F_DUMP, NLM_F_ECHO, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::{
     RouteNetlinkMessage,
@@ -67,6 +67,25 @@ fn list(ifindex: u32, parent: TcHandle) -> Result<Vec<Filter>> {
     })
     .context("cannot list the tc filters")?;
     Ok(filters)
+}
+
+/// Whether the interface has a qdisc that takes filters at ingress: clsact, or the older `ingress`.
+///
+/// # Errors
+///
+/// As [`of_interface`].
+pub fn has_qdisc(ifindex: u32) -> Result<bool> {
+    let mut found = false;
+    let message = RouteNetlinkMessage::GetQueueDiscipline(at(ifindex, CLSACT));
+    // The answer is a notification to all who listen, and to who asks with this flag alone (`qdisc_notify()`).
+    request(message, NLM_F_ACK | NLM_F_ECHO, |message| {
+        let RouteNetlinkMessage::NewQueueDiscipline(qdisc) = message else { return };
+        found |= qdisc.attributes.iter().any(
+            |attribute| matches!(attribute, TcAttribute::Kind(kind) if kind == "clsact" || kind == "ingress"),
+        );
+    })
+    .context("cannot ask for the clsact qdisc")?;
+    Ok(found)
 }
 
 /// Removes one filter; one that is gone already is no error.

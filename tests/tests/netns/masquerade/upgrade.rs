@@ -58,7 +58,7 @@ impl Open {
         for before in &self.flows {
             let same =
                 |flow: &&Value| flow["original"] == before["original"] && flow["remote"] == before["remote"];
-            let after = now.iter().find(same).with_context(|| format!("{before} is gone: {now:?}"))?;
+            let after = now.iter().find(same).with_context(|| format!("{before} is gone"))?;
             for member in ["protocol", "translated", "state"] {
                 ensure!(after[member] == before[member], "{after} and not {before}");
             }
