@@ -14,24 +14,34 @@ use crate::{
     build::{self, Profile},
     process,
     setup::{self, Need},
-    workspace,
+    vm, workspace,
 };
 
 /// Shells with completions in the package.
 const SHELLS: [&str; 3] = ["bash", "zsh", "fish"];
 
-/// What to package: this tree.
+/// What to do with the package of this tree.
 #[derive(clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// Boot a fresh Debian in a virtual machine, install it there, run it under systemd, and purge it
+    #[arg(long)]
+    boot: bool,
+    /// With `--boot`: version of one of Debian's kernels, or path of a kernel
+    #[arg(long, value_name = "VERSION|PATH", default_value = "6.1", requires = "boot")]
+    kernel: String,
+}
 
 /// Builds the package, installs and removes it in a directory of its own, and prints where it is.
-pub(crate) fn run(_: &Args) -> Result<ExitCode> {
+pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     setup::ensure(&[Need::Build, Need::Package])?;
     let binary = build::binary(Profile::Release)?;
     // Where cargo-deb looks for it: beside the binary.
     describe(&binary, &binary.with_file_name("package"))?;
     let package = pack(&workspace::target_dir()?.join("dist"))?;
     tryout::run(&package)?;
+    if args.boot {
+        vm::try_package(&package, &args.kernel)?;
+    }
     println!("{}", package.display());
     Ok(ExitCode::SUCCESS)
 }

@@ -14,7 +14,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-pub(crate) use apt::archives;
+pub(crate) use apt::{archives, own_codename};
 pub(crate) use packages::{Need, needed};
 
 use crate::{bpf, process};

@@ -1,6 +1,7 @@
 //! `cargo xtask vm`: a command, a shell or the tests on another kernel, and what every supported kernel makes of them.
 
 mod archive;
+mod debian;
 mod image;
 mod kernel;
 mod machine;
@@ -21,6 +22,7 @@ use anyhow::{Context as _, Result, bail};
 
 use crate::setup::{self, Need};
 use crate::{process, test};
+pub(crate) use debian::try_package;
 use image::Image;
 use kernel::Kernel;
 use machine::{Accelerator, Machine, Output};

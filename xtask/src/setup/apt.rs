@@ -113,7 +113,8 @@ fn source(suite: &str, suites: &[&str], component: &str) -> Result<Option<Source
     Ok(None)
 }
 
-fn own_codename() -> Result<String> {
+/// The name of this system's release.
+pub(crate) fn own_codename() -> Result<String> {
     let os_release = fs::read_to_string("/etc/os-release").context("cannot read /etc/os-release")?;
     codename(&os_release).map(str::to_owned).context("/etc/os-release names no VERSION_CODENAME")
 }

@@ -144,6 +144,7 @@ const PACKAGES: &[Package] = &[
         .in_component("non-free"),
     Package::new("qemu-system-x86", Program("qemu-system-x86_64"), &[Vm], "boots other kernels"),
     Package::new("busybox-static", Program("busybox"), &[Vm], "what a machine needs besides, in one file"),
+    Package::new("mmdebstrap", Program("mmdebstrap"), &[Vm], "makes a fresh Debian, to try the package on"),
     Package::new("kmod", Program("depmod"), &[Vm], "finds and loads kernels' modules"),
     Package::new("binutils", Program("strip"), &[Vm], "makes the tests small enough for a machine's memory"),
 ];

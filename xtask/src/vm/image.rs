@@ -20,6 +20,10 @@ use super::kernel::Kernel;
 const BUSYBOX_PROGRAMS: &str = "/usr/lib/busybox";
 /// Runs as the first process.
 const INIT: &str = include_str!("image/init.sh");
+/// The same for a fresh Debian, with what its systemd runs.
+const DEBIAN: &str = include_str!("image/debian.sh");
+const TRIAL: &str = include_str!("image/trial.sh");
+const TRIAL_SERVICE: &str = include_str!("image/trial.service");
 /// What `dataplane check` and a shell's `dataplane run` find: every feature of the file, with documentation addresses.
 const NODE: &str = include_str!("image/node.toml");
 
@@ -44,6 +48,24 @@ enum Entry {
 impl Image {
     /// What boots, runs the command and tells its status.
     pub(super) fn minimal(command: &str) -> Result<Self> {
+        let mut image = Self::base(INIT)?;
+        image.text("/command", 0o755, command);
+        Ok(image)
+    }
+
+    /// What boots a fresh Debian, of which `root` is an archive, and tries the package there.
+    pub(super) fn debian(kernel: &Kernel, root: &Path, package: &Path) -> Result<Self> {
+        let mut image = Self::base(DEBIAN)?;
+        image.file("/debian.tar", root);
+        image.file("/dataplane.deb", package);
+        image.text("/trial.sh", 0o755, TRIAL);
+        image.text("/trial.service", 0o644, TRIAL_SERVICE);
+        modules::add(&mut image, kernel)?;
+        Ok(image)
+    }
+
+    /// busybox, and that as the first process.
+    fn base(init: &str) -> Result<Self> {
         let mut image = Self::default();
         for directory in ["/dev", "/proc", "/sys", "/run", "/tmp", BUSYBOX_PROGRAMS] {
             image.directory(Path::new(directory));
@@ -56,8 +78,7 @@ impl Image {
         for link in ["/bin", "/sbin", "/lib", "/lib64"] {
             image.entries.insert(link.into(), Entry::Link(format!("usr{link}").into()));
         }
-        image.text("/init", 0o755, INIT);
-        image.text("/command", 0o755, command);
+        image.text("/init", 0o755, init);
         Ok(image)
     }
 
