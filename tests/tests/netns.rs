@@ -22,6 +22,7 @@ mod netns {
     mod odd;
     mod offload;
     mod operations;
+    mod places;
     mod reload;
     mod restart;
     mod service;

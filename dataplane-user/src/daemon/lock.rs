@@ -7,6 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail};
+use tracing::warn;
 
 /// Held while the daemon lives; the kernel lets it go however the process ends.
 pub struct Lock(#[expect(dead_code, reason = "holds the lock")] File);
@@ -19,6 +20,7 @@ impl Lock {
     /// Where another daemon holds it, or the directory cannot be written.
     pub fn take(state_dir: &Path) -> Result<Self> {
         fs::create_dir_all(state_dir)
+            .map_err(mend)
             .with_context(|| format!("cannot make the state directory {}", state_dir.display()))?;
         let path = state_dir.join("lock");
         let mut file = File::options()
@@ -27,6 +29,7 @@ impl Lock {
             .read(true)
             .write(true)
             .open(&path)
+            .map_err(mend)
             .with_context(|| format!("cannot open {}", path.display()))?;
         match file.try_lock() {
             Ok(()) => {}
@@ -43,9 +46,24 @@ impl Lock {
                 return Err(error).with_context(|| format!("cannot lock {}", path.display()));
             }
         }
-        write_pid(&mut file).with_context(|| format!("cannot write {}", path.display()))?;
+        // Only for those who find the directory in use. A full disk is no reason not to forward.
+        if let Err(error) = write_pid(&mut file) {
+            warn!("cannot note the process id in {}: {:#}", path.display(), mend(error));
+        }
         Ok(Self(file))
     }
+}
+
+/// The error with what helps.
+pub(super) fn mend(error: io::Error) -> anyhow::Error {
+    let hint = match error.raw_os_error() {
+        Some(libc::ENOSPC | libc::EDQUOT) => {
+            "make room on its file system, or name another directory with `node.state-dir`"
+        }
+        Some(libc::EROFS) => "name a directory that can be written with `node.state-dir`",
+        _ => return error.into(),
+    };
+    anyhow::anyhow!("{error}: {hint}")
 }
 
 fn write_pid(file: &mut File) -> io::Result<()> {

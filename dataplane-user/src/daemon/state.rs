@@ -4,13 +4,16 @@ use std::{fs, io, os::unix::fs::symlink, path::Path};
 
 use anyhow::{Context as _, Result};
 
+use super::lock::mend;
 use crate::{config::Config, monitor::BPF_LINK};
 
 /// Leaves word in the state directory where the pins are, for commands that do without a daemon.
 pub(super) fn link_pins(config: &Config) -> Result<()> {
     let link = config.node.state_dir.join(BPF_LINK);
     remove_file(&link)?;
-    symlink(&config.node.bpf_dir, &link).with_context(|| format!("cannot make the link {}", link.display()))
+    symlink(&config.node.bpf_dir, &link)
+        .map_err(mend)
+        .with_context(|| format!("cannot make the link {}", link.display()))
 }
 
 fn remove_file(path: &Path) -> Result<()> {

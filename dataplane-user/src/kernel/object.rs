@@ -109,6 +109,32 @@ impl Sizes {
     }
 }
 
+/// What tells a map that this program makes from others: its type (`enum bpf_map_type`), and the bytes of its keys and
+/// values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shape {
+    /// The type.
+    pub kind: u32,
+    /// Bytes of a key.
+    pub key: u32,
+    /// Bytes of a value.
+    pub value: u32,
+}
+
+/// The shapes of the maps that outlive a daemon, by name.
+///
+/// # Errors
+///
+/// Where the object was not built from this source tree.
+pub fn shapes() -> Result<Vec<(&'static str, Shape)>> {
+    let object = aya_obj::Object::parse(OBJECT).context("the BPF object cannot be read")?;
+    let shape = |name: &&'static str| {
+        let map = object.maps.get(*name).with_context(|| format!("no map {name} in the BPF object"))?;
+        Ok((*name, Shape { kind: map.map_type(), key: map.key_size(), value: map.value_size() }))
+    };
+    PINNED_MAPS.iter().map(shape).collect()
+}
+
 /// Creates the maps that are not pinned yet in `maps`, opens those that are, and loads every program.
 ///
 /// # Errors

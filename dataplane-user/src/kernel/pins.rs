@@ -31,7 +31,7 @@ use aya::maps::MapInfo;
 use dataplane_common::names::{LAYOUT_VERSION, PINNED_MAPS, RENEWED_MAPS};
 use tracing::{info, warn};
 
-use super::object::Sizes;
+use super::object::{self, Shape, Sizes};
 
 /// `BPF_FS_MAGIC` of the kernel's `include/uapi/linux/magic.h`.
 const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
@@ -129,6 +129,11 @@ impl Pins {
         let fits = |(name, wanted): (&str, u32)| {
             MapInfo::from_pin(self.maps().join(name)).is_ok_and(|map| map.max_entries() == wanted)
         };
+        if let Some(foreign) = self.foreign()? {
+            warn!("{} is no map that this program makes: the tables are rebuilt", foreign.display());
+            self.discard_maps()?;
+            return Ok(None);
+        }
         if present == 0 || (present == PINNED_MAPS.len() && sizes.maps().into_iter().all(fits)) {
             return Ok(None);
         }
@@ -142,6 +147,19 @@ impl Pins {
         rename(&self.directory(), &old.directory())?;
         self.create()?;
         Ok(Some((old, LAYOUT_VERSION)))
+    }
+
+    /// A pin in the place of a map that is none of ours.
+    fn foreign(&self) -> Result<Option<PathBuf>> {
+        let is_ours = |path: &Path, shape: Shape| {
+            MapInfo::from_pin(path).is_ok_and(|map| {
+                let kind = map.map_type().map_or(0, |kind| kind as u32);
+                Shape { kind, key: map.key_size(), value: map.value_size() } == shape
+            })
+        };
+        let pins = object::shapes()?.into_iter().map(|(name, shape)| (self.maps().join(name), shape));
+        let foreign = pins.filter(|(path, _)| path.exists()).find(|(path, shape)| !is_ours(path, *shape));
+        Ok(foreign.map(|(path, _)| path))
     }
 
     fn refuse_newer(&self) -> Result<()> {

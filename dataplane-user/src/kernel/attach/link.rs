@@ -45,8 +45,13 @@ pub(super) fn open(pin: &Path) -> Result<Option<FdLink>> {
         {
             Ok(None)
         }
-        Err(error) => Err(error).with_context(|| format!("cannot open {}", pin.display())),
+        Err(error) => Err(error).with_context(|| not_ours(pin)),
     }
+}
+
+/// What to say where the pin is something else.
+pub(super) fn not_ours(pin: &Path) -> String {
+    format!("{} is no link of this program's: remove it", pin.display())
 }
 
 /// Pins a new link.
@@ -100,8 +105,8 @@ fn detach(pin: &Path) -> io::Result<()> {
         unsafe { libc::syscall(libc::SYS_bpf, BPF_LINK_DETACH, &raw const number, size_of::<u32>()) };
     match io::Error::last_os_error() {
         _ if result == 0 => Ok(()),
-        // The interface went before.
-        error if error.raw_os_error() == Some(libc::ENOLINK) => Ok(()),
+        // The interface went before; or it is no link, and takes up no more than its name.
+        error if matches!(error.raw_os_error(), Some(libc::ENOLINK | libc::EINVAL)) => Ok(()),
         error => Err(error),
     }
 }

@@ -14,8 +14,8 @@ use crate::kernel::pins::Pins;
 /// the interface keep seeing what they saw.
 pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) -> Result<()> {
     let pin = link::pin(pins, place);
-    if let Some(link) = link::open(&pin)? {
-        let link = link.try_into().context("the pin is not a TCX link")?;
+    if let Some(found) = link::open(&pin)? {
+        let link = found.try_into().with_context(|| link::not_ours(&pin))?;
         if let Ok(id) = program.attach_to_link(link) {
             // The pin keeps the link; the copy of its descriptor is closed here.
             drop(program.take_link(id)?);

@@ -23,8 +23,8 @@ impl Error for Refused {}
 /// Updates the pinned link to the program, or makes one. Another program there stays, and is an error.
 pub(super) fn attach(program: &mut Xdp, pins: &Pins, place: &Place) -> Result<()> {
     let pin = link::pin(pins, place);
-    if let Some(link) = link::open(&pin)? {
-        let link = link.try_into().context("the pin is not an XDP link")?;
+    if let Some(found) = link::open(&pin)? {
+        let link = found.try_into().with_context(|| link::not_ours(&pin))?;
         if let Ok(id) = program.attach_to_link(link) {
             drop(program.take_link(id)?);
             return Ok(());
