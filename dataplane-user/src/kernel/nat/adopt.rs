@@ -12,6 +12,7 @@ use dataplane_common::{
         bucket::{Refs, Tags},
         flow::Flow,
         settings::{Gauges, SHARES},
+        state::Rank,
         table::{Memory, Table},
     },
     repeat::{Plainly, Repeat},
@@ -74,7 +75,7 @@ pub struct Adopted {
 impl Nat {
     /// Puts the flows of another table into this one, which no program may use yet: it is written without its locks.
     ///
-    /// They are looked through twice, and in between the other table is kept from getting more: so that new flows must
+    /// They are looked through twice, first for those that are established, and in between the other table is kept from getting more: so that new flows must
     /// wait for the second look alone, which has little to do. `synchronize` returns when no program opens one any more.
     ///
     /// # Errors
@@ -96,10 +97,14 @@ impl Nat {
             gauges: self.gauges.values(),
             shares: (0..SHARES).map(|_| Word32::new(0)).collect(),
         };
-        let look = |previous: &Previous| {
+        let look = |previous: &Previous, last: bool| {
             let table = Table { memory: &writer, settings: &self.current, now: now() };
             let mut adopted = Adopted::default();
             for known in previous.flows().filter(|known| known.deadline > table.now) {
+                // Where there is less room than before, it is theirs.
+                if !last && known.progress.state.rank() != Rank::Established {
+                    continue;
+                }
                 match table.adopt(&known) {
                     Ok(()) => adopted.flows += 1,
                     Err(_) => adopted.left_out += 1,
@@ -107,10 +112,10 @@ impl Nat {
             }
             adopted
         };
-        look(previous);
+        look(previous, false);
         previous.hold()?;
         synchronize()?;
-        let adopted = look(previous);
+        let adopted = look(previous, true);
         let shares = object.map_mut(MAP_NAT_SHARES).context("no map of shares in the BPF object")?;
         let mut shares: Array<&mut MapData, u32> = shares.try_into()?;
         for (share, index) in writer.shares.iter().zip(0..).filter(|(share, _)| share.load() != 0) {

@@ -138,7 +138,7 @@ fn translations_are_taken_over_by_tables_of_other_sizes() -> Result<()> {
     require_root!();
     let mut net = Egress::new()?;
     let open = Open::new(&net)?;
-    for (key, size) in [("max-flows", 1000), ("max-endpoints", 64), ("max-flows", 100_000)] {
+    for (key, size) in [("max-flows", 20_000), ("max-endpoints", 64), ("max-flows", 100_000)] {
         net.daemon.stop()?;
         net.daemon.write_config(&config().datapath(key, size).table(RULE))?;
         launch_under_new_connections(&mut net).with_context(|| format!("{key} = {size}"))?;
