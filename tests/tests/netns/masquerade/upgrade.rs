@@ -20,6 +20,9 @@ use super::{Egress, FAR, NODE, RULE, config, require_root};
 /// Connections of each kind, open all the time.
 const CONNECTIONS: usize = 20;
 
+/// Connections that stay open of those that are opened while a daemon starts.
+const MOST_OPEN: usize = 100;
+
 /// Flows of a node, and what is known of each before its tables change.
 struct Open {
     tcp: Vec<TcpPair>,
@@ -84,7 +87,10 @@ fn launch_under_new_connections(net: &mut Egress) -> Result<()> {
             while !done.load(Relaxed) {
                 let pair = TcpPair::connect(c2, outside, FAR)?;
                 pair.exchange()?;
-                opened.push(pair);
+                // The others are closed: they are flows that end.
+                if opened.len() < MOST_OPEN {
+                    opened.push(pair);
+                }
             }
             Ok(opened)
         });
