@@ -142,10 +142,10 @@ pub const PROGRAM_SLOTS: u32 = 2 * HOOK_SLOTS + 1;
 pub const PROGRAM_TO_OPEN: u32 = 2 * HOOK_SLOTS;
 
 /// Where the program is that shows packets to monitors, in the arrays of both kinds of hook.
-pub const PROGRAM_TO_SHOW: u32 = HOOK_SLOTS + 1;
+pub const PROGRAM_TO_SHOW: u32 = HOOK_SLOTS + 3;
 
 /// Where the program is that ends the walk of a new flow's first packet. The other places are for programs to come.
-pub const PROGRAM_FOR_FIRST: u32 = HOOK_SLOTS;
+pub const PROGRAM_FOR_FIRST: u32 = HOOK_SLOTS + 2;
 
 /// Where the program is that goes on with a hook's packets that belong to no known flow.
 #[inline(always)]
