@@ -30,6 +30,7 @@ mod site;
 mod skip;
 mod speaker;
 mod target;
+mod tcp_gateway;
 
 use std::cell::RefCell;
 use std::fs;
@@ -109,6 +110,8 @@ enum Case {
     TcpCrr,
     /// Requests and answers by datagrams (netperf UDP_RR)
     UdpRr,
+    /// Bulk transfer, and connections with a request each, through a gateway, with each `uplink-hook`
+    TcpGateway,
     /// Cost of a packet with up to a million routes
     ScaleRoutes,
     /// Cost of a packet with up to 262,144 flows
@@ -143,6 +146,7 @@ impl Case {
             Self::TcpStream => netperf::run(bench, &netperf::STREAM),
             Self::TcpRr => netperf::run(bench, &netperf::RR),
             Self::TcpCrr => netperf::run(bench, &netperf::CRR),
+            Self::TcpGateway => tcp_gateway::run(bench),
             Self::ScaleRoutes => pps::scale::routes(bench),
             Self::ScaleFlows => pps::scale::flows(bench),
             Self::Lookup => lookup::run(bench),

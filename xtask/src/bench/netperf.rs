@@ -25,7 +25,7 @@ pub(super) struct Test {
     pub(super) case: &'static str,
     /// netperf's own name.
     name: &'static str,
-    unit: &'static str,
+    pub(super) unit: &'static str,
     /// Whether there are requests whose latency can be told.
     has_latency: bool,
     /// What ends a measurement, and a short one, as netperf's `-l` takes it: seconds, or the negative number of
@@ -133,20 +133,7 @@ impl Link {
 
     /// The rate, and the latencies if there are any.
     fn measure(&self, bench: &Bench, test: &Test) -> Result<Vec<f64>> {
-        interrupt::check()?;
-        let mut words = machine::on_cpu(bench.cpu);
-        let length = test.lengths[usize::from(bench.is_quick)];
-        let wanted: Vec<&str> = std::iter::once("THROUGHPUT")
-            .chain(LATENCIES.iter().map(|(theirs, _)| *theirs).filter(|_| test.has_latency))
-            .collect();
-        // -j: latencies are kept.
-        let (length, keys) = (length.to_string(), wanted.join(","));
-        let netperf = ["netperf", "-4", "-H", &self.address, "-t", test.name, "-l", &length, "-P", "0"];
-        words.extend(netperf.iter().map(|word| (*word).to_owned()));
-        words.extend(test.has_latency.then(|| "-j".to_owned()));
-        words.extend(["--", "-k", &keys].map(str::to_owned));
-        let text = self.sites[0].container.run(words).ok()?;
-        figures(&text, &wanted)
+        measure(bench, test, &self.sites[0].container, &self.address)
     }
 
     fn finish(self) -> Result<()> {
@@ -155,6 +142,23 @@ impl Link {
         }
         self.sites.into_iter().try_for_each(Site::finish)
     }
+}
+
+/// The rate from that place to a server's address, and the latencies if there are any.
+pub(super) fn measure(bench: &Bench, test: &Test, place: &Namespace, address: &str) -> Result<Vec<f64>> {
+    interrupt::check()?;
+    let mut words = machine::on_cpu(bench.cpu);
+    let length = test.lengths[usize::from(bench.is_quick)];
+    let wanted: Vec<&str> = std::iter::once("THROUGHPUT")
+        .chain(LATENCIES.iter().map(|(theirs, _)| *theirs).filter(|_| test.has_latency))
+        .collect();
+    // -j: latencies are kept.
+    let (length, keys) = (length.to_string(), wanted.join(","));
+    let netperf = ["netperf", "-4", "-H", address, "-t", test.name, "-l", &length, "-P", "0"];
+    words.extend(netperf.iter().map(|word| (*word).to_owned()));
+    words.extend(test.has_latency.then(|| "-j".to_owned()));
+    words.extend(["--", "-k", &keys].map(str::to_owned));
+    figures(&place.run(words).ok()?, &wanted)
 }
 
 /// The figures with these names in netperf's lines `NAME=FIGURE`.
@@ -186,7 +190,7 @@ pub(super) fn serve_among_equals(bench: &Bench, place: &Namespace) -> Result<Pro
 }
 
 /// Starts a server that listens when this returns.
-fn serve(bench: &Bench, place: &Namespace) -> Result<Process> {
+pub(super) fn serve(bench: &Bench, place: &Namespace) -> Result<Process> {
     serve_as(machine::on_cpu(bench.cpu), place)
 }
 

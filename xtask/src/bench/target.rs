@@ -106,6 +106,7 @@ const TARGETS: &[Target] = &[
     ratio("tcp-crr", "MASQUERADE", "rate", "iptables", AtLeast(1.4)),
     ratio("tcp-stream", "", "rate", "iptables", AtLeast(1.05)),
     ratio("tcp-rr", "", "rate", "iptables", AtLeast(1.05)),
+    ratio("tcp-gateway", "auto", "rate", "better of tc and xdp", AtLeast(0.97)),
     ratio("scale-routes", "", "cost", "itself with 10 routes", AtMost(1.15)),
     ratio("scale-flows", "uplink to container", "cost", "itself with 1 flow", AtMost(1.4)),
     Target { at: Some(1_000_000), ..ratio("lookup", "", "time", "LPM_TRIE", AtMost(1.0 / 20.0)) },

@@ -106,22 +106,20 @@ impl<M: Memory> Table<'_, M> {
     /// A place for a reference, [`TAKEN`] or [`FULL`].
     #[inline(always)]
     fn look(&self, refs: &Refs, reply: &Tuple, tag: u8) -> u32 {
-        let (mut free, mut may_be_taken) = (FULL, false);
+        // Of a place the verifier is to know nothing but that it is one, or it goes on once for each: `Settings::veil`.
+        let veiled = |place: u32| self.settings.veil(place.into()) as u32 % (FULL + 1);
+        let (mut free, mut may_be_taken) = (veiled(FULL), false);
         let mut place = REFS;
         while place > 0 {
             place -= 1;
             let reference = refs.get(place);
             if reference == Ref::NONE {
-                free = self.settings.veil(place.into()) as u32;
+                free = veiled(place);
             } else if reference.has_tag(tag) {
                 may_be_taken = true;
             }
         }
-        if may_be_taken {
-            self.look_closely(refs, reply, tag)
-        } else {
-            self.settings.veil(free.into()) as u32
-        }
+        if may_be_taken { self.look_closely(refs, reply, tag) } else { free }
     }
 
     /// The same, where a reference may lead to a flow of that tuple.

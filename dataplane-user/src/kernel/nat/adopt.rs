@@ -75,8 +75,9 @@ pub struct Adopted {
 impl Nat {
     /// Puts the flows of another table into this one, which no program may use yet: it is written without its locks.
     ///
-    /// They are looked through twice, first for those that are established, and in between the other table is kept from getting more: so that new flows must
-    /// wait for the second look alone, which has little to do. `synchronize` returns when no program opens one any more.
+    /// They are looked through twice, first for those that are established, and in between the other table is kept from
+    /// getting more: so that new flows must wait for the second look alone, which has little to do. `synchronize` returns
+    /// when no program opens one any more.
     ///
     /// # Errors
     ///

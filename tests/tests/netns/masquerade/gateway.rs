@@ -95,7 +95,7 @@ fn unfinished_checksums_and_aggregates_come_out_right() -> Result<()> {
     let at_node2 = Capture::start(node2, "eth0", "src net 203.0.113.0/24")?;
     net.by_bpf(|| {
         let pair = TcpPair::connect(c3, &head.outside, FAR)?;
-        pair.download(700_000)?;
+        pair.download(800_000)?;
         UdpPair::new(c3, &head.outside, FAR)?.exchange(b"question")?;
         traffic::ping(c3, FAR, 1)?.all_answered()
     })?;

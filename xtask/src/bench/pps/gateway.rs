@@ -20,28 +20,37 @@ use crate::bench::site::{MASQUERADE, MAX_FLOWS, address, port_of, take_redirecte
 const CASE: &str = "pps-gateway";
 
 /// The sender, a container of another node.
-const SENDER: [u8; 4] = [172, 19, SENDERS, 2];
+pub(in crate::bench) const SENDER: [u8; 4] = [172, 19, SENDERS, 2];
 
 /// The host that the second uplink leads to.
-const NEIGHBOUR: &str = "198.51.100.254";
+pub(in crate::bench) const NEIGHBOUR: &str = "198.51.100.254";
 
 /// The values of `uplink-hook`.
 pub(in crate::bench) const HOOKS: [&str; 3] = ["tc", "xdp", "auto"];
 
 /// What `auto` is compared with.
-const BETTER: &str = "better of tc and xdp";
+pub(in crate::bench) const BETTER: &str = "better of tc and xdp";
 
 /// A head node. Dropped from the top.
-struct Gateway {
+pub(in crate::bench) struct Gateway {
     daemon: Option<Daemon>,
-    outside: Outside,
-    node: Node,
-    name: String,
+    /// The host behind the second uplink.
+    pub(in crate::bench) outside: Outside,
+    /// The node, whose first uplink is a port of the fabric.
+    pub(in crate::bench) node: Node,
+    /// Its `uplink-hook`, or the baseline's name.
+    pub(in crate::bench) name: String,
 }
 
 impl Gateway {
     /// One whose packets take that path; `hook` is the data path's `uplink-hook`.
-    fn new(bench: &Bench, fabric: &Fabric, path: Path, hook: &str, number: u8) -> Result<Self> {
+    pub(in crate::bench) fn new(
+        bench: &Bench,
+        fabric: &Fabric,
+        path: Path,
+        hook: &str,
+        number: u8,
+    ) -> Result<Self> {
         let name = if path == Path::Dataplane { hook } else { path.name() };
         let node = Node::new(fabric, &format!("gw-{name}"), address(number))?;
         let outside = node.outside("eth1", &format!("198.51.100.{number}/24"), NEIGHBOUR)?;
@@ -106,7 +115,8 @@ impl Gateway {
         Ok(Lane { name: "direct".to_owned(), generator, sink, warm_up: WARM_UP })
     }
 
-    fn finish(self) -> Result<()> {
+    /// Ends its daemon.
+    pub(in crate::bench) fn finish(self) -> Result<()> {
         self.daemon.map_or(Ok(()), Daemon::finish)
     }
 }
