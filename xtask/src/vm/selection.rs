@@ -31,7 +31,6 @@ const CHOSEN: [(&str, &[&str]); 4] = [
             "detach::nothing_is_left_of_a_running_daemon",
             "masquerade::errors::from_the_outside",
             "masquerade::traffic::tcp_both_ways",
-            "masquerade::upgrade::translations_are_taken_over_by_another_layout",
             "masquerade::xdp::known_flows",
             "monitor::drops_and_passes",
             "offload::twenty_megabytes_without_offloads",
