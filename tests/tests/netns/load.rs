@@ -101,17 +101,10 @@ fn nothing_is_lost_when_the_daemon_ends_and_comes_back() -> Result<()> {
 #[test]
 fn nothing_is_lost_by_an_upgrade() -> Result<()> {
     require_root!();
-    let mut site = Site::new()?;
     let directory = tempfile::tempdir()?;
     let newer: PathBuf = directory.path().join("dataplane");
     fs::copy(place::binary()?, &newer)?;
-    site.under_load(|daemon, go_on| {
-        daemon.stop()?;
-        daemon.use_binary(newer);
-        go_on()?;
-        daemon.launch()
-    })?;
-    site.finish()
+    upgrade_to(newer)
 }
 
 #[test]
@@ -119,6 +112,10 @@ fn nothing_is_lost_by_an_upgrade_to_another_layout() -> Result<()> {
     require_root!();
     let name = "netns::load::nothing_is_lost_by_an_upgrade_to_another_layout";
     let Some(newer) = place::next_layout_binary(name) else { return Ok(()) };
+    upgrade_to(newer)
+}
+
+fn upgrade_to(newer: PathBuf) -> Result<()> {
     let mut site = Site::new()?;
     site.under_load(|daemon, go_on| {
         daemon.stop()?;
