@@ -271,7 +271,7 @@ impl Bench {
             is_quick: quick,
             changes: if quick { 10 } else { 50 },
             pairs: if quick { 3 } else { 5 },
-            slot: Duration::from_millis(if quick { 300 } else { 600 }),
+            slot: Duration::from_millis(if quick { 200 } else { 600 }),
             lookups_in_a_row: if quick { 1 << 18 } else { 1 << 20 },
             containers: if quick { 20 } else { 50 },
             flapping: Duration::from_secs(if quick { 6 } else { 60 }),

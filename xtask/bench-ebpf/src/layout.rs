@@ -31,7 +31,18 @@ pub struct Traffic {
     pub interval: u64,
     /// When the next frame is due, on the kernel's monotonic clock.
     pub due: u64,
+    /// When the first frame of this run was made, on the same clock; 0 asks for it.
+    pub began: u64,
+    /// The number of that frame.
+    pub began_with: u64,
+    /// When a frame was made last whose number is a multiple of [`MARK`].
+    pub reached: u64,
+    /// The number of that frame.
+    pub reached_with: u64,
 }
+
+/// Frames from one look at the clock to the next.
+pub const MARK: u64 = 64;
 
 /// Offset of the last byte of the source address.
 pub const SOURCE_BYTE: u32 = 29;

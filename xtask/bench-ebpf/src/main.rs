@@ -17,7 +17,7 @@ use aya_ebpf::{
     programs::XdpContext,
 };
 
-use crate::layout::{DESTINATION_BYTE, FRAME, SOURCE_BYTE, Traffic};
+use crate::layout::{DESTINATION_BYTE, FRAME, MARK, SOURCE_BYTE, Traffic};
 
 /// Offset of the IPv4 checksum in the frame.
 const CHECKSUM: usize = 24;
@@ -44,6 +44,7 @@ pub fn generate(ctx: XdpContext) -> u32 {
     if traffic.interval != 0 && !is_due(traffic) {
         return xdp_action::XDP_DROP;
     }
+    note_time(traffic);
     let flow = traffic.made as u32 & traffic.flow_mask;
     traffic.made += 1;
     let frame = start as *mut u8;
@@ -81,6 +82,20 @@ fn vary(frame: *mut u8, address_byte: u32, flow: u32, port_high: u32) {
         let sum = (sum & 0xffff) + (sum >> 16);
         checksum.write_unaligned((!(sum as u16)).to_be());
     }
+}
+
+/// Takes the time of the first frame, and of each that may turn out to be near the last.
+#[inline(always)]
+fn note_time(traffic: &mut Traffic) {
+    if traffic.began != 0 && traffic.made % MARK != 0 {
+        return;
+    }
+    // SAFETY: the helper takes nothing and only reads a clock.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if traffic.began == 0 {
+        (traffic.began, traffic.began_with) = (now, traffic.made);
+    }
+    (traffic.reached, traffic.reached_with) = (now, traffic.made);
 }
 
 /// Whether it is time for the next frame, of which the time is then noted.
