@@ -8,7 +8,7 @@ use crate::stats::{HOOK_SLOTS, Hook};
 /// own and fills them from those, by a reader that stays in `dataplane-user/src/kernel/previous`; it refuses a newer one.
 ///
 /// The feature `next-layout` makes a build of another layout, for the tests of that.
-pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 3 } else { 2 };
+pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 4 } else { 3 };
 
 /// Map of one value: the root of the route table.
 pub const MAP_ROUTE_ROOT: &str = "ROUTE_ROOT";
@@ -27,12 +27,14 @@ pub const MAP_TRACE_LOG: &str = "TRACE_LOG";
 pub const MAP_NAT_SETTINGS: &str = "NAT_SETTINGS";
 /// Array of [`Rule`](crate::nat::rule::Rule): a set of them that holds, and room for the next one.
 pub const MAP_NAT_RULES: &str = "NAT_RULES";
-/// Array of [`Tags`](crate::nat::bucket::Tags), by bucket.
-pub const MAP_NAT_TAGS: &str = "NAT_TAGS";
-/// Array of [`Refs`](crate::nat::bucket::Refs), by bucket.
-pub const MAP_NAT_REFS: &str = "NAT_REFS";
+/// Array of [`Refs`](crate::nat::bucket::Refs), by bucket: the index for packets out.
+pub const MAP_NAT_OUT: &str = "NAT_OUT";
+/// Array of [`Refs`](crate::nat::bucket::Refs), by bucket: the index for replies.
+pub const MAP_NAT_IN: &str = "NAT_IN";
 /// Array of [`Flow`](crate::nat::flow::Flow), by slot.
 pub const MAP_NAT_FLOWS: &str = "NAT_FLOWS";
+/// Array of words with a bit for each of 64 flow records: which are taken.
+pub const MAP_NAT_TAKEN: &str = "NAT_TAKEN";
 /// Array of counts of flows, by a hash of the source.
 pub const MAP_NAT_SHARES: &str = "NAT_SHARES";
 /// Array of one [`Gauges`](crate::nat::settings::Gauges).
@@ -70,9 +72,10 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_COUNTERS,
     MAP_NAT_SETTINGS,
     MAP_NAT_RULES,
-    MAP_NAT_TAGS,
-    MAP_NAT_REFS,
+    MAP_NAT_OUT,
+    MAP_NAT_IN,
     MAP_NAT_FLOWS,
+    MAP_NAT_TAKEN,
     MAP_NAT_SHARES,
     MAP_NAT_GAUGES,
     MAP_NAT_FRAGMENTS,
@@ -153,8 +156,8 @@ pub const fn program_to_translate(hook: Hook) -> u32 {
     hook as u32
 }
 
-/// Buckets that one run of [`PROGRAM_NAT_SWEEP`] sweeps.
-pub const BUCKETS_PER_SWEEP: u32 = 8;
+/// Stretches of records that one run of [`PROGRAM_NAT_SWEEP`] sweeps.
+pub const STRETCHES_PER_SWEEP: u32 = 8;
 
 /// Next-hop slots: distinct pairs of router and uplink, not routes.
 pub const MAX_NEXT_HOPS: u32 = 16_384;

@@ -15,13 +15,14 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use dataplane_common::{
-    atomic::Word32,
+    atomic::{Word32, Word64},
     names::PROGRAM_SLOTS,
     nat::{
-        bucket::{Refs, Tags},
+        bucket::Refs,
         flow::{Flow, TICK_SHIFT},
         rule::{self, MAX_RULES, Rule, Rules},
         settings::{Gauges, NatCounters, SHARES, Settings},
+        state::Direction,
         table::{Hit, Memory, Table},
     },
     net::Ipv4Be,
@@ -45,15 +46,18 @@ static NAT_SETTINGS: Array<Settings, 1> = Array::new();
 #[btf_map]
 static NAT_RULES: Array<Rule, { 2 * MAX_RULES }> = Array::new();
 
-// The daemon sets the sizes of these three when it loads the object: `max-flows`.
+// The daemon sets the sizes of these four when it loads the object: `max-flows`.
 #[btf_map]
-static NAT_TAGS: Array<Tags, 1, MMAPABLE> = Array::new();
+static NAT_OUT: Array<Refs, 1, MMAPABLE> = Array::new();
 
 #[btf_map]
-static NAT_REFS: Array<Refs, 1, MMAPABLE> = Array::new();
+static NAT_IN: Array<Refs, 1, MMAPABLE> = Array::new();
 
 #[btf_map]
-static NAT_FLOWS: Array<Flow, 16, MMAPABLE> = Array::new();
+static NAT_FLOWS: Array<Flow, 1, MMAPABLE> = Array::new();
+
+#[btf_map]
+static NAT_TAKEN: Array<Word64, 1, MMAPABLE> = Array::new();
 
 #[btf_map]
 static NAT_SHARES: Array<Word32, { SHARES as usize }> = Array::new();
@@ -74,18 +78,21 @@ pub struct Maps;
 
 impl Memory for Maps {
     #[inline(always)]
-    fn tags(&self, bucket: u32) -> Option<&Tags> {
-        NAT_TAGS.get(bucket)
-    }
-
-    #[inline(always)]
-    fn refs(&self, bucket: u32) -> Option<&Refs> {
-        NAT_REFS.get(bucket)
+    fn refs(&self, direction: Direction, bucket: u32) -> Option<&Refs> {
+        match direction {
+            Direction::Out => NAT_OUT.get(bucket),
+            Direction::In => NAT_IN.get(bucket),
+        }
     }
 
     #[inline(always)]
     fn flow(&self, slot: u32) -> Option<&Flow> {
         NAT_FLOWS.get(slot)
+    }
+
+    #[inline(always)]
+    fn taken(&self, word: u32) -> Option<&Word64> {
+        NAT_TAKEN.get(word)
     }
 
     #[inline(always)]

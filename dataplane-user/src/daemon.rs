@@ -21,6 +21,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
+use dataplane_common::nat::settings::words_of_records;
 use ipnet::Ipv4Net;
 use tokio::{
     signal::unix::{SignalKind, signal},
@@ -350,5 +351,11 @@ impl Daemon {
 
 /// The sizes of the maps. Without rules there is no table of flows to speak of.
 fn sizes(config: &Config) -> Sizes {
-    Sizes { endpoints: config.datapath.max_endpoints, buckets: config.limits().buckets.max(1) }
+    let limits = config.limits();
+    let max_flows = if limits.buckets == 0 { 0 } else { limits.max_flows };
+    Sizes {
+        endpoints: config.datapath.max_endpoints,
+        buckets: limits.buckets.max(1),
+        words: words_of_records(max_flows),
+    }
 }

@@ -13,6 +13,16 @@ pub const TIMEOUTS: usize = 256;
 
 const _: () = assert!(State::ALL.len() <= TIMEOUTS);
 
+/// Records that a word of the map of taken ones tells of.
+pub const RECORDS_PER_WORD: u32 = 64;
+
+/// Words of the map of taken records for so many flows, at least one: there is room for a sixteenth more, that have ended
+/// and were not swept yet.
+#[inline(always)]
+pub const fn words_of_records(max_flows: u32) -> u32 {
+    (max_flows + max_flows / 16) / RECORDS_PER_WORD + 1
+}
+
 /// What the daemon sets. All zero: nothing is translated.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Pod, Zeroable)]
@@ -36,6 +46,12 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// Words of the map of taken records.
+    #[inline(always)]
+    pub const fn words(&self) -> u32 {
+        words_of_records(self.max_flows)
+    }
+
     /// The timeout of a state, in ticks.
     #[inline(always)]
     pub const fn timeout(&self, state: State) -> u32 {
@@ -56,7 +72,7 @@ impl Settings {
 pub struct Gauges {
     /// Flows that live, and those that have expired and were not swept yet.
     pub flows: Word32,
-    /// The bucket that is swept next.
+    /// The stretch of records that is swept next.
     pub cursor: Word32,
     /// The tick at which a sweep began last.
     pub swept: Word32,

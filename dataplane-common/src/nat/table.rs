@@ -3,28 +3,34 @@
 mod adopt;
 mod claim;
 mod open;
+mod place;
+mod record;
 mod sweep;
 
 use super::{
-    bucket::{LANES, MAX_SLOTS, REFS, Ref, Refs, Tags},
+    bucket::{MAX_SLOTS, REFS, Ref, Refs},
     flow::{Flow, Life},
     settings::{Gauges, SHARES, Settings},
     state::{Direction, Rank, State},
     tuple::{Hash, Tuple},
 };
-use crate::{atomic::Word32, net::Ipv4Be, repeat::Repeat};
+use crate::{
+    atomic::{Word32, Word64},
+    net::Ipv4Be,
+    repeat::Repeat,
+};
 
 pub use open::{Outcome, Pool, Refusal};
-pub use sweep::Swept;
+pub use sweep::{STRETCH, Swept};
 
 /// Where the table lies. `None` only for numbers out of range.
 pub trait Memory: Repeat {
-    /// A bucket of tags.
-    fn tags(&self, bucket: u32) -> Option<&Tags>;
-    /// A bucket of references.
-    fn refs(&self, bucket: u32) -> Option<&Refs>;
+    /// A bucket of the index for packets in that direction.
+    fn refs(&self, direction: Direction, bucket: u32) -> Option<&Refs>;
     /// A record.
     fn flow(&self, slot: u32) -> Option<&Flow>;
+    /// Which of 64 records are taken, the lowest bit for the first.
+    fn taken(&self, word: u32) -> Option<&Word64>;
     /// How many flows sources with that number have, below [`SHARES`].
     fn share(&self, index: u32) -> Option<&Word32>;
     /// The gauges.
@@ -65,85 +71,65 @@ impl<'a, M: Memory> Table<'a, M> {
     /// The flow of a packet out.
     #[inline(always)]
     pub fn find_out(&self, tuple: &Tuple) -> Option<Hit<'a>> {
-        let hash = tuple.hash(self.settings.seed);
-        let (bucket, tag) = (hash.below(self.settings.buckets), hash.tag16());
-        // Most flows are at home, and then the record is the only cold cache line.
-        if let Some(hit) = self.hit(bucket * LANES + hash.home())
-            && hit.flow.is_out(tuple)
-        {
-            return Some(hit);
-        }
-        let tags = self.memory.tags(bucket)?;
-        let mut lane = 0;
-        while lane < LANES {
-            if lane % 4 == 0 && !tags.may_have(lane, tag) {
-                lane += 4;
-                continue;
-            }
-            if tags.get(lane) == tag
-                && let Some(hit) = self.hit(bucket * LANES + lane)
-                && hit.flow.is_out(tuple)
-            {
-                return Some(hit);
-            }
-            lane += 1;
-        }
-        None
-    }
-
-    /// The same as [`Self::find_out`], off every packet's way.
-    #[inline(always)]
-    pub fn search_out(&self, tuple: &Tuple) -> Option<Hit<'a>> {
-        let hash = tuple.hash(self.settings.seed);
-        let (bucket, tag) = (hash.below(self.settings.buckets), hash.tag16());
-        let tags = self.memory.tags(bucket)?;
-        let mut found = MAX_SLOTS;
-        self.memory.repeat(LANES, |lane| {
-            let slot = bucket * LANES + lane;
-            if tags.get(lane) == tag && self.hit(slot).is_some_and(|hit| hit.flow.is_out(tuple)) {
-                found = slot;
-            }
-            found == MAX_SLOTS
-        });
-        // Its life is looked at again: it is what `renew` compares with.
-        self.hit(found).filter(|hit| hit.flow.is_out(tuple))
+        let (refs, tag) = self.bucket(Direction::Out, tuple)?;
+        self.follow(refs, tag, |flow| flow.is_out(tuple))
     }
 
     /// The flow of a reply, whose destination is a translated address.
     #[inline(always)]
     pub fn find_in(&self, tuple: &Tuple) -> Option<Hit<'a>> {
-        let hash = tuple.hash(self.settings.seed);
-        let refs = self.memory.refs(hash.below(self.settings.buckets))?;
-        let tag = hash.tag8();
-        let mut place = 0;
-        while place < REFS {
-            let reference = refs.get(place);
-            if reference.has_tag(tag)
-                && let Some(hit) = self.hit(reference.slot())
-                && hit.flow.is_in(tuple)
-            {
-                return Some(hit);
-            }
-            place += 1;
-        }
-        None
+        let (refs, tag) = self.bucket(Direction::In, tuple)?;
+        self.follow(refs, tag, |flow| flow.is_in(tuple))
+    }
+
+    /// The same as [`Self::find_out`], off every packet's way.
+    #[inline(always)]
+    pub fn search_out(&self, tuple: &Tuple) -> Option<Hit<'a>> {
+        let (refs, tag) = self.bucket(Direction::Out, tuple)?;
+        self.search(refs, tag, |flow| flow.is_out(tuple))
     }
 
     /// The same as [`Self::find_in`], off every packet's way.
     #[inline(always)]
     pub fn search_in(&self, tuple: &Tuple) -> Option<Hit<'a>> {
+        let (refs, tag) = self.bucket(Direction::In, tuple)?;
+        self.search(refs, tag, |flow| flow.is_in(tuple))
+    }
+
+    /// The bucket that leads to the flow of packets with that tuple, and the tag of its reference there.
+    #[inline(always)]
+    fn bucket(&self, direction: Direction, tuple: &Tuple) -> Option<(&'a Refs, u8)> {
         let hash = tuple.hash(self.settings.seed);
-        let refs = self.memory.refs(hash.below(self.settings.buckets))?;
+        Some((self.memory.refs(direction, hash.below(self.settings.buckets))?, hash.tag8()))
+    }
+
+    /// Follows the first reference with that tag, which is most often the only one.
+    #[inline(always)]
+    fn follow(&self, refs: &Refs, tag: u8, belongs: impl Fn(&Flow) -> bool) -> Option<Hit<'a>> {
+        let first = refs.first(tag);
+        if first == Ref::NONE {
+            return None;
+        }
+        match self.hit(first.slot()) {
+            Some(hit) if belongs(hit.flow) => Some(hit),
+            _ => self.search(refs, tag, belongs),
+        }
+    }
+
+    /// Follows every reference with that tag.
+    #[inline(always)]
+    fn search(&self, refs: &Refs, tag: u8, belongs: impl Fn(&Flow) -> bool) -> Option<Hit<'a>> {
         let mut found = MAX_SLOTS;
         self.memory.repeat(REFS, |place| {
             let reference = refs.get(place);
             let slot = reference.slot();
-            if reference.has_tag(hash.tag8()) && self.hit(slot).is_some_and(|hit| hit.flow.is_in(tuple)) {
+            if reference.has_tag(tag) && self.hit(slot).is_some_and(|hit| belongs(hit.flow)) {
                 found = slot;
             }
             found == MAX_SLOTS
         });
-        self.hit(found).filter(|hit| hit.flow.is_in(tuple))
+        // Its life is looked at again: it is what `renew` compares with.
+        self.hit(found).filter(|hit| belongs(hit.flow))
     }
 
     /// The flow in a slot, if it lives.
@@ -207,12 +193,11 @@ impl<'a, M: Memory> Table<'a, M> {
         }
     }
 
-    /// Takes a dead record's reference out of its bucket. Where the lock cannot be had it stays, and leads to a
+    /// Takes a dead record's reference out of the index for replies. Where the lock cannot be had it stays, and leads to a
     /// record that does not match.
     #[inline(always)]
     fn unlink(&self, flow: &Flow, slot: u32) {
-        let hash = flow.reply().hash(self.settings.seed);
-        let Some(refs) = self.memory.refs(hash.below(self.settings.buckets)) else { return };
+        let Some((refs, _)) = self.bucket(Direction::In, &flow.reply()) else { return };
         if !refs.lock.take(self.memory) {
             return;
         }
@@ -238,7 +223,7 @@ const RANKS: u64 = {
     ranks
 };
 
-/// In which order the lanes of a bucket are taken for a new flow: the lowest first.
+/// In which order the flows of a bucket give way to a new one: the lowest first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Order(u64);
 
@@ -261,19 +246,19 @@ impl Order {
         }
     }
 
-    /// Whether a flow may have the lane.
+    /// Whether a flow may have the place.
     #[inline(always)]
     fn gives_way(self) -> bool {
         self.0 < (Rank::Established as u64) << 32
     }
 
-    /// Whether taking the lane ends a flow that counts.
+    /// Whether taking the place ends a flow that counts.
     #[inline(always)]
     fn frees_a_flow(self) -> bool {
         self > Self::DEAD
     }
 
-    /// What gives way when the lane is taken, as the number of its [`Rank`]: 0 where nothing that lives does.
+    /// What gives way when the place is taken, as the number of its [`Rank`]: 0 where nothing that lives does.
     #[inline(always)]
     fn displaced(self) -> u8 {
         (self.0 >> 32) as u8

@@ -1,6 +1,5 @@
 //! What tells one flow from another.
 
-use super::bucket::LANES;
 use crate::net::Ipv4Be;
 
 /// IP protocol numbers of what is translated.
@@ -75,24 +74,16 @@ impl Hash {
         Self(mix(address.to_wire() as u64 ^ seed, (protocol as u64) << 16 | port as u64))
     }
 
+    /// Another of its kind, for each of a few numbers.
+    #[inline(always)]
+    pub const fn rotated(self, number: u32) -> Self {
+        Self(self.0.rotate_left(number % 16 * 4))
+    }
+
     /// A number below `count`: from the high half, as the bucket is.
     #[inline(always)]
     pub const fn below(self, count: u32) -> u32 {
         (((self.0 >> 32) * count as u64) >> 32) as u32
-    }
-
-    /// The lane of its bucket that a flow has unless another was there first: of bits that neither the bucket nor the tag
-    /// depends on.
-    #[inline(always)]
-    pub const fn home(self) -> u32 {
-        (self.0 >> 16) as u32 % LANES
-    }
-
-    /// 16 bits that are not all zero.
-    #[inline(always)]
-    pub const fn tag16(self) -> u16 {
-        let tag = self.0 as u16;
-        if tag == 0 { 1 } else { tag }
     }
 
     /// 8 bits that are not all zero.

@@ -1,7 +1,7 @@
 //! The collection of flows that ended: by the daemon's request, and by new flows where nobody asks.
 
 use dataplane_common::{
-    names::BUCKETS_PER_SWEEP,
+    names::STRETCHES_PER_SWEEP,
     nat::{
         flow::{Flow, ticks},
         table::{Memory as _, Table},
@@ -14,32 +14,31 @@ use super::{Maps, count, is_allowed, table};
 /// After so long without a sweep by the daemon, new flows sweep.
 const NEGLECTED: u32 = ticks(60);
 
-/// Sweeps the next buckets.
+/// Sweeps the next stretches of records.
 #[inline(always)]
 pub fn sweep() {
     let Some(table) = table() else { return };
     let Some(gauges) = Maps.gauges() else { return };
     gauges.swept.store(table.now);
-    next_buckets(&table, BUCKETS_PER_SWEEP, |flow| is_allowed(table.settings, flow));
+    next_stretches(&table, STRETCHES_PER_SWEEP, |flow| is_allowed(table.settings, flow));
 }
 
-/// Sweeps a bucket if there is no daemon that does it.
+/// Sweeps a stretch if there is no daemon that does it.
 #[inline(always)]
 pub fn if_neglected(table: &Table<'static, Maps>) {
     let Some(gauges) = Maps.gauges() else { return };
     if table.now - gauges.swept.load() > NEGLECTED {
-        next_buckets(table, 1, |_| true);
+        next_stretches(table, 1, |_| true);
     }
 }
 
 #[inline(always)]
-fn next_buckets(table: &Table<'static, Maps>, buckets: u32, wanted: impl Fn(&Flow) -> bool) {
+fn next_stretches(table: &Table<'static, Maps>, stretches: u32, wanted: impl Fn(&Flow) -> bool) {
     let Some(gauges) = Maps.gauges() else { return };
-    let first = gauges.cursor.add(buckets);
+    let first = gauges.cursor.add(stretches);
     let (mut expired, mut revoked) = (0, 0);
-    Maps.repeat(buckets, |index| {
-        let bucket = (first + index) % table.settings.buckets;
-        let swept = table.sweep(bucket, &wanted);
+    Maps.repeat(stretches, |index| {
+        let swept = table.sweep((first + index) % table.stretches(), &wanted);
         expired += swept.expired;
         revoked += swept.revoked;
         true

@@ -13,14 +13,15 @@ use aya::{
 use bytemuck::Zeroable as _;
 use dataplane_common::{
     names::{
-        BUCKETS_PER_SWEEP, MAP_NAT_COUNTERS, MAP_NAT_FLOWS, MAP_NAT_GAUGES, MAP_NAT_RULES, MAP_NAT_SETTINGS,
+        MAP_NAT_COUNTERS, MAP_NAT_FLOWS, MAP_NAT_GAUGES, MAP_NAT_RULES, MAP_NAT_SETTINGS, STRETCHES_PER_SWEEP,
     },
     nat::{
-        bucket::{BUCKET_BYTES, LANES},
+        bucket::Refs,
         flow::{Flow, Life, TICK_SHIFT},
         rule::{MAX_RULES, Rule},
-        settings::{Gauges, NatCounters, PROBE_ROWS, Settings},
+        settings::{Gauges, NatCounters, PROBE_ROWS, RECORDS_PER_WORD, Settings},
         state::State,
+        table::STRETCH,
     },
 };
 
@@ -162,7 +163,7 @@ impl Nat {
         &self.current
     }
 
-    /// Sweeps one part of so many of the table. Where it holds no flow, a few buckets tell the programs that somebody
+    /// Sweeps one part of so many of the table. Where it holds no flow, a few records tell the programs that somebody
     /// sweeps: new flows need not.
     ///
     /// # Errors
@@ -172,7 +173,8 @@ impl Nat {
         if self.current.buckets == 0 {
             return Ok(());
         }
-        let all = if self.flows_held() == 0 { 1 } else { self.current.buckets.div_ceil(BUCKETS_PER_SWEEP) };
+        let records = self.current.words() * RECORDS_PER_WORD;
+        let all = if self.flows_held() == 0 { 1 } else { records.div_ceil(STRETCHES_PER_SWEEP * STRETCH) };
         let runs = all.div_ceil(parts);
         // The kernel wants a frame, if only a header's worth.
         let frame = [0; 14];
@@ -219,7 +221,9 @@ impl Nat {
 
     /// Bytes of the maps that flows take.
     pub fn bytes(&self) -> u64 {
-        (self.flows.values().len() / LANES as usize * BUCKET_BYTES) as u64
+        let indexes = 2 * self.current.buckets as usize * size_of::<Refs>();
+        let taken = self.current.words() as usize * size_of::<u64>();
+        (indexes + taken + size_of_val(self.flows.values())) as u64
     }
 }
 

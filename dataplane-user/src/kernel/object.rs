@@ -10,13 +10,13 @@ use aya::{
 };
 use dataplane_common::{
     names::{
-        GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_PROGRAMS, MAP_NAT_REFS, MAP_NAT_TAGS,
+        GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_IN, MAP_NAT_OUT, MAP_NAT_PROGRAMS, MAP_NAT_TAKEN,
         MAP_XDP_PROGRAMS, PINNED_MAPS, PROGRAM_FOR_FIRST, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK,
         PROGRAM_NAT_OPEN, PROGRAM_NAT_SWEEP, PROGRAM_SHOW, PROGRAM_SLOTS, PROGRAM_TO_OPEN, PROGRAM_TO_SHOW,
         PROGRAM_TRANSLATE_FIRST, PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK,
         PROGRAM_WAITING, PROGRAM_XDP_FROM_UPLINK, PROGRAM_XDP_SHOW, RENEWED_MAPS, program_to_translate,
     },
-    nat::bucket::LANES,
+    nat::settings::RECORDS_PER_WORD,
     stats::Hook,
 };
 
@@ -93,18 +93,21 @@ impl Program {
 pub struct Sizes {
     /// Slots of the endpoint table.
     pub endpoints: u32,
-    /// Buckets of the flow table, at least one.
+    /// Buckets of each index of the flow table, at least one.
     pub buckets: u32,
+    /// Words that tell which of its records are taken, at least one.
+    pub words: u32,
 }
 
 impl Sizes {
     /// Every map whose size is decided here, with it.
-    pub fn maps(&self) -> [(&'static str, u32); 4] {
+    pub fn maps(&self) -> [(&'static str, u32); 5] {
         [
             (MAP_ENDPOINTS, self.endpoints),
-            (MAP_NAT_TAGS, self.buckets),
-            (MAP_NAT_REFS, self.buckets),
-            (MAP_NAT_FLOWS, self.buckets * LANES),
+            (MAP_NAT_OUT, self.buckets),
+            (MAP_NAT_IN, self.buckets),
+            (MAP_NAT_FLOWS, self.words * RECORDS_PER_WORD),
+            (MAP_NAT_TAKEN, self.words),
         ]
     }
 }

@@ -56,7 +56,7 @@ fn settings<const WORDS: usize>(map: Map) -> Result<Box<dyn Settings>> {
 }
 
 /// Every layout that can be read.
-const LAYOUTS: &[Layout] = &[layout2::LAYOUT];
+const LAYOUTS: &[Layout] = &[layout2::LAYOUT, layout2::LAYOUT_3];
 
 /// The tables of the daemon before this one.
 pub struct Previous {

@@ -15,9 +15,11 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 use dataplane::kernel::{object::Sizes, pins::Pins};
-use dataplane_common::{net::MacAddr, stats::Hook, uplink::Uplink};
+use dataplane_common::{nat::settings::words_of_records, net::MacAddr, stats::Hook, uplink::Uplink};
 use tempfile::TempDir;
 use tests::harness::{daemon::place, inject::Injector, netns::Namespace};
+
+use crate::network::MAX_FLOWS;
 
 pub use self::{
     context::Context,
@@ -29,7 +31,7 @@ pub use self::{
 pub const MAX_ENDPOINTS: u32 = 64;
 
 /// Sizes of the tables.
-pub const SIZES: Sizes = Sizes { endpoints: MAX_ENDPOINTS, buckets: 128 };
+pub const SIZES: Sizes = Sizes { endpoints: MAX_ENDPOINTS, buckets: 128, words: words_of_records(MAX_FLOWS) };
 
 /// What a program returns (`include/uapi/linux/pkt_cls.h`).
 pub mod action {

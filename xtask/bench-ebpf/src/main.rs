@@ -87,7 +87,7 @@ fn vary(frame: *mut u8, address_byte: u32, flow: u32, port_high: u32) {
 /// Takes the time of the first frame, and of each that may turn out to be near the last.
 #[inline(always)]
 fn note_time(traffic: &mut Traffic) {
-    if traffic.began != 0 && traffic.made % MARK != 0 {
+    if traffic.began != 0 && !traffic.made.is_multiple_of(MARK) {
         return;
     }
     // SAFETY: the helper takes nothing and only reads a clock.

@@ -5,6 +5,7 @@ use super::{
         bucket::{REFS, Ref, Refs},
         flow::{Flow, Life},
         settings::MAX_PROBES,
+        state::Direction,
         tuple::{Hash, Tuple},
     },
     Memory, Pool, Refusal, Table,
@@ -16,12 +17,6 @@ const RANDOM_PROBES: u32 = 16;
 /// The first of them are the same at any time. The others are not: who is refused and tries again (a SYN that is sent
 /// once more) tries other ports.
 const STEADY_PROBES: u32 = 8;
-
-/// Instead of a place in a bucket of references: a flow has the tuple.
-const TAKEN: u32 = u32::MAX;
-
-/// Instead of a place: no flow has the tuple, and the bucket has no place.
-const FULL: u32 = REFS;
 
 /// What became of a claim.
 #[repr(C, align(8))]
@@ -84,16 +79,14 @@ impl<M: Memory> Table<'_, M> {
         (reply.destination, reply.destination_port) = (request.pool.address, port);
         let hash = reply.hash(self.settings.seed);
         let bucket = hash.below(self.settings.buckets);
-        let Some(refs) = self.memory.refs(bucket) else { return Refusal::Fault as u8 };
+        let Some(refs) = self.memory.refs(Direction::In, bucket) else { return Refusal::Fault as u8 };
         if !refs.lock.take(self.memory) {
             return Refusal::Contended as u8;
         }
-        let mut place = self.look(refs, &reply, hash.tag8());
-        if place == FULL {
-            place = self.look_for_stale(refs, bucket);
-        }
+        let found = self.look(refs, hash.tag8(), |flow| flow.is_in(&reply));
+        let place = if found.place < REFS { found.place } else { self.look_for_stale(refs, bucket) };
         let mut refusal = Refusal::Ports as u8;
-        if place < REFS {
+        if !found.is_taken && place < REFS {
             request.flow.write_port(request.tuple, port);
             request.flow.life.swap(request.life.to_bits());
             refs.set(place, Ref::new(hash.tag8(), request.slot));
@@ -103,57 +96,10 @@ impl<M: Memory> Table<'_, M> {
         refusal
     }
 
-    /// A place for a reference, [`TAKEN`] or [`FULL`].
-    #[inline(always)]
-    fn look(&self, refs: &Refs, reply: &Tuple, tag: u8) -> u32 {
-        // Of a place the verifier is to know nothing but that it is one, or it goes on once for each: `Settings::veil`.
-        let veiled = |place: u32| self.settings.veil(place.into()) as u32 % (FULL + 1);
-        let (mut free, mut may_be_taken) = (veiled(FULL), false);
-        let mut place = REFS;
-        while place > 0 {
-            place -= 1;
-            let reference = refs.get(place);
-            if reference == Ref::NONE {
-                free = veiled(place);
-            } else if reference.has_tag(tag) {
-                may_be_taken = true;
-            }
-        }
-        if may_be_taken { self.look_closely(refs, reply, tag) } else { free }
-    }
-
-    /// The same, where a reference may lead to a flow of that tuple.
-    #[inline(always)]
-    fn look_closely(&self, refs: &Refs, reply: &Tuple, tag: u8) -> u32 {
-        let mut free = FULL;
-        self.memory.repeat(REFS, |place| {
-            let reference = refs.get(place);
-            if reference == Ref::NONE {
-                if free == FULL {
-                    free = place;
-                }
-            } else if reference.has_tag(tag)
-                && let Some(flow) = self.memory.flow(reference.slot())
-                && flow.is_in(reply)
-            {
-                let life = Life::from_bits(flow.life.load());
-                let is_there = life.to_bits() != life.ended().to_bits();
-                // Expired: it must not come back by a packet that found it in time.
-                if is_there && (life.is_alive(self.now) || !self.end(flow, life)) {
-                    free = TAKEN;
-                    return false;
-                }
-                free = place;
-            }
-            true
-        });
-        free
-    }
-
     /// A place whose reference leads to no flow of this bucket any more.
     #[inline(always)]
     fn look_for_stale(&self, refs: &Refs, bucket: u32) -> u32 {
-        let mut stale = FULL;
+        let mut stale = REFS;
         self.memory.repeat(REFS, |place| {
             if let Some(flow) = self.memory.flow(refs.get(place).slot()) {
                 let life = Life::from_bits(flow.life.load());

@@ -2,13 +2,14 @@
 
 use super::{
     super::{
-        bucket::{LANES, MAX_SLOTS, Tags},
+        bucket::{MAX_SLOTS, REFS, Ref, Refs},
         flow::Life,
-        state::{Rank, State},
-        tuple::Tuple,
+        state::{Direction, Rank, State},
+        tuple::{Hash, Tuple},
     },
     Memory, Order, Table,
     claim::Request,
+    place::Found,
 };
 use core::hint;
 
@@ -147,7 +148,7 @@ impl<M: Memory> Table<'_, M> {
         let outcome = if of_source >= self.settings.max_flows_per_source {
             Outcome::refused(Refusal::Share)
         } else {
-            self.open_counted(tuple, pool, state, of_all >= self.settings.max_flows)
+            self.open_counted(tuple, pool, state, of_all)
         };
         if !outcome.is_new() {
             share.add(u32::MAX); // minus one
@@ -156,98 +157,72 @@ impl<M: Memory> Table<'_, M> {
         outcome
     }
 
+    /// The same, of a flow that is counted already; `others` are all but it.
     #[inline(always)]
-    fn open_counted(&self, tuple: &Tuple, pool: &Pool, state: State, full: bool) -> Outcome {
+    fn open_counted(&self, tuple: &Tuple, pool: &Pool, state: State, others: u32) -> Outcome {
         let hash = tuple.hash(self.settings.seed);
-        let bucket = hash.below(self.settings.buckets);
-        let Some(tags) = self.memory.tags(bucket) else { return Outcome::refused(Refusal::Fault) };
-        if !tags.lock.take(self.memory) {
+        let Some(refs) = self.memory.refs(Direction::Out, hash.below(self.settings.buckets)) else {
+            return Outcome::refused(Refusal::Fault);
+        };
+        if !refs.lock.take(self.memory) {
             return Outcome::refused(Refusal::Contended);
         }
-        let tag = hash.tag16();
-        let mut choice = Choice { order: Order::NEVER, lane: 0 };
-        if tags.any_may_have(tag) {
-            choice = self.find_same(tuple, tags, bucket, tag);
-        }
-        let outcome = if choice.order > Order::EXPIRED && choice.order != Order::NEVER {
-            Outcome::opened(bucket * LANES + choice.lane, 0, 0)
+        let found = self.look(refs, hash.tag8(), |flow| flow.is_out(tuple));
+        let outcome = if found.is_taken {
+            // By another packet, a moment before.
+            Outcome::opened(refs.get(found.place).slot(), 0, 0)
         } else {
-            // One that has expired must end: a packet that found it in time could let it live on, beside the new one.
-            if choice.order != Order::EXPIRED {
-                let home = hash.home();
-                let free = if tags.get(home) == 0 { home } else { tags.first_free() };
-                choice = if free < LANES && !full {
-                    Choice { order: Order::FREE, lane: self.settings.veil(free.into()) as u32 % LANES }
-                } else {
-                    self.choose(tags, bucket, full)
-                };
-            }
-            self.place(tuple, pool, state, tags, bucket, tag, choice)
+            let choice = self.choose(refs, found, hash, others);
+            self.place(&Wanted { tuple, pool, state, hash }, refs, choice)
         };
-        tags.lock.release();
+        refs.lock.release();
         outcome
     }
 
-    /// The lane of a flow with that tuple, which another packet has opened a moment before or which has expired;
-    /// [`Order::NEVER`] where there is none. The caller holds the lock.
+    /// The place and the record for a new flow. The caller holds the lock.
     #[inline(always)]
-    fn find_same(&self, tuple: &Tuple, tags: &Tags, bucket: u32, tag: u16) -> Choice {
-        let mut same = Choice { order: Order::NEVER, lane: 0 };
-        self.memory.repeat(LANES, |lane| {
-            if tags.get(lane) == tag
-                && let Some(flow) = self.memory.flow(bucket * LANES + lane)
-            {
-                let order = Order::of(Life::from_bits(flow.life.load()), self.now);
-                if order.frees_a_flow() && flow.is_out(tuple) {
-                    same = Choice { order: Order(self.settings.veil(order.0)), lane };
-                    return false;
-                }
+    fn choose(&self, refs: &Refs, Found { place, has_ended, .. }: Found, hash: Hash, others: u32) -> Choice {
+        let full = others >= self.settings.max_flows && !has_ended;
+        if place < REFS && !full {
+            let reference = refs.get(place);
+            if reference != Ref::NONE {
+                return Choice { order: Order::DEAD, place, slot: reference.slot() };
             }
-            true
-        });
-        same
+            let slot = self.take_record(hash, others);
+            if slot != MAX_SLOTS {
+                return Choice { order: Order::FREE, place, slot };
+            }
+        }
+        self.choose_victim(refs, full)
     }
 
-    /// The lane for a new flow, of a bucket or a table that has no room. The caller holds the lock.
+    /// The flow of a bucket that gives way, in a bucket or a table that has no room. The caller holds the lock.
     #[inline(always)]
-    fn choose(&self, tags: &Tags, bucket: u32, full: bool) -> Choice {
-        let mut best = Choice { order: Order::NEVER, lane: 0 };
-        self.memory.repeat(LANES, |lane| {
-            let mut order = Order::FREE;
-            if tags.get(lane) != 0
-                && let Some(flow) = self.memory.flow(bucket * LANES + lane)
+    fn choose_victim(&self, refs: &Refs, full: bool) -> Choice {
+        let mut best = Choice { order: Order::NEVER, place: 0, slot: 0 };
+        self.memory.repeat(REFS, |place| {
+            let reference = refs.get(place);
+            if reference != Ref::NONE
+                && let Some(flow) = self.memory.flow(reference.slot())
             {
-                order = Order::of(Life::from_bits(flow.life.load()), self.now);
-            }
-            order = Order(self.settings.veil(order.0));
-            if order < best.order && (!full || order.frees_a_flow()) {
-                best = Choice { order, lane };
+                let order = Order::of(Life::from_bits(flow.life.load()), self.now);
+                let order = Order(self.settings.veil(order.0));
+                if order < best.order && (!full || order.frees_a_flow()) {
+                    best = Choice { order, place, slot: reference.slot() };
+                }
             }
             true
         });
         best
     }
 
-    /// Puts the flow into the chosen lane. The caller holds the lock.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the second half of `open_counted`, apart for the lock's sake"
-    )]
+    /// Puts the flow into the chosen record. The caller holds the lock.
     #[inline(always)]
-    fn place(
-        &self,
-        tuple: &Tuple,
-        pool: &Pool,
-        state: State,
-        tags: &Tags,
-        bucket: u32,
-        tag: u16,
-        Choice { order, lane }: Choice,
-    ) -> Outcome {
+    fn place(&self, wanted: &Wanted<'_>, refs: &Refs, choice: Choice) -> Outcome {
+        let Choice { order, place, slot } = choice;
         if !order.gives_way() {
             return Outcome::refused(Refusal::Full);
         }
-        let slot = bucket * LANES + lane;
         let Some(flow) = self.memory.flow(slot) else { return Outcome::refused(Refusal::Fault) };
         if order != Order::FREE {
             let life = Life::from_bits(flow.life.load());
@@ -257,6 +232,7 @@ impl<M: Memory> Table<'_, M> {
             }
             self.unlink(flow, slot);
         }
+        let &Wanted { tuple, pool, state, hash } = wanted;
         flow.write(tuple, pool.address, self.now);
         // The verifier wants to see that the index is a byte, of which the compiler knows more and proves less.
         let index = hint::black_box(state as u8);
@@ -264,13 +240,22 @@ impl<M: Memory> Table<'_, M> {
         let life = Life::from_bits(flow.life.load()).next(state, deadline);
         let claimed = self.claim(&Request { flow, slot, tuple, pool, life });
         if claimed.refusal == 0 {
-            tags.set(lane, tag);
+            refs.set(place, Ref::new(hash.tag8(), slot));
             Outcome::opened(slot, claimed.probes, Order(self.settings.veil(order.0)).displaced())
         } else {
-            tags.set(lane, 0);
+            refs.set(place, Ref::NONE);
+            self.free_record(slot);
             Outcome(u64::from(claimed.refusal))
         }
     }
+}
+
+/// A flow to be.
+struct Wanted<'a> {
+    tuple: &'a Tuple,
+    pool: &'a Pool,
+    state: State,
+    hash: Hash,
 }
 
 /// Where a flow goes.
@@ -278,5 +263,6 @@ impl<M: Memory> Table<'_, M> {
 #[derive(Clone, Copy)]
 struct Choice {
     order: Order,
-    lane: u32,
+    place: u32,
+    slot: u32,
 }

@@ -2,11 +2,16 @@
 
 use super::{
     super::{
-        bucket::{LANES, Tags},
+        bucket::{REFS, Ref, Refs},
         flow::{Flow, Life},
+        settings::RECORDS_PER_WORD,
+        state::Direction,
     },
     Memory, Order, Table,
 };
+
+/// Records of a stretch, which are swept together.
+pub const STRETCH: u32 = 16;
 
 /// What a sweep did.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -17,51 +22,74 @@ pub struct Swept {
     pub revoked: u64,
 }
 
-impl<'a, M: Memory> Table<'a, M> {
-    /// Ends the expired flows of a bucket, and those that are not `wanted`, and frees their places.
+impl<M: Memory> Table<'_, M> {
+    /// Stretches of the table.
     #[inline(always)]
-    pub fn sweep(&self, bucket: u32, wanted: impl Fn(&Flow) -> bool) -> Swept {
+    pub const fn stretches(&self) -> u32 {
+        self.settings.words() * (RECORDS_PER_WORD / STRETCH)
+    }
+
+    /// Ends the expired flows of a stretch of records, and those that are not `wanted`, and frees their records.
+    #[inline(always)]
+    pub fn sweep(&self, stretch: u32, wanted: impl Fn(&Flow) -> bool) -> Swept {
         let mut swept = Swept::default();
-        let Some(tags) = self.memory.tags(bucket) else { return swept };
-        // Most buckets have nothing to sweep: they are looked through without the lock.
-        if !self.has_rubbish(tags, bucket, &wanted) || !tags.lock.take(self.memory) {
+        let first = stretch * STRETCH;
+        let Some(taken) = self.memory.taken(first / RECORDS_PER_WORD) else { return swept };
+        let taken = taken.load() >> (first % RECORDS_PER_WORD);
+        if taken as u16 == 0 {
             return swept;
         }
-        self.memory.repeat(LANES, |lane| {
-            let slot = bucket * LANES + lane;
-            if tags.get(lane) != 0
+        self.memory.repeat(STRETCH, |index| {
+            let slot = first + index;
+            // Most have nothing to sweep: they are looked through without a lock.
+            if taken >> index & 1 != 0
                 && let Some(flow) = self.memory.flow(slot)
+                && (!Life::from_bits(flow.life.load()).is_alive(self.now) || !wanted(flow))
             {
-                let life = Life::from_bits(flow.life.load());
-                let order = Order::of(life, self.now);
-                let is_rubbish = order <= Order::EXPIRED || !wanted(flow);
-                // A packet that comes for the flow in this moment keeps it.
-                if is_rubbish && (order == Order::DEAD || self.end(flow, life)) {
-                    if order == Order::EXPIRED {
-                        swept.expired += 1;
-                    } else if order != Order::DEAD {
-                        swept.revoked += 1;
-                    }
-                    self.unlink(flow, slot);
-                    tags.set(lane, 0);
-                }
+                self.sweep_record(flow, slot, &wanted, &mut swept);
             }
             true
         });
-        tags.lock.release();
         swept
     }
 
     #[inline(always)]
-    fn has_rubbish(&self, tags: &Tags, bucket: u32, wanted: &impl Fn(&Flow) -> bool) -> bool {
-        let mut found = false;
-        self.memory.repeat(LANES, |lane| {
-            if tags.get(lane) != 0
-                && let Some(flow) = self.memory.flow(bucket * LANES + lane)
-            {
-                found = !Life::from_bits(flow.life.load()).is_alive(self.now) || !wanted(flow);
+    fn sweep_record(&self, flow: &Flow, slot: u32, wanted: &impl Fn(&Flow) -> bool, swept: &mut Swept) {
+        let Some((refs, _)) = self.bucket(Direction::Out, &flow.original()) else { return };
+        if !refs.lock.take(self.memory) {
+            return;
+        }
+        let place = self.place_of(refs, slot);
+        // It may have become another's in this moment: only a record that this bucket leads to stays what it is.
+        if place < REFS {
+            let life = Life::from_bits(flow.life.load());
+            let order = Order::of(life, self.now);
+            let is_rubbish = order <= Order::EXPIRED || !wanted(flow);
+            // A packet that comes for the flow in this moment keeps it.
+            if is_rubbish && (order == Order::DEAD || self.end(flow, life)) {
+                if order == Order::EXPIRED {
+                    swept.expired += 1;
+                } else if order != Order::DEAD {
+                    swept.revoked += 1;
+                }
+                self.unlink(flow, slot);
+                refs.set(place, Ref::NONE);
+                self.free_record(slot);
             }
-            !found
+        }
+        refs.lock.release();
+    }
+
+    /// The place of the reference to that record; [`REFS`] where there is none. The caller holds the lock.
+    #[inline(always)]
+    fn place_of(&self, refs: &Refs, slot: u32) -> u32 {
+        let mut found = REFS;
+        self.memory.repeat(REFS, |place| {
+            let reference = refs.get(place);
+            if reference != Ref::NONE && reference.slot() == slot {
+                found = place;
+            }
+            found == REFS
         });
         found
     }

@@ -2,15 +2,16 @@
 
 mod adopt;
 mod model;
+mod record;
 mod threads;
 
 use std::net::Ipv4Addr;
 
 use super::{
     super::{
-        bucket::{FLOWS_PER_BUCKET, LANES},
+        bucket::FLOWS_PER_BUCKET,
         flow::ticks,
-        settings::TIMEOUTS,
+        settings::{RECORDS_PER_WORD, TIMEOUTS, words_of_records},
         state::{State, flags},
         tuple::protocol,
     },
@@ -20,25 +21,25 @@ use crate::repeat::Plainly;
 
 /// A table in memory.
 pub(super) struct Arrays {
-    tags: Vec<Tags>,
-    refs: Vec<Refs>,
+    refs: [Vec<Refs>; 2],
     flows: Vec<Flow>,
+    taken: Vec<Word64>,
     shares: Vec<Word32>,
     gauges: Gauges,
     settings: Settings,
 }
 
 impl Memory for Arrays {
-    fn tags(&self, bucket: u32) -> Option<&Tags> {
-        self.tags.get(bucket as usize)
-    }
-
-    fn refs(&self, bucket: u32) -> Option<&Refs> {
-        self.refs.get(bucket as usize)
+    fn refs(&self, direction: Direction, bucket: u32) -> Option<&Refs> {
+        self.refs[direction as usize].get(bucket as usize)
     }
 
     fn flow(&self, slot: u32) -> Option<&Flow> {
         self.flows.get(slot as usize)
+    }
+
+    fn taken(&self, word: u32) -> Option<&Word64> {
+        self.taken.get(word as usize)
     }
 
     fn share(&self, index: u32) -> Option<&Word32> {
@@ -68,9 +69,9 @@ impl Arrays {
             timeouts[*state as usize] = ticks(state.default_timeout());
         }
         Self {
-            tags: many(buckets),
-            refs: many(buckets),
-            flows: many(buckets * LANES),
+            refs: [many(buckets), many(buckets)],
+            flows: many(words_of_records(max_flows) * RECORDS_PER_WORD),
+            taken: many(words_of_records(max_flows)),
             shares: many(SHARES),
             gauges: Gauges::default(),
             settings: Settings {
@@ -97,11 +98,40 @@ impl Arrays {
         Table { memory: self, settings: &self.settings, now }
     }
 
+    /// Sweeps the whole table.
+    fn sweep(&self, now: u32, wanted: impl Fn(&Flow) -> bool) -> Swept {
+        let table = self.at(now);
+        (0..table.stretches()).map(|stretch| table.sweep(stretch, &wanted)).fold(
+            Swept::default(),
+            |sum, one| Swept { expired: sum.expired + one.expired, revoked: sum.revoked + one.revoked },
+        )
+    }
+
+    /// The records that are taken, by their bits.
+    fn taken(&self) -> Vec<u32> {
+        let bits = self.taken.iter().map(Word64::load).zip((0..).step_by(RECORDS_PER_WORD as usize));
+        bits.flat_map(|(word, first)| {
+            (0..64).filter(move |bit| word >> bit & 1 != 0).map(move |bit| first + bit)
+        })
+        .collect()
+    }
+
+    /// The records that the index for packets out leads to, in order.
+    fn referred(&self) -> Vec<u32> {
+        let places =
+            self.refs[Direction::Out as usize].iter().flat_map(|refs| (0..REFS).map(|place| refs.get(place)));
+        let mut slots: Vec<u32> = places.filter(|place| *place != Ref::NONE).map(Ref::slot).collect();
+        slots.sort_unstable();
+        slots
+    }
+
     /// What must hold whenever nobody is at work: each flow is found in both directions, under its own tuple,
-    /// no two have a tuple in common, and the counts are right.
+    /// no two have a tuple in common, each record that is taken is led to by one reference, and the counts are right.
     pub(super) fn check(&self, now: u32) {
         use std::collections::{BTreeMap, HashSet};
         let table = self.at(now);
+        let taken = self.taken();
+        assert_eq!(taken, self.referred());
         let (mut out, mut back) = (HashSet::new(), HashSet::new());
         let mut shares: BTreeMap<Ipv4Addr, u32> = BTreeMap::new();
         let mut counted = 0;
@@ -111,6 +141,7 @@ impl Arrays {
                 continue;
             }
             counted += 1;
+            assert!(taken.contains(&(slot as u32)), "a flow in a free record");
             *shares.entry(flow.original().source.into()).or_default() += 1;
             assert!(out.insert(flow.original()), "{:?} twice", flow.original());
             assert!(back.insert(flow.reply()), "{:?} twice", flow.reply());
@@ -178,12 +209,9 @@ fn a_packet_renews_its_flow_and_a_swept_one_is_gone() {
         [State::UdpUnreplied, State::UdpReplied].map(|state| arrays.settings.timeout(state));
     assert!(arrays.at(5).renew(&hit, Direction::In, 0));
     let hit = arrays.at(unreplied + 1).find_out(&udp(1)).expect("an answer makes it live longer");
-    let sweep = |now| {
-        let all = 0..arrays.settings.buckets;
-        all.map(|bucket| arrays.at(now).sweep(bucket, |_| true).expired).sum::<u64>()
-    };
-    assert_eq!(sweep(4 + replied), 0);
-    assert_eq!(sweep(5 + replied), 1);
+    assert_eq!(arrays.sweep(4 + replied, |_| true).expired, 0);
+    assert_eq!(arrays.sweep(5 + replied, |_| true).expired, 1);
+    assert!(arrays.taken().is_empty());
     assert!(!arrays.at(5 + replied).renew(&hit, Direction::Out, 0), "no packet brings it back");
     arrays.check(5 + replied);
     assert_eq!(arrays.gauges.flows.load(), 0);
@@ -280,7 +308,8 @@ fn a_full_table_refuses_and_keeps_what_it_has() {
 
 #[test]
 fn ended_flows_give_way_first_then_half_open_ones() {
-    let arrays = Arrays::new(FLOWS_PER_BUCKET); // one bucket
+    let mut arrays = Arrays::new(FLOWS_PER_BUCKET); // one bucket
+    arrays.settings.max_flows = 8;
     let tcp = |port| tuple(protocol::TCP, (2, port), (1, 80));
     for port in 0..8 {
         let hit = arrays.open(u32::from(port), &tcp(port), State::TcpOpening);
@@ -309,9 +338,7 @@ fn a_flow_that_no_rule_allows_is_swept() {
         arrays.open(0, &udp(port), State::UdpUnreplied);
     }
     let wanted = |flow: &Flow| flow.original().source_port >= 5;
-    let swept: u64 =
-        (0..arrays.settings.buckets).map(|bucket| arrays.at(0).sweep(bucket, wanted).revoked).sum();
-    assert_eq!(swept, 5);
+    assert_eq!(arrays.sweep(0, wanted), Swept { expired: 0, revoked: 5 });
     arrays.check(0);
     assert_eq!(arrays.gauges.flows.load(), 15);
 }

@@ -2,17 +2,17 @@
 
 use anyhow::{Context as _, Result};
 use aya::{
-    Ebpf,
+    Ebpf, Pod,
     maps::{Array, IterableMap, MapData},
 };
 use dataplane_common::{
-    atomic::Word32,
-    names::{MAP_NAT_REFS, MAP_NAT_SHARES, MAP_NAT_TAGS},
+    atomic::{Word32, Word64},
+    names::{MAP_NAT_IN, MAP_NAT_OUT, MAP_NAT_SHARES, MAP_NAT_TAKEN},
     nat::{
-        bucket::{Refs, Tags},
+        bucket::Refs,
         flow::Flow,
         settings::{Gauges, SHARES},
-        state::Rank,
+        state::{Direction, Rank},
         table::{Memory, Table},
     },
     repeat::{Plainly, Repeat},
@@ -21,16 +21,12 @@ use dataplane_common::{
 use super::{Nat, now};
 use crate::kernel::{mapping::Mapping, previous::Previous};
 
-/// A bucket of either index, which is only ever reached through a mapping.
-type Bucket = [u64; 8];
-
-const _: () = assert!(size_of::<Bucket>() == size_of::<Tags>() && size_of::<Bucket>() == size_of::<Refs>());
-
 /// The whole table, for this process to write.
 struct Writer<'a> {
-    tags: Mapping<Tags>,
-    refs: Mapping<Refs>,
+    /// By direction.
+    refs: [Mapping<Refs>; 2],
     flows: &'a [Flow],
+    taken: Mapping<Word64>,
     gauges: &'a [Gauges],
     shares: Vec<Word32>,
 }
@@ -42,16 +38,16 @@ impl Repeat for Writer<'_> {
 }
 
 impl Memory for Writer<'_> {
-    fn tags(&self, bucket: u32) -> Option<&Tags> {
-        self.tags.values().get(bucket as usize)
-    }
-
-    fn refs(&self, bucket: u32) -> Option<&Refs> {
-        self.refs.values().get(bucket as usize)
+    fn refs(&self, direction: Direction, bucket: u32) -> Option<&Refs> {
+        self.refs[direction as usize].values().get(bucket as usize)
     }
 
     fn flow(&self, slot: u32) -> Option<&Flow> {
         self.flows.get(slot as usize)
+    }
+
+    fn taken(&self, word: u32) -> Option<&Word64> {
+        self.taken.values().get(word as usize)
     }
 
     fn share(&self, index: u32) -> Option<&Word32> {
@@ -92,9 +88,12 @@ impl Nat {
             return Ok(Adopted::default());
         }
         let writer = Writer {
-            tags: mapping(object, MAP_NAT_TAGS)?,
-            refs: mapping(object, MAP_NAT_REFS)?,
+            refs: [
+                mapping::<_, [u64; size_of::<Refs>() / 8]>(object, MAP_NAT_OUT)?,
+                mapping::<_, [u64; size_of::<Refs>() / 8]>(object, MAP_NAT_IN)?,
+            ],
             flows: self.flows.values(),
+            taken: mapping::<_, u64>(object, MAP_NAT_TAKEN)?,
             gauges: self.gauges.values(),
             shares: (0..SHARES).map(|_| Word32::new(0)).collect(),
         };
@@ -126,8 +125,10 @@ impl Nat {
     }
 }
 
-fn mapping<T: Sync>(object: &Ebpf, name: &str) -> Result<Mapping<T>> {
+/// The values of a map, each of which is as long as a `Raw`.
+fn mapping<T: Sync, Raw: Pod>(object: &Ebpf, name: &str) -> Result<Mapping<T>> {
+    const { assert!(size_of::<T>() == size_of::<Raw>()) };
     let map = object.map(name).with_context(|| format!("no map {name} in the BPF object"))?;
-    let buckets: Array<&MapData, Bucket> = map.try_into()?;
-    Mapping::new(IterableMap::<u32, Bucket>::map(&buckets), buckets.len(), 1)
+    let values: Array<&MapData, Raw> = map.try_into()?;
+    Mapping::new(IterableMap::<u32, Raw>::map(&values), values.len(), 1)
 }

@@ -1,4 +1,5 @@
-//! Layout 2 of the flow table, written down once more: it is read as it was when the layout has changed since.
+//! Layouts 2 and 3 of the flow table, written down once more: it is read as it was when the layout has changed since.
+//! They differ in the indexes alone, which nobody reads who reads the records.
 
 use dataplane_common::{
     atomic::Word64,
@@ -67,6 +68,9 @@ fn flow(record: &[Word64]) -> Option<Known> {
     })
 }
 
+/// Layout 3.
+pub(super) const LAYOUT_3: Layout = Layout { version: 3, ..LAYOUT };
+
 /// While this is the layout that programs write, both say the same of it.
 #[cfg(all(test, not(feature = "next-layout")))]
 mod tests {
@@ -85,7 +89,7 @@ mod tests {
 
     #[test]
     fn the_reader_agrees_with_the_programs() {
-        assert_eq!(LAYOUT_VERSION, LAYOUT.version);
+        assert_eq!(LAYOUT_VERSION, LAYOUT_3.version);
         assert_eq!(size_of::<Flow>(), 8 * LAYOUT.record_words);
         assert_eq!(size_of::<Settings>(), 4 * SETTINGS_WORDS);
         assert_eq!(offset_of!(Settings, seed), 4 * LAYOUT.seed);

@@ -5,13 +5,16 @@ use std::{collections::BTreeMap, net::Ipv4Addr, path::Path};
 use anyhow::{Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData};
 use dataplane_common::{
-    atomic::Word32,
-    names::{MAP_NAT_FLOWS, MAP_NAT_FRAGMENTS, MAP_NAT_GAUGES, MAP_NAT_REFS, MAP_NAT_SHARES, MAP_NAT_TAGS},
+    atomic::{Word32, Word64},
+    names::{
+        MAP_NAT_FLOWS, MAP_NAT_FRAGMENTS, MAP_NAT_GAUGES, MAP_NAT_IN, MAP_NAT_OUT, MAP_NAT_SHARES,
+        MAP_NAT_TAKEN,
+    },
     nat::{
-        bucket::{REFS, Ref, Refs, Tags},
+        bucket::{REFS, Ref, Refs},
         flow::{Flow, Life},
-        settings::{Gauges, SHARES, Settings},
-        state::State,
+        settings::{Gauges, RECORDS_PER_WORD, SHARES, Settings},
+        state::{Direction, State},
         table::{Memory, Table},
         tuple::Hash,
     },
@@ -20,15 +23,16 @@ use dataplane_common::{
 
 type Line = [u64; 8];
 
-/// Place of the lock among the 32-bit words of a bucket of tags.
-const LOCK: usize = 8;
+/// Place of the lock among the 32-bit words of a bucket.
+const LOCK: usize = REFS as usize;
 
 /// Everything that a packet can change in the flow table, but for the counters of all CPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
-    tags: Vec<Line>,
-    refs: Vec<Line>,
+    /// The indexes, by direction.
+    refs: [Vec<Line>; 2],
     flows: Vec<Line>,
+    taken: Vec<u64>,
     gauges: Line,
     /// The counts of flows of the sources that were asked for.
     shares: Vec<u32>,
@@ -38,9 +42,10 @@ pub struct Contents {
 
 /// The maps.
 pub struct FlowMaps {
-    tags: Array<MapData, Line>,
-    refs: Array<MapData, Line>,
+    /// By direction.
+    refs: [Array<MapData, Line>; 2],
     flows: Array<MapData, Line>,
+    taken: Array<MapData, u64>,
     gauges: Array<MapData, Line>,
     shares: Array<MapData, u32>,
     fragments: HashMap<MapData, [u32; 4], [u32; 4]>,
@@ -54,9 +59,9 @@ impl FlowMaps {
             Ok(Array::try_from(Map::from_map_data(pinned(name)?)?)?)
         };
         Ok(Self {
-            tags: array(MAP_NAT_TAGS)?,
-            refs: array(MAP_NAT_REFS)?,
+            refs: [array(MAP_NAT_OUT)?, array(MAP_NAT_IN)?],
             flows: array(MAP_NAT_FLOWS)?,
+            taken: Array::try_from(Map::from_map_data(pinned(MAP_NAT_TAKEN)?)?)?,
             gauges: array(MAP_NAT_GAUGES)?,
             shares: Array::try_from(Map::from_map_data(pinned(MAP_NAT_SHARES)?)?)?,
             fragments: HashMap::try_from(Map::from_map_data(pinned(MAP_NAT_FRAGMENTS)?)?)?,
@@ -70,9 +75,9 @@ impl FlowMaps {
             self.shares.get(&Hash::of_endpoint(0, (*source).into(), 0, seed).below(SHARES), 0)
         };
         Ok(Contents {
-            tags: lines(&self.tags)?,
-            refs: lines(&self.refs)?,
+            refs: [lines(&self.refs[0])?, lines(&self.refs[1])?],
             flows: lines(&self.flows)?,
+            taken: self.taken.iter().collect::<Result<_, _>>()?,
             gauges: self.gauges.get(&0, 0)?,
             shares: sources.iter().map(share).collect::<Result<_, _>>()?,
             fragments: self.fragments.iter().collect::<Result<_, _>>()?,
@@ -88,12 +93,13 @@ impl FlowMaps {
         Ok(sum)
     }
 
-    /// Takes the lock of every bucket of tags as another CPU would, or gives it back.
+    /// Takes the lock of every bucket for packets out as another CPU would, or gives it back.
     pub fn lock(&mut self, held: bool) -> Result<()> {
-        for bucket in 0..self.tags.len() {
-            let mut words: [u32; 16] = bytemuck::cast(self.tags.get(&bucket, 0)?);
+        let buckets = &mut self.refs[Direction::Out as usize];
+        for bucket in 0..buckets.len() {
+            let mut words: [u32; 16] = bytemuck::cast(buckets.get(&bucket, 0)?);
             words[LOCK] = held.into();
-            self.tags.set(bucket, bytemuck::cast::<_, Line>(words), 0)?;
+            buckets.set(bucket, bytemuck::cast::<_, Line>(words), 0)?;
         }
         Ok(())
     }
@@ -101,9 +107,9 @@ impl FlowMaps {
 
 /// A copy of the table on which the algorithm can run.
 struct Copy {
-    tags: Vec<Tags>,
-    refs: Vec<Refs>,
+    refs: [Vec<Refs>; 2],
     flows: Vec<Flow>,
+    taken: Vec<Word64>,
     gauges: Gauges,
     none: Word32,
 }
@@ -115,16 +121,16 @@ impl Repeat for Copy {
 }
 
 impl Memory for Copy {
-    fn tags(&self, bucket: u32) -> Option<&Tags> {
-        self.tags.get(bucket as usize)
-    }
-
-    fn refs(&self, bucket: u32) -> Option<&Refs> {
-        self.refs.get(bucket as usize)
+    fn refs(&self, direction: Direction, bucket: u32) -> Option<&Refs> {
+        self.refs[direction as usize].get(bucket as usize)
     }
 
     fn flow(&self, slot: u32) -> Option<&Flow> {
         self.flows.get(slot as usize)
+    }
+
+    fn taken(&self, word: u32) -> Option<&Word64> {
+        self.taken.get(word as usize)
     }
 
     fn share(&self, _: u32) -> Option<&Word32> {
@@ -144,24 +150,23 @@ impl Contents {
 
     fn copy(&self) -> Copy {
         // SAFETY: a cache line of words, every value of which is valid.
-        let tags = |line: &Line| unsafe { std::mem::transmute::<Line, Tags>(*line) };
-        // SAFETY: as above.
-        let refs = |line: &Line| unsafe { std::mem::transmute::<Line, Refs>(*line) };
+        let bucket = |line: &Line| unsafe { std::mem::transmute::<Line, Refs>(*line) };
         // SAFETY: as above.
         let flow = |line: &Line| unsafe { std::mem::transmute::<Line, Flow>(*line) };
         // SAFETY: as above.
         let gauges = unsafe { std::mem::transmute::<Line, Gauges>(self.gauges) };
         Copy {
-            tags: self.tags.iter().map(tags).collect(),
-            refs: self.refs.iter().map(refs).collect(),
+            refs: self.refs.each_ref().map(|index| index.iter().map(bucket).collect()),
             flows: self.flows.iter().map(flow).collect(),
+            taken: self.taken.iter().map(|word| Word64::new(*word)).collect(),
             gauges,
             none: Word32::new(0),
         }
     }
 
-    /// Checks that each flow is found by both of its tuples, and no two by the same; that every tag and reference
-    /// leads to a flow of its own; and that the gauge and the shares, of which the sum is given, count the flows.
+    /// Checks that each flow is found by both of its tuples, and no two by the same; that one reference of each index
+    /// leads to it; that the records that are taken are those that the index for packets out leads to; and that the gauge
+    /// and the shares, of which the sum is given, count the flows.
     ///
     /// # Errors
     /// If the table is not sound.
@@ -169,14 +174,21 @@ impl Contents {
         let copy = self.copy();
         // At the beginning of time nothing has expired.
         let table = Table { memory: &copy, settings, now: 0 };
-        let (mut flows, mut references, mut seen) = (0, BTreeMap::new(), std::collections::HashSet::new());
-        for refs in &copy.refs {
-            for reference in (0..REFS).map(|place| refs.get(place)).filter(|found| *found != Ref::NONE) {
+        let (mut flows, mut seen) = (0, std::collections::HashSet::new());
+        let [referred_out, referred_in] = copy.refs.each_ref().map(|index| {
+            let mut references: BTreeMap<u32, u32> = BTreeMap::new();
+            let places = index.iter().flat_map(|refs| (0..REFS).map(|place| refs.get(place)));
+            for reference in places.filter(|place| *place != Ref::NONE) {
                 *references.entry(reference.slot()).or_insert(0) += 1;
             }
-        }
+            references
+        });
         for (flow, slot) in copy.flows.iter().zip(0..) {
-            let count = references.get(&slot).copied().unwrap_or(0);
+            let is_taken =
+                copy.taken[(slot / RECORDS_PER_WORD) as usize].load() >> (slot % RECORDS_PER_WORD) & 1 != 0;
+            let of_out = referred_out.get(&slot).copied().unwrap_or(0);
+            ensure!(of_out == u32::from(is_taken), "{of_out} references to record {slot}, taken: {is_taken}");
+            let count = referred_in.get(&slot).copied().unwrap_or(0);
             if !is_there(flow) {
                 continue;
             }
@@ -189,11 +201,7 @@ impl Contents {
             ensure!(count == 1, "{count} references lead to {original:?} in slot {slot}");
             ensure!(seen.insert(original) && seen.insert(reply), "{original:?} or its reply is there twice");
         }
-        ensure!(copy.tags.iter().all(|tags| tags.lock.take(&Plainly)), "a bucket of tags is still locked");
-        ensure!(
-            copy.refs.iter().all(|refs| refs.lock.take(&Plainly)),
-            "a bucket of references is still locked"
-        );
+        ensure!(copy.refs.iter().flatten().all(|refs| refs.lock.take(&Plainly)), "a bucket is still locked");
         let gauge = copy.gauges.flows.load();
         ensure!(gauge == flows, "{flows} flows are counted as {gauge}");
         ensure!(shares == flows, "{flows} flows are counted as {shares} of their sources");

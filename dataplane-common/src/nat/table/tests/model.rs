@@ -15,7 +15,7 @@ enum Act {
     In { source: u16, destination: u8, tcp: bool, flags: u8 },
     /// So many ticks pass.
     Wait(u32),
-    /// This share of the buckets is swept.
+    /// This share of the records is swept.
     Sweep(u32),
 }
 
@@ -58,8 +58,8 @@ proptest! {
             match act {
                 Act::Wait(ticks) => now += ticks,
                 Act::Sweep(part) => {
-                    for bucket in (part..arrays.settings.buckets).step_by(4) {
-                        table.sweep(bucket, |_| true);
+                    for stretch in (part..table.stretches()).step_by(4) {
+                        table.sweep(stretch, |_| true);
                     }
                 }
                 Act::Out { source, destination, tcp, flags } => {

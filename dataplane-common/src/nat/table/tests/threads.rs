@@ -87,9 +87,7 @@ fn packets_sweeps_and_time_run_beside_each_other() {
                     let table = arrays.at(now);
                     match random.below(40) {
                         0 => drop(clock.fetch_add(random.below(40) as u32, Ordering::Relaxed)),
-                        1 => drop(
-                            table.sweep(random.below(u64::from(arrays.settings.buckets)) as u32, |_| true),
-                        ),
+                        1 => drop(table.sweep(random.below(u64::from(table.stretches())) as u32, |_| true)),
                         _ => packet(&table, &mut random),
                     }
                 }
