@@ -9,7 +9,7 @@ use serde_json::Value;
 use tests::harness::{Config, Daemon, Fabric, Node, Outside};
 
 use super::compare;
-use super::lane::{FLOWS, Lane, OUTSIDE, SENDER_MAC, SENDERS, WARM_UP};
+use super::lane::{FLOWS, Lane, OUTSIDE, SENDER_MAC, SENDERS};
 use crate::bench::Bench;
 use crate::bench::baseline::Path;
 use crate::bench::finding::{Finding, Sample};
@@ -101,10 +101,10 @@ impl Gateway {
         let mut generator = Generator::new(&bench.object, fabric, &port, bench.cpu)?;
         generator.aim(&flows([SENDER_MAC, self.node.mac("eth0")?]))?;
         let mirror = Mirror::new(&bench.object, &self.outside, "eth0")?;
-        generator.run(WARM_UP)?;
+        generator.run(2 * FLOWS)?;
         drop(mirror);
         let sink = Sink::in_xdp(&bench.object, &self.outside, "eth0")?;
-        Ok(Lane { name: self.name.clone(), generator, sink, warm_up: WARM_UP })
+        Ok(Lane { name: self.name.clone(), generator, sink, warm_up: FLOWS })
     }
 
     /// Straight into the sink of a node without any path.
@@ -112,7 +112,7 @@ impl Gateway {
         let sink = Sink::in_xdp(&bench.object, &self.outside, "eth0")?;
         let mut generator = Generator::new(&bench.object, &self.node, "eth1", bench.cpu)?;
         generator.aim(&flows([self.node.mac("eth1")?, self.outside.mac("eth0")?]))?;
-        Ok(Lane { name: "direct".to_owned(), generator, sink, warm_up: WARM_UP })
+        Ok(Lane { name: "direct".to_owned(), generator, sink, warm_up: FLOWS })
     }
 
     /// Ends its daemon.

@@ -15,9 +15,6 @@ use crate::bench::interrupt;
 use crate::bench::sink::{Mirror, Sink};
 use crate::bench::site::{GATEWAY, Site, address, port_of, take_redirected};
 
-/// Frames before each measurement of the usual flows.
-pub(super) const WARM_UP: u32 = 2 * FLOWS;
-
 /// Pause before each measurement.
 const BREAK: Duration = Duration::from_millis(30);
 

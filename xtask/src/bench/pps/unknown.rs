@@ -6,7 +6,7 @@ use tests::harness::{Fabric, Node};
 
 use super::compare;
 use super::gateway::{HOOKS, chosen};
-use super::lane::{FLOWS, Lane, SENDER_MAC, SENDERS, WARM_UP};
+use super::lane::{FLOWS, Lane, SENDER_MAC, SENDERS};
 use crate::bench::Bench;
 use crate::bench::baseline::Path;
 use crate::bench::finding::Finding;
@@ -62,7 +62,7 @@ pub(in crate::bench) fn direct<'a>(
     let mut generator = Generator::new(&bench.object, fabric, &port_of(fabric, &plain.node)?, bench.cpu)?;
     generator.aim(&flows(&plain.node, number)?)?;
     let sink = Sink::in_xdp(&bench.object, &plain.node, "eth0")?;
-    Ok(Lane { name: "direct".to_owned(), generator, sink, warm_up: WARM_UP })
+    Ok(Lane { name: "direct".to_owned(), generator, sink, warm_up: FLOWS })
 }
 
 /// Through the site, where the packets end.
@@ -76,7 +76,7 @@ pub(in crate::bench) fn lane<'a>(
     let mut generator = Generator::new(&bench.object, fabric, &port_of(fabric, &site.node)?, bench.cpu)?;
     generator.aim(&flows(&site.node, number)?)?;
     let sink = Sink::Counted(Box::new(|| dropped(site)));
-    Ok(Lane { name: name.to_owned(), generator, sink, warm_up: WARM_UP })
+    Ok(Lane { name: name.to_owned(), generator, sink, warm_up: FLOWS })
 }
 
 /// Packets for nobody that the data path dropped; all that came in where the kernel drops them uncounted.
