@@ -231,6 +231,10 @@ impl Order {
     const FREE: Self = Self(0);
     const DEAD: Self = Self(1);
     const EXPIRED: Self = Self(2);
+    /// The least of all that live.
+    const ALIVE: Self = Self((Rank::Ended as u64) << 32);
+    /// The least of those that somebody may still use.
+    const IN_USE: Self = Self((Rank::HalfOpen as u64) << 32);
     const NEVER: Self = Self(u64::MAX);
 
     #[inline(always)]

@@ -8,10 +8,11 @@ use super::{
         state::Direction,
         tuple::{Hash, Tuple},
     },
-    Memory, Pool, Refusal, Table,
+    Memory, Order, Pool, Refusal, Table,
 };
 
-/// Probes at random; those that follow go on from the last one, port by port, and so miss none of a small range.
+/// Probes at random, for a free port. Those that follow go on from the last one, port by port, and so miss none of a small
+/// range; they take the port of a closed connection, too.
 const RANDOM_PROBES: u32 = 16;
 
 /// The first of them are the same at any time. The others are not: who is refused and tries again (a SYN that is sent
@@ -28,6 +29,8 @@ pub(super) struct Claimed {
     pub(super) probes: u32,
     /// A [`Refusal`], or 0.
     pub(super) refusal: u8,
+    /// What gave the port up, as the number of its rank; 0 where it was free.
+    pub(super) displaced: u8,
 }
 
 /// A flow in want of a port. Together, so that a loop over ports needs one reference to all of it.
@@ -51,7 +54,7 @@ impl<M: Memory> Table<'_, M> {
     /// same port towards everybody as long as that one is free (RFC 4787, REQ-1, as far as it goes).
     #[inline(always)]
     pub(super) fn claim(&self, request: &Request<'_>) -> Claimed {
-        let mut claimed = Claimed { offset: 0, probes: 0, refusal: Refusal::Ports as u8 };
+        let mut claimed = Claimed { offset: 0, probes: 0, refusal: Refusal::Ports as u8, displaced: 0 };
         self.memory.repeat(MAX_PROBES, |probe| {
             let count = u32::from(request.pool.count);
             claimed.offset = if probe < RANDOM_PROBES {
@@ -65,35 +68,39 @@ impl<M: Memory> Table<'_, M> {
                 0
             };
             claimed.probes = probe + 1;
-            let refusal = self.claim_port(request, (u32::from(request.pool.first) + claimed.offset) as u16);
-            claimed.refusal = self.settings.veil(u64::from(refusal)) as u8;
+            let limit = if probe < RANDOM_PROBES { Order::ALIVE } else { Order::IN_USE };
+            let limit = Order(self.settings.veil(limit.0));
+            let port = (u32::from(request.pool.first) + claimed.offset) as u16;
+            let claim = self.settings.veil(self.claim_port(request, port, limit).into());
+            (claimed.refusal, claimed.displaced) = (claim as u8, (claim >> 8) as u8);
             claimed.refusal == Refusal::Ports as u8
         });
         claimed
     }
 
-    /// 0 where the port is the flow's now, else a [`Refusal`]; [`Refusal::Ports`] where it is another's.
+    /// The low byte is 0 where the port is the flow's now, else a [`Refusal`]; [`Refusal::Ports`] where it is another's
+    /// that does not come before `limit`. The high byte is the rank of who had it.
     #[inline(always)]
-    fn claim_port(&self, request: &Request<'_>, port: u16) -> u8 {
+    fn claim_port(&self, request: &Request<'_>, port: u16, limit: Order) -> u16 {
         let mut reply = request.tuple.reversed();
         (reply.destination, reply.destination_port) = (request.pool.address, port);
         let hash = reply.hash(self.settings.seed);
         let bucket = hash.below(self.settings.buckets);
-        let Some(refs) = self.memory.refs(Direction::In, bucket) else { return Refusal::Fault as u8 };
+        let Some(refs) = self.memory.refs(Direction::In, bucket) else { return Refusal::Fault as u16 };
         if !refs.lock.take(self.memory) {
-            return Refusal::Contended as u8;
+            return Refusal::Contended as u16;
         }
-        let found = self.look(refs, hash.tag8(), |flow| flow.is_in(&reply));
+        let found = self.look(refs, hash.tag8(), limit, |flow| flow.is_in(&reply));
         let place = if found.place < REFS { found.place } else { self.look_for_stale(refs, bucket) };
-        let mut refusal = Refusal::Ports as u8;
+        let mut claim = Refusal::Ports as u16;
         if !found.is_taken && place < REFS {
             request.flow.write_port(request.tuple, port);
             request.flow.life.swap(request.life.to_bits());
             refs.set(place, Ref::new(hash.tag8(), request.slot));
-            refusal = 0;
+            claim = u16::from(found.ended.displaced()) << 8;
         }
         refs.lock.release();
-        refusal
+        claim
     }
 
     /// A place whose reference leads to no flow of this bucket any more.

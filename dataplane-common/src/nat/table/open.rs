@@ -167,7 +167,7 @@ impl<M: Memory> Table<'_, M> {
         if !refs.lock.take(self.memory) {
             return Outcome::refused(Refusal::Contended);
         }
-        let found = self.look(refs, hash.tag8(), |flow| flow.is_out(tuple));
+        let found = self.look(refs, hash.tag8(), Order::ALIVE, |flow| flow.is_out(tuple));
         let outcome = if found.is_taken {
             // By another packet, a moment before.
             Outcome::opened(refs.get(found.place).slot(), 0, 0)
@@ -181,8 +181,8 @@ impl<M: Memory> Table<'_, M> {
 
     /// The place and the record for a new flow. The caller holds the lock.
     #[inline(always)]
-    fn choose(&self, refs: &Refs, Found { place, has_ended, .. }: Found, hash: Hash, others: u32) -> Choice {
-        let full = others >= self.settings.max_flows && !has_ended;
+    fn choose(&self, refs: &Refs, Found { place, ended, .. }: Found, hash: Hash, others: u32) -> Choice {
+        let full = others >= self.settings.max_flows && ended == Order::FREE;
         if place < REFS && !full {
             let reference = refs.get(place);
             if reference != Ref::NONE {
@@ -241,7 +241,8 @@ impl<M: Memory> Table<'_, M> {
         let claimed = self.claim(&Request { flow, slot, tuple, pool, life });
         if claimed.refusal == 0 {
             refs.set(place, Ref::new(hash.tag8(), slot));
-            Outcome::opened(slot, claimed.probes, Order(self.settings.veil(order.0)).displaced())
+            let displaced = Order(self.settings.veil(order.0)).displaced().max(claimed.displaced);
+            Outcome::opened(slot, claimed.probes, displaced)
         } else {
             refs.set(place, Ref::NONE);
             self.free_record(slot);

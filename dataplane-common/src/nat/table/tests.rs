@@ -249,6 +249,26 @@ fn ports_run_out_towards_one_destination_alone() {
 }
 
 #[test]
+fn a_closed_connection_gives_its_port_up_and_no_other_does() {
+    let arrays = Arrays::new(1024);
+    let pool = Pool { count: 20, ..POOL };
+    let tcp = |port| tuple(protocol::TCP, (2, port), (1, 80));
+    for port in 0..20 {
+        let outcome = arrays.at(0).open(&tcp(port), &pool, State::TcpOpening);
+        let hit = arrays.at(0).hit(outcome.slot()).expect("there is a port for each");
+        if port == 7 {
+            assert!(arrays.at(0).renew(&hit, Direction::In, flags::RST));
+        }
+    }
+    let outcome = arrays.at(1).open(&tcp(20), &pool, State::TcpOpening);
+    assert_eq!((outcome.refusal(), outcome.displaced()), (None, Rank::Ended));
+    assert!(arrays.at(1).find_out(&tcp(7)).is_none());
+    arrays.check(1);
+    assert_eq!(arrays.at(1).open(&tcp(21), &pool, State::TcpOpening).refusal(), Some(Refusal::Ports));
+    arrays.check(1);
+}
+
+#[test]
 fn who_is_refused_a_port_finds_one_later() {
     let arrays = Arrays::new(4096);
     let open = |now, port| arrays.at(now).open(&udp(port), &POOL, State::UdpReplied).refusal();

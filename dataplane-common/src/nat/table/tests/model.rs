@@ -75,18 +75,26 @@ proptest! {
                         flow.deadline = now + arrays.settings.timeout(flow.progress.state);
                         prop_assert_eq!(Life::from_bits(hit.flow.life.load()).state(), flow.progress.state);
                     } else if let Some(state) = state::first(tuple.protocol, flags) {
-                        let taken = |port| known.iter().any(|(other, flow)| {
+                        let rivals = |other: &Tuple, flow: &Known, port| {
                             other.protocol == tuple.protocol
                                 && other.destination == tuple.destination
                                 && flow.port == port
+                        };
+                        // A closed connection gives its port up where no other is left.
+                        let in_use = |port| known.iter().any(|(other, flow)| {
+                            rivals(other, flow, port) && flow.progress.state.rank() != Rank::Ended
                         });
                         let outcome = table.open(&tuple, &pool, state);
                         if let Some(refusal) = outcome.refusal() {
                             prop_assert_eq!(refusal, Refusal::Ports);
-                            prop_assert!((pool.first..pool.first + ports).all(taken), "there was a port");
+                            prop_assert!((pool.first..pool.first + ports).all(in_use), "there was a port");
                         } else {
                             let port = table.hit(outcome.slot()).unwrap().flow.translated_port();
-                            prop_assert!(!taken(port), "port {} is another flow's", port);
+                            prop_assert!(!in_use(port), "port {} is another flow's", port);
+                            let before = known.len();
+                            known.retain(|other, flow| !rivals(other, flow, port));
+                            let displaced = if known.len() < before { Rank::Ended } else { Rank::Gone };
+                            prop_assert_eq!(outcome.displaced(), displaced);
                             prop_assert!((pool.first..pool.first + ports).contains(&port));
                             let progress = state::Progress { state, marks: 0 };
                             let deadline = now + arrays.settings.timeout(state);
