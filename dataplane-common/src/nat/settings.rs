@@ -72,11 +72,13 @@ impl Settings {
 pub struct Gauges {
     /// Flows that live, and those that have expired and were not swept yet.
     pub flows: Word32,
+    /// Records that are taken: by those flows, and by such as have ended and were not swept yet.
+    pub records: Word32,
     /// The stretch of records that is swept next.
     pub cursor: Word32,
     /// The tick at which a sweep began last.
     pub swept: Word32,
-    reserved: [u32; 13],
+    reserved: [u32; 12],
 }
 
 const _: () = assert!(size_of::<Gauges>() == 64);

@@ -188,7 +188,7 @@ impl<M: Memory> Table<'_, M> {
             if reference != Ref::NONE {
                 return Choice { order: Order::DEAD, place, slot: reference.slot() };
             }
-            let slot = self.take_record(hash, others);
+            let slot = self.take_record(hash);
             if slot != MAX_SLOTS {
                 return Choice { order: Order::FREE, place, slot };
             }

@@ -5,21 +5,22 @@ use super::{
     Memory, Table,
 };
 
-/// Flows for each word of records that new flows choose from: a word is a page of memory, and flows fill few of them.
-const FLOWS_PER_WORD: u32 = 56;
+/// Taken records for each word of them that new flows choose from: a word is a page of memory, and flows fill few of them.
+const RECORDS_IN_USE: u32 = 56;
 
 /// Words that are looked at for a free record where the first has none.
 const TRIES: u32 = 24;
 
 impl<M: Memory> Table<'_, M> {
-    /// Takes a record for a flow with that hash, of which there are `flows`; [`MAX_SLOTS`] where none was found.
+    /// Takes a record for a flow with that hash; [`MAX_SLOTS`] where none was found.
     ///
     /// Records are taken from the first pages as long as there are few flows, so that those are on few pages: of a large
     /// table with few flows each would otherwise be on a page of its own, and cost every packet a miss of the TLB.
     #[inline(always)]
-    pub(super) fn take_record(&self, hash: Hash, flows: u32) -> u32 {
+    pub(super) fn take_record(&self, hash: Hash) -> u32 {
+        let Some(gauges) = self.memory.gauges() else { return MAX_SLOTS };
         let words = self.settings.words();
-        let in_use = (flows / FLOWS_PER_WORD + 1).min(words);
+        let in_use = (gauges.records.load() / RECORDS_IN_USE + 1).min(words);
         let mut slot = self.take_of_word(hash.below(in_use));
         if slot == MAX_SLOTS {
             self.memory.repeat(TRIES, |index| {
@@ -29,6 +30,9 @@ impl<M: Memory> Table<'_, M> {
                 slot = self.take_of_word(word % words);
                 slot == MAX_SLOTS
             });
+        }
+        if slot != MAX_SLOTS {
+            gauges.records.add(1);
         }
         slot
     }
@@ -50,9 +54,12 @@ impl<M: Memory> Table<'_, M> {
     /// led to it.
     #[inline(always)]
     pub(super) fn free_record(&self, slot: u32) {
-        if let Some(taken) = self.memory.taken(slot / RECORDS_PER_WORD) {
-            // The bit is set, and so it alone changes.
-            taken.add((1u64 << (slot % RECORDS_PER_WORD)).wrapping_neg());
-        }
+        let (Some(taken), Some(gauges)) = (self.memory.taken(slot / RECORDS_PER_WORD), self.memory.gauges())
+        else {
+            return;
+        };
+        // The bit is set, and so it alone changes.
+        taken.add((1u64 << (slot % RECORDS_PER_WORD)).wrapping_neg());
+        gauges.records.add(u32::MAX); // minus one
     }
 }

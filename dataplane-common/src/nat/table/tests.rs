@@ -132,6 +132,7 @@ impl Arrays {
         let table = self.at(now);
         let taken = self.taken();
         assert_eq!(taken, self.referred());
+        assert_eq!(taken.len(), self.gauges.records.load() as usize);
         let (mut out, mut back) = (HashSet::new(), HashSet::new());
         let mut shares: BTreeMap<Ipv4Addr, u32> = BTreeMap::new();
         let mut counted = 0;

@@ -31,3 +31,22 @@ fn a_table_has_room_for_the_flows_that_it_is_meant_for() {
     assert!(opened > 4096 * 99 / 100, "{opened} of 4096");
     arrays.check(0);
 }
+
+/// They are swept after a while, and meanwhile others must have room beside them.
+#[test]
+fn records_of_flows_that_gave_their_ports_up_are_in_nobody_s_way() {
+    let arrays = Arrays::new(65_536);
+    let pool = Pool { count: 100, ..POOL };
+    for port in 0..5000 {
+        let tuple = tuple(protocol::TCP, (2, port), (1, 80));
+        let outcome = arrays.at(1).open(&tuple, &pool, State::TcpOpening);
+        let hit = arrays.at(1).hit(outcome.slot()).filter(|_| outcome.is_new());
+        let hit = hit.unwrap_or_else(|| panic!("connection {port}: {outcome:?}"));
+        assert!(arrays.at(1).renew(&hit, Direction::In, flags::RST));
+    }
+    arrays.check(1);
+    assert_eq!(arrays.taken().len(), 5000);
+    arrays.sweep(1, |_| true);
+    assert_eq!(arrays.taken().len(), 100);
+    arrays.check(1);
+}
