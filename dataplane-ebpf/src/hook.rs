@@ -1,19 +1,19 @@
 //! The walks: each hook is a list of steps, in the order in which ARCHITECTURE.md tells them.
 
+pub mod decide;
 pub mod first;
 pub mod from_container;
 pub mod from_uplink;
-pub mod translate;
 
 use dataplane_common::{
-    endpoint::Endpoint, names::program_to_translate, net::Ipv4Be, next_hop::NextHop, reason::Reason,
+    endpoint::Endpoint, names::program_to_decide, net::Ipv4Be, next_hop::NextHop, reason::Reason,
     stats::Hook,
 };
 
 use crate::{
-    ethernet,
+    ethernet, flow,
     ipv4::{self, Ipv4},
-    nat, next_hop,
+    next_hop,
     packet::Packet,
     verdict::{Action, Walk},
 };
@@ -58,8 +58,9 @@ fn forward_checked(packet: &impl Packet) -> Walk<Action> {
 /// Out by an uplink, as a packet of a known flow; all others go on in the program that can do more.
 #[inline(always)]
 fn translate_and_forward(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hook) -> Walk<Action> {
-    let Some(known) = nat::find_known(packet, ipv4) else {
-        return Err(packet.go_on_in(program_to_translate(hook)));
+    let known = match flow::lookup(packet, ipv4) {
+        Some(known) if known.is_bound_to(next_hop) => known,
+        _ => return Err(packet.go_on_in(program_to_decide(hook))),
     };
     // A packet whose TTL ends here is never forwarded by the kernel, and its answer needs the original.
     ipv4::check_forwardable(packet, ipv4)?;
@@ -84,7 +85,7 @@ fn check_size(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, is_translat
 fn leave_to_kernel(ipv4: &Ipv4, reason: Reason) -> Reason {
     let forwards =
         matches!(reason, Reason::KernelRoute | Reason::NoNextHop | Reason::LinkLocal | Reason::NoRoute);
-    if forwards && nat::must_translate(ipv4.source, ipv4.destination) {
+    if forwards && flow::must_translate(ipv4.source, ipv4.destination) {
         Reason::NatKernelRoute
     } else {
         reason

@@ -21,7 +21,7 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
-use dataplane_common::nat::settings::words_of_records;
+use dataplane_common::flow::settings::words_of_records;
 use ipnet::Ipv4Net;
 use tokio::{
     signal::unix::{SignalKind, signal},

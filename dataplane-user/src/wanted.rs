@@ -1,7 +1,7 @@
 //! What the sources want: for each prefix a destination, for each interface a hook, for the kernel's own
 //! table a route. Pure functions of the configuration and of the mirror of the kernel.
 
-mod masquerade;
+pub mod masquerade;
 mod uplink_hook;
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 
 use dataplane_common::{
     endpoint::Endpoint,
-    nat::rule::Rule,
+    flow::rule::Rule,
     net::{Ipv4Be, MacAddr, MacPair},
     next_hop::NextHop,
     reason::Reason,
@@ -29,7 +29,6 @@ use crate::{
     source::kernel::{Import, Mirror, Policy, Wanted},
 };
 
-pub use masquerade::may_translate;
 pub use uplink_hook::{Choice, Devices, table as uplink_table};
 
 /// Where packets for a prefix go, in full: indexes into tables come later.
@@ -205,7 +204,7 @@ pub fn by_router(mirror: &Mirror, policy: &Policy, router: Ipv4Addr) -> Destinat
 
 fn next_hop(gateway: Option<Ipv4Addr>, ifindex: u32, mtu: u32) -> NextHop {
     let gateway = gateway.map_or(Ipv4Be::UNSPECIFIED, Ipv4Be::from);
-    NextHop { gateway, ifindex, mtu, translates: 0 }
+    NextHop { gateway, ifindex, mtu, translates: 0, source: Ipv4Be::UNSPECIFIED, reserved: [0; 3] }
 }
 
 /// The containers that the kernel's routes tell of: address, and the veth's index.
@@ -247,7 +246,7 @@ fn endpoint(
         mtu: link.mtu,
         macs: MacPair::new(mac, gateway_mac),
         flags: if config.datapath.egress == Egress::Kernel { Endpoint::KERNEL_EGRESS } else { 0 },
-        reserved: 0,
+        reserved: [0; 9],
     })
 }
 

@@ -1,16 +1,22 @@
 //! A packet that came in by an uplink.
 
 use dataplane_common::{
-    endpoint::Endpoint, net::Ipv4Be, next_hop::NextHop, reason::Reason, route::Target, stats::Hook,
+    endpoint::Endpoint,
+    names::program_to_decide,
+    next_hop::NextHop,
+    reason::Reason,
+    route::{Entry, Target},
+    stats::Hook,
     trace::StepCode,
 };
 
 use crate::{
     endpoint,
     ethernet::{self, Payload},
+    flow,
     hook::{deliver, deliver_checked, exit, forward_checked, leave_to_kernel, translate_and_forward},
     ipv4::{self, Ipv4},
-    nat, next_hop, observe,
+    next_hop, observe,
     packet::Packet,
     route,
     verdict::{Action, Walk},
@@ -18,7 +24,7 @@ use crate::{
 
 /// The packet's walk.
 #[inline(always)]
-pub fn walk(packet: &impl Packet) -> Walk<Action> {
+pub fn walk<P: Packet>(packet: &P) -> Walk<Action> {
     match ethernet::classify(packet)? {
         Payload::Arp => return Err(Reason::Arp),
         Payload::Ipv4 => {}
@@ -33,13 +39,20 @@ pub fn walk(packet: &impl Packet) -> Walk<Action> {
                 return Err(Reason::Reserved);
             }
             let endpoint = endpoint::get(index)?;
+            if P::IS_FRAME {
+                return deliver(packet, &ipv4, endpoint); // tc does it, and looks at the rest
+            }
+            let back = way_back(&ipv4);
             if endpoint.flags & Endpoint::KERNEL_EGRESS != 0 {
-                check_way_back(ipv4.source)?;
+                check_way_back(back)?;
+            }
+            if flow::is_tracked(back) {
+                return deliver_tracked(packet, &ipv4, endpoint);
             }
             deliver(packet, &ipv4, endpoint)
         }
         Some(Target::Block) => Err(Reason::NoEndpoint),
-        Some(Target::Kernel(Reason::ToHost)) => match nat::find_reply(packet, &ipv4) {
+        Some(Target::Kernel(Reason::ToHost)) => match flow::find_reply(packet, &ipv4) {
             Some(reply) => answer(packet, &ipv4, &reply),
             None => Err(Reason::ToHost),
         },
@@ -62,14 +75,16 @@ fn leave_foreign_to_kernel(ipv4: &Ipv4, reason: Reason) -> Reason {
 
 /// A packet of another node that leaves by another uplink: carried if it is to be translated, as on a gateway.
 #[inline(always)]
-fn through(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
-    if next_hop.translates == 0 || next_hop.ifindex == packet.ifindex() {
+fn through<P: Packet>(packet: &P, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
+    if next_hop.ifindex == packet.ifindex() || P::IS_FRAME && next_hop.translates == 0 {
         return Err(Reason::NotLocal);
+    }
+    let back = way_back(ipv4);
+    if next_hop.translates == 0 {
+        return Err(pass_tracked(packet, ipv4, back));
     }
     // A translation lends the node's address: only to who is reached by the uplink that the packet came by
     // (RFC 3704, strict reverse path).
-    let back = route::lookup(ipv4.source);
-    observe::step(StepCode::SourceLookup, [ipv4.source.to_host(), back.to_bits(), 0]);
     match back.target() {
         Some(Target::NextHop(index)) if next_hop::interface(index)? == packet.ifindex() => {}
         _ => return Err(refuse_source(ipv4)),
@@ -80,13 +95,13 @@ fn through(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action
 /// What comes by a wrong uplink is not translated; where a rule wants that, it is not left to the kernel either.
 #[inline(always)]
 fn refuse_source(ipv4: &Ipv4) -> Reason {
-    if nat::must_translate(ipv4.source, ipv4.destination) { Reason::SpoofedSource } else { Reason::NotLocal }
+    if flow::must_translate(ipv4.source, ipv4.destination) { Reason::SpoofedSource } else { Reason::NotLocal }
 }
 
 /// A reply to a translated packet. The kernel would take it for the node's own, so nothing is left to it that is not
 /// translated.
 #[inline(always)]
-fn answer(packet: &impl Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
+fn answer(packet: &impl Packet, ipv4: &Ipv4, reply: &flow::Reply) -> Walk<Action> {
     match ipv4::check_forwardable(packet, ipv4) {
         Err(Reason::TtlExpired) => return Err(Reason::NatTtlExpired),
         checked => checked?,
@@ -113,7 +128,7 @@ fn answer(packet: &impl Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action>
 /// Translates the reply. One that does not fit the next link goes on in the kernel, which fragments it; with "don't
 /// fragment" the kernel's error would be about a packet that nobody sent.
 #[inline(always)]
-fn apply(packet: &impl Packet, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Walk<()> {
+fn apply(packet: &impl Packet, ipv4: &Ipv4, reply: &flow::Reply, mtu: u32) -> Walk<()> {
     if ipv4.must_not_fragment() {
         ipv4::check_size(packet, ipv4, mtu).map_err(|_| Reason::NatTooBig)?;
     }
@@ -123,12 +138,43 @@ fn apply(packet: &impl Packet, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Wal
     ipv4::check_size(packet, ipv4, mtu)
 }
 
+/// The route that the answers to a packet take.
+#[inline(always)]
+fn way_back(ipv4: &Ipv4) -> Entry {
+    let back = route::lookup(ipv4.source);
+    observe::step(StepCode::SourceLookup, [ipv4.source.to_host(), back.to_bits(), 0]);
+    back
+}
+
+/// Into a container whose answers a rule would translate, were they not known as answers.
+#[inline(always)]
+fn deliver_tracked(packet: &impl Packet, ipv4: &Ipv4, endpoint: &Endpoint) -> Walk<Action> {
+    let Some(known) = flow::lookup(packet, ipv4) else {
+        return Err(packet.go_on_in(program_to_decide(Hook::FromUplink)));
+    };
+    ipv4::check_forwardable(packet, ipv4)?;
+    ipv4::check_size(packet, ipv4, endpoint.mtu)?;
+    packet.exit_to_container(endpoint.ifindex)?;
+    known.note(packet, ipv4)?;
+    deliver_checked(packet, endpoint)
+}
+
+/// What the kernel forwards, and whose answers a rule would translate here.
+#[inline(always)]
+fn pass_tracked(packet: &impl Packet, ipv4: &Ipv4, back: Entry) -> Reason {
+    if !flow::is_tracked(back) {
+        return Reason::NotLocal;
+    }
+    match flow::lookup(packet, ipv4) {
+        Some(known) => known.note(packet, ipv4).err().unwrap_or(Reason::NotLocal),
+        None => packet.go_on_in(program_to_decide(Hook::FromUplink)),
+    }
+}
+
 /// Whether BPF carries the answers to a packet from there, too.
 #[inline(always)]
-fn check_way_back(source: Ipv4Be) -> Walk<()> {
-    let entry = route::lookup(source);
-    observe::step(StepCode::SourceLookup, [source.to_host(), entry.to_bits(), 0]);
-    match entry.target() {
+fn check_way_back(back: Entry) -> Walk<()> {
+    match back.target() {
         Some(Target::Endpoint(_) | Target::NextHop(_) | Target::Block) => Ok(()),
         Some(Target::Kernel(_)) | None => Err(Reason::KernelRoute),
     }

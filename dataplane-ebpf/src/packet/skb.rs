@@ -13,7 +13,7 @@ use aya_ebpf::{
 use dataplane_common::{net::Ipv4Be, reason::Reason};
 
 use super::Packet;
-use crate::{ipv4::Ipv4, nat::NAT_PROGRAMS, verdict::Walk};
+use crate::{ipv4::Ipv4, flow::FLOW_PROGRAMS, verdict::Walk};
 
 const AF_INET: u32 = 2;
 const REDIR_NEIGH: usize = size_of::<bpf_redir_neigh>();
@@ -114,7 +114,7 @@ impl Packet for Skb {
     #[inline(always)]
     fn tail_call(&self, program: u32) {
         // SAFETY: the context is valid.
-        unsafe { NAT_PROGRAMS.tail_call(&TcContext::new(self.skb), program) };
+        unsafe { FLOW_PROGRAMS.tail_call(&TcContext::new(self.skb), program) };
     }
 
     #[inline(always)]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::{Context as _, Result};
-use dataplane_common::{nat::rule::Rule, next_hop::NextHop, stats::Hook};
+use dataplane_common::{flow::rule::Rule, next_hop::NextHop, stats::Hook};
 use ipnet::Ipv4Net;
 use tracing::{debug, info, warn};
 
@@ -21,7 +21,7 @@ use crate::{
     rib::Source,
     slow_path::SlowPath,
     source::kernel::{Effect, Mirror},
-    wanted::{self, Destination, Devices, Offer},
+    wanted::{self, Destination, Devices, Offer, masquerade},
 };
 
 /// Kernel routes that a full reconciliation writes at once; the loop writes the rest.
@@ -261,8 +261,9 @@ impl Daemon {
 
     /// Sets the rules of translation; where they changed, every next hop may have to be marked otherwise.
     fn update_rules(&mut self, rules: &[Rule]) -> Result<()> {
+        let sources = masquerade::sources(&self.mirror, rules);
         let datapath = &mut self.datapath;
-        if self.nat.set_rules(rules, || datapath.synchronize())? {
+        if self.nat.set_rules(rules, sources, || datapath.synchronize())? {
             self.dirty.extend(self.rib.iter().map(|(prefix, _, _)| prefix));
             // Flows that the new rules do not allow end now.
             self.nat.sweep(&mut self.object, 1)?;
@@ -274,8 +275,11 @@ impl Daemon {
     fn translated(&self, prefix: Ipv4Net, destination: Destination) -> Destination {
         match destination {
             Destination::NextHop(next_hop) => {
-                let translates = wanted::may_translate(self.nat.rules(), prefix, next_hop.ifindex);
-                Destination::NextHop(NextHop { translates: translates.into(), ..next_hop })
+                if !masquerade::may_translate(self.nat.rules(), prefix, next_hop.ifindex) {
+                    return destination;
+                }
+                let source = masquerade::source_by(&self.mirror, prefix, &next_hop);
+                Destination::NextHop(NextHop { translates: 1, source, ..next_hop })
             }
             other => other,
         }

@@ -31,7 +31,7 @@ fn endpoint(address: Ipv4Addr, veth: Interface) -> Destination {
         mtu: 1500,
         macs: MacPair::new(MacAddr::new([0x02, 0xc0, 0, 0, 0, 1]), veth.mac),
         flags: 0,
-        reserved: 0,
+        reserved: [0; 9],
     })
 }
 

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dataplane_common::nat::state::State;
+use dataplane_common::flow::state::State;
 
 use super::{Machine, accepted, unmarked};
 use crate::config::{

@@ -29,8 +29,8 @@ use dataplane::{
     wanted::Destination,
 };
 use dataplane_common::{
-    names::{MAP_NAT_PROGRAMS, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_translate},
-    nat::{flow::ticks, rule::Rule, state::State},
+    flow::{record::ticks, rule::Rule, state::State},
+    names::{MAP_FLOW_PROGRAMS, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_decide},
     reason::Reason,
     route::Entry,
     stats::{Counter, Hook},
@@ -178,7 +178,7 @@ impl Runner {
         let timeouts = timeouts.collect();
         self.nat.configure(&Limits { buckets, max_flows, max_flows_per_source, timeouts })?;
         let Self { nat, datapath, .. } = self;
-        nat.set_rules(rules, || datapath.synchronize())?;
+        nat.set_rules(rules, Vec::new(), || datapath.synchronize())?;
         Ok(())
     }
 
@@ -228,10 +228,10 @@ impl Runner {
     /// If the maps cannot be written.
     pub fn unlink_programs(&mut self) -> Result<()> {
         for object in [&mut self.counting, &mut self.recording] {
-            let map = object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
+            let map = object.map_mut(MAP_FLOW_PROGRAMS).context("no array of programs in the BPF object")?;
             let mut programs: ProgramArray<_> = map.try_into()?;
             for place in Hook::TC {
-                programs.clear_index(&program_to_translate(*place))?;
+                programs.clear_index(&program_to_decide(*place))?;
             }
         }
         Ok(())
