@@ -123,6 +123,9 @@ pub const PROGRAM_DECIDE_FROM_CONTAINER: &str = "decide_from_container";
 /// The same for packets by an uplink.
 pub const PROGRAM_DECIDE_FROM_UPLINK: &str = "decide_from_uplink";
 
+/// Program that goes on with packets by an uplink whose answers must be known as answers.
+pub const PROGRAM_TRACKED_FROM_UPLINK: &str = "tracked_from_uplink";
+
 /// Program that searches ports for flows.
 pub const PROGRAM_FLOW_SEARCH: &str = "flow_search";
 
@@ -153,6 +156,9 @@ pub const PROGRAM_SLOTS: u32 = 2 * HOOK_SLOTS + 1;
 
 /// Where the program is that inserts flows.
 pub const PROGRAM_TO_INSERT: u32 = 2 * HOOK_SLOTS;
+
+/// Where the program is that goes on with packets by an uplink whose answers must be known as answers.
+pub const PROGRAM_FOR_TRACKED: u32 = HOOK_SLOTS + 4;
 
 /// Where the program is that searches ports for flows.
 pub const PROGRAM_TO_SEARCH: u32 = HOOK_SLOTS + 1;

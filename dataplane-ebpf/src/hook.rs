@@ -4,6 +4,7 @@ pub mod decide;
 pub mod first;
 pub mod from_container;
 pub mod from_uplink;
+pub mod tracked;
 
 use dataplane_common::{
     endpoint::Endpoint, names::program_to_decide, net::Ipv4Be, next_hop::NextHop, reason::Reason,
@@ -67,7 +68,7 @@ fn translate_and_forward(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, 
     check_size(packet, ipv4, next_hop, true)?;
     packet.check_finished(ipv4)?;
     exit(packet, ipv4.destination, next_hop)?;
-    known.apply(packet, ipv4)?;
+    known.apply_outbound(packet, ipv4)?;
     forward_checked(packet)
 }
 

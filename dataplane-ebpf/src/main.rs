@@ -74,6 +74,13 @@ pub fn decide_from_uplink(ctx: TcContext) -> i32 {
     verdict::finish(Hook::FromUplink, &packet, hook::decide::walk(&packet, Hook::FromUplink))
 }
 
+/// Goes on with a packet that came in by an uplink as it is to go on, and whose answers must be known as answers.
+#[classifier]
+pub fn tracked_from_uplink(ctx: TcContext) -> i32 {
+    let packet = Skb::new(&ctx);
+    verdict::finish(Hook::FromUplink, &packet, hook::tracked::walk(&packet))
+}
+
 /// Searches a port for the flow that one of the two above asked for.
 #[classifier]
 pub fn flow_search(ctx: TcContext) -> i32 {

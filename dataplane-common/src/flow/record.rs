@@ -1,7 +1,7 @@
 //! The record of one flow, and its counters.
 
 use super::{
-    state::{Direction, Progress, State},
+    state::{self, Direction, Progress, State},
     tuple::Tuple,
 };
 use crate::{
@@ -84,6 +84,14 @@ impl Life {
     #[inline(always)]
     pub const fn progress(self) -> Progress {
         Progress { state: self.state(), marks: (self.0 >> 8) as u8 }
+    }
+
+    /// The same flow after a packet; `deadline` gives when it ends then, by the number of its state.
+    #[inline(always)]
+    pub fn after(self, direction: Direction, tcp_flags: u8, deadline: impl FnOnce(u8) -> u32) -> Self {
+        let (state, marks) = state::after(self.0 as u8, (self.0 >> 8) as u8, direction, tcp_flags);
+        let generation = self.0 & Self::GENERATION;
+        Self((deadline(state) as u64) << 32 | generation | (marks as u64) << 8 | state as u64)
     }
 
     /// The same flow at another point.

@@ -104,26 +104,20 @@ pub mod flags {
     pub const ACK: u8 = 0x10;
 }
 
-/// Marks of a flow beside its state.
+/// Marks of a flow beside its state, as bits: what the reply direction has done is one place above.
 mod mark {
-    /// A direction has sent FIN.
-    #[inline(always)]
-    pub const fn fin(direction: u8) -> u8 {
-        1 << direction
-    }
-
-    pub const FIN_BOTH: u8 = fin(0) | fin(1);
-    /// The connection was begun by the reply direction: the same ports once more, the other way round.
+    /// Has sent FIN.
+    pub const FIN: u8 = 1;
+    /// Both directions have.
+    pub const FIN_BOTH: u8 = FIN | FIN << 1;
+    /// The connection was opened by the reply direction: the same ports once more, the other way round.
     pub const OPENED_BY_REPLY: u8 = 4;
-    /// A SYN came in the middle of a connection from that direction: its end may have forgotten the connection and begin anew.
-    /// What the other end answers decides.
-    #[inline(always)]
-    pub const fn syn(direction: u8) -> u8 {
-        8 << direction
-    }
+    /// Has sent a SYN in the middle of a connection: its end may have forgotten the connection and begin anew. What the other
+    /// end answers decides.
+    pub const SYN: u8 = 8;
 }
 
-/// What a segment says.
+/// What a packet says: by its TCP flags alone, or that it answers a SYN in the middle of a connection.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
@@ -132,77 +126,142 @@ enum Kind {
     SynAck = 2,
     Fin = 3,
     Rst = 4,
+    /// A SYN-ACK to such a SYN: the end that sent it had forgotten the old connection (RFC 9293, section 3.5.1).
+    Reopens = 5,
 }
 
-impl Kind {
-    #[inline(always)]
-    const fn of(tcp_flags: u8) -> Self {
-        if tcp_flags & flags::RST != 0 {
-            Self::Rst
-        } else if tcp_flags & flags::SYN != 0 {
-            if tcp_flags & flags::ACK != 0 { Self::SynAck } else { Self::Syn }
-        } else if tcp_flags & flags::FIN != 0 {
-            Self::Fin
-        } else {
-            Self::Data
-        }
+/// The kind by FIN, SYN and RST in the three lowest bits, and ACK in the next.
+const KINDS: [u8; 16] = {
+    let mut kinds = [Kind::Data as u8; 16];
+    let mut index = 0;
+    while index < 16 {
+        let flags = index as u8;
+        let kind = match (flags & flags::RST != 0, flags & flags::SYN != 0, flags & flags::FIN != 0) {
+            (true, ..) => Kind::Rst,
+            (_, true, _) if flags & flags::ACK >> 1 != 0 => Kind::SynAck,
+            (_, true, _) => Kind::Syn,
+            (.., true) => Kind::Fin,
+            _ => Kind::Data,
+        };
+        kinds[index] = kind as u8;
+        index += 1;
     }
+    kinds
+};
+
+/// An event is the kind of a packet, with this bit where the peer of the end that opened the connection sent it.
+const FROM_PEER: u8 = 8;
+
+/// What an event does to the marks: bits above the next state in a [`TRANSITIONS`] entry.
+mod act {
+    /// Marks the sender's FIN.
+    pub const FIN: u8 = 0x10;
+    /// Marks the sender's SYN.
+    pub const SYN: u8 = 0x20;
+    /// A new connection, without marks but who opened it: the sender.
+    pub const SENDER_OPENS: u8 = 0x40;
+    /// The same: the one that the sender answers.
+    pub const OTHER_OPENS: u8 = 0x80;
 }
 
-/// An event is the kind of a segment, with this bit where the peer of the end that opened the connection sent it.
-const FROM_PEER: usize = 8;
-
-/// What becomes of a connection: `[state][event]`, RFC 9293 section 3.3.2 as someone between both ends sees it.
+/// What becomes of a flow: `[state][event]`, RFC 9293 section 3.3.2 as someone between both ends sees it. An entry is the next
+/// state with what happens to the marks ([`act`]).
 ///
-/// `FIN`s are kept as marks: where both have sent one, `TcpClosing` is `TcpClosed` (and so is `TcpReset` with data behind).
-/// A SYN in the middle of a connection changes nothing before it is answered by a SYN-ACK ([`Progress::reopened`]).
+/// Where both have sent FIN, `TcpClosing` is `TcpClosed`, and so is what comes after a RST that was not the end ([`ENDS`]).
+/// A SYN in the middle of a connection changes nothing before it is answered by a SYN-ACK.
 const TRANSITIONS: [u8; 256] = {
     use State::*;
-    /// A row: data, SYN, SYN-ACK, FIN, RST of the opener, then the same of the peer.
-    const fn row(mut table: [u8; 256], state: State, next: [[State; 5]; 2]) -> [u8; 256] {
+    const fn on(state: State, act: u8) -> u8 {
+        state as u8 | act
+    }
+    const fn to(state: State) -> u8 {
+        state as u8
+    }
+    const FIN: u8 = on(TcpClosing, act::FIN);
+    const OPENS: u8 = on(TcpOpening, act::SENDER_OPENS);
+    const REOPENS: u8 = on(TcpAnswered, act::OTHER_OPENS);
+    /// A row: data, SYN, SYN-ACK, FIN, RST, SYN-ACK to a SYN in the middle, of the opener; then the same of its peer.
+    const fn row(mut table: [u8; 256], state: State, next: [[u8; 6]; 2]) -> [u8; 256] {
         let (mut side, mut kind) = (0, 0);
         while side < 2 {
-            while kind < 5 {
-                table[(state as usize) << 4 | side * FROM_PEER | kind] = next[side][kind] as u8;
+            while kind < 6 {
+                table[(state as usize) << 4 | side * FROM_PEER as usize | kind] = next[side][kind];
                 kind += 1;
             }
             (side, kind) = (side + 1, 0);
         }
         table
     }
-    let table = [Dead as u8; 256];
+    const fn same(table: [u8; 256], state: State, by_opener: State, by_peer: State) -> [u8; 256] {
+        row(table, state, [[to(by_opener); 6], [to(by_peer); 6]])
+    }
+    let (open, answered, established) = (to(TcpOpening), to(TcpAnswered), to(TcpEstablished));
+    let (closing, closed, reset, aborted) = (to(TcpClosing), to(TcpClosed), to(TcpReset), to(TcpAborted));
+    let (syn, closing_syn) = (on(TcpEstablished, act::SYN), on(TcpClosing, act::SYN));
+    let table = [to(Dead); 256];
     // Data of one end alone opens nothing; the other end's, without a SYN-ACK before, is a connection from before the flow.
     let table = row(table, TcpOpening, [
-        [TcpOpening, TcpOpening, TcpOpening, TcpOpening, TcpAborted],
-        [TcpEstablished, TcpAnswered, TcpAnswered, TcpClosing, TcpAborted],
+        [open, open, open, open, aborted, open],
+        [established, answered, answered, FIN, aborted, answered],
     ]);
     let table = row(table, TcpAnswered, [
-        [TcpEstablished, TcpAnswered, TcpAnswered, TcpClosing, TcpAborted],
-        [TcpAnswered, TcpAnswered, TcpAnswered, TcpClosing, TcpAborted],
+        [established, answered, answered, FIN, aborted, answered],
+        [answered, answered, answered, FIN, aborted, answered],
     ]);
-    let table = row(table, TcpEstablished, [
-        [TcpEstablished, TcpEstablished, TcpEstablished, TcpClosing, TcpReset],
-        [TcpEstablished, TcpEstablished, TcpEstablished, TcpClosing, TcpReset],
-    ]);
-    let table = row(table, TcpClosing, [
-        [TcpClosing, TcpClosing, TcpClosing, TcpClosing, TcpReset],
-        [TcpClosing, TcpClosing, TcpClosing, TcpClosing, TcpReset],
-    ]);
+    let table = row(table, TcpEstablished, [[established, syn, established, FIN, reset, REOPENS]; 2]);
+    let table = row(table, TcpClosing, [[closing, closing_syn, closing, FIN, reset, REOPENS]; 2]);
     // The same ports once more, for a new connection (RFC 9293, section 3.6.1).
-    let table = row(table, TcpClosed, [
-        [TcpClosed, TcpOpening, TcpClosed, TcpClosed, TcpClosed],
-        [TcpClosed, TcpOpening, TcpClosed, TcpClosed, TcpClosed],
-    ]);
+    let table = row(table, TcpClosed, [[closed, OPENS, closed, closed, closed, REOPENS]; 2]);
     // The RST was not the end: whoever forged it must not end the flow (RFC 7857, section 2.2).
-    let table = row(table, TcpReset, [
-        [TcpEstablished, TcpOpening, TcpReset, TcpClosing, TcpReset],
-        [TcpEstablished, TcpOpening, TcpReset, TcpClosing, TcpReset],
+    let table = row(table, TcpReset, [[established, OPENS, reset, FIN, reset, reset]; 2]);
+    let table = row(table, TcpAborted, [
+        [OPENS, OPENS, aborted, aborted, aborted, aborted],
+        [aborted, OPENS, answered, aborted, aborted, answered],
     ]);
-    row(table, TcpAborted, [
-        [TcpOpening, TcpOpening, TcpAborted, TcpAborted, TcpAborted],
-        [TcpAborted, TcpOpening, TcpAnswered, TcpAborted, TcpAborted],
-    ])
+    let table = same(table, UdpUnreplied, UdpUnreplied, UdpReplied);
+    let table = same(table, UdpReplied, UdpReplied, UdpReplied);
+    same(table, IcmpEcho, IcmpEcho, IcmpEcho)
 };
+
+/// What a state is with the FINs of no, either and both directions: `[state][FINs]`.
+const ENDS: [u8; 64] = {
+    let mut ends = [0; 64];
+    let mut index = 0;
+    while index < 64 {
+        let (state, fins) = (index as u8 >> 2, index as u8 & mark::FIN_BOTH);
+        let is_open = state == State::TcpEstablished as u8 || state == State::TcpClosing as u8;
+        ends[index] = match fins {
+            mark::FIN_BOTH if is_open => State::TcpClosed as u8,
+            1 | 2 if is_open => State::TcpClosing as u8,
+            _ => state,
+        };
+        index += 1;
+    }
+    ends
+};
+
+/// State and marks after a packet, by their numbers. Without branches for the verifier to follow: all is looked up.
+#[inline(always)]
+pub(super) const fn after(state: u8, marks: u8, direction: Direction, tcp_flags: u8) -> (u8, u8) {
+    let from = direction as u8;
+    let kind = KINDS[(tcp_flags & 7 | (tcp_flags & flags::ACK) >> 1) as usize & 15];
+    // 1 where the other direction's SYN waits for this SYN-ACK.
+    let is_awaited = marks >> (4 - from) & 1;
+    let is_syn_ack = (kind == Kind::SynAck as u8) as u8;
+    let kind = kind + (is_awaited & is_syn_ack) * (Kind::Reopens as u8 - Kind::SynAck as u8);
+    let is_from_peer = marks >> 2 & 1 ^ from;
+    let event = kind | is_from_peer * FROM_PEER;
+    let entry = TRANSITIONS[((state & 15) << 4 | event & 15) as usize];
+    let (sender_opens, other_opens) = (entry >> 6 & 1, entry >> 7);
+    // 0xff where the old marks stay.
+    let kept = (sender_opens | other_opens).wrapping_sub(1);
+    let opener = (sender_opens & from | other_opens & (from ^ 1)) << 2;
+    let marks = marks & kept | opener | (entry >> 4 & 1) << from | (entry >> 5 & 1) << (3 + from);
+    let next = ENDS[((entry & 15) << 2 | marks & mark::FIN_BOTH) as usize & 63];
+    (next, marks)
+}
+
+const _: () = assert!(mark::SYN == 1 << 3 && mark::OPENED_BY_REPLY == 1 << 2 && mark::FIN == 1);
 
 /// State and marks after a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -221,66 +280,19 @@ impl Progress {
     }
 
     /// What a packet with these TCP flags makes of it; the flags of UDP and ICMP are 0.
-    #[inline(always)]
     pub const fn after(self, direction: Direction, tcp_flags: u8) -> Self {
-        match self.state {
-            // Most packets: nothing changes by them.
-            State::TcpEstablished if tcp_flags & (flags::SYN | flags::FIN | flags::RST) == 0 => self,
-            State::UdpUnreplied if matches!(direction, Direction::Reply) => {
-                Self { state: State::UdpReplied, marks: 0 }
-            }
-            State::Dead | State::UdpUnreplied | State::UdpReplied | State::IcmpEcho => self,
-            _ => self.after_segment(direction, tcp_flags),
-        }
-    }
-
-    #[inline(always)]
-    const fn after_segment(self, direction: Direction, tcp_flags: u8) -> Self {
-        let from = direction as u8;
-        let is_from_peer = (self.marks & mark::OPENED_BY_REPLY != 0) != (from == 1);
-        let kind = Kind::of(tcp_flags);
-        if let Some(reopened) = self.reopened(from, kind) {
-            return reopened;
-        }
-        let event = kind as usize | if is_from_peer { FROM_PEER } else { 0 };
-        let next = State::from_number(TRANSITIONS[(self.state as usize & 15) << 4 | event & 15]);
-        // Whoever begins anew after the end is who opens the new connection.
-        let opener = from << 2;
-        let marks = match (kind, self.state, next) {
-            (Kind::Fin, _, State::TcpClosing | State::TcpClosed) => self.marks | mark::fin(from),
-            (Kind::Syn, State::TcpEstablished | State::TcpClosing, _) => self.marks | mark::syn(from),
-            (_, State::TcpClosed | State::TcpReset | State::TcpAborted, State::TcpOpening) => opener,
-            _ => self.marks,
-        };
-        let state = match (next, marks & mark::FIN_BOTH) {
-            (State::TcpClosing, mark::FIN_BOTH) => State::TcpClosed,
-            // After a RST that was not the end.
-            (State::TcpEstablished, mark::FIN_BOTH) => State::TcpClosed,
-            (State::TcpEstablished, fins) if fins != 0 => State::TcpClosing,
-            (state, _) => state,
-        };
-        Self { state, marks }
-    }
-
-    /// The new connection, where a SYN in the middle of one is answered: the end that sent it had forgotten the old one
-    /// (RFC 9293, section 3.5.1).
-    #[inline(always)]
-    const fn reopened(self, from: u8, kind: Kind) -> Option<Self> {
-        let other = 1 - from;
-        let is_answer = matches!(kind, Kind::SynAck) && self.marks & mark::syn(other) != 0;
-        if is_answer && matches!(self.state, State::TcpEstablished | State::TcpClosing | State::TcpClosed) {
-            return Some(Self { state: State::TcpAnswered, marks: other << 2 });
-        }
-        None
+        let (state, marks) = after(self.state as u8, self.marks, direction, tcp_flags);
+        Self { state: State::from_number(state), marks }
     }
 }
 
-/// The state of a flow that begins with such a packet; `None` where such a packet begins none.
+/// The state of a flow that begins with such a packet; `None` where such a packet begins none. An echo reply, which begins
+/// none, is given with the flag ACK.
 #[inline(always)]
 pub const fn first(protocol: u8, tcp_flags: u8) -> Option<State> {
     match protocol {
         super::tuple::protocol::UDP => Some(State::UdpUnreplied),
-        super::tuple::protocol::ICMP | super::tuple::protocol::ICMPV6 => Some(State::IcmpEcho),
+        super::tuple::protocol::ICMP | super::tuple::protocol::ICMPV6 if tcp_flags == 0 => Some(State::IcmpEcho),
         // An end without a beginning needs no answer. Other segments of an unknown connection are let out, so
         // that the other end's RST tells the container at once.
         super::tuple::protocol::TCP if tcp_flags & (flags::RST | flags::FIN) == 0 => Some(State::TcpOpening),

@@ -100,8 +100,14 @@ impl<'a, M: Memory> Table<'a, M> {
         }
         match self.hit(first.slot(), tuple) {
             None => self.lookup_further(bucket, tag, tuple),
-            hit => hit,
+            Some(hit) => Some(self.veiled(hit)),
         }
+    }
+
+    /// The same, but that the verifier does not know its direction: it would look at all that follows once for each.
+    #[inline(always)]
+    fn veiled(&self, hit: Hit<'a, M::Family>) -> Hit<'a, M::Family> {
+        Hit { direction: Direction::from_bit(self.settings.veil(hit.direction as u64)), ..hit }
     }
 
     /// The same as [`Self::lookup`] in a loop that the verifier looks at once: where not every packet goes.
@@ -124,9 +130,7 @@ impl<'a, M: Memory> Table<'a, M> {
             found == MAX_SLOTS
         });
         // Its life is looked at again: it is what `renew` compares with.
-        let mut hit = self.hit(found, tuple)?;
-        hit.direction = Direction::from_bit(self.settings.veil(hit.direction as u64));
-        Some(hit)
+        Some(self.veiled(self.hit(found, tuple)?))
     }
 
     /// The bucket of a tuple, and the tag of its references there.
@@ -187,8 +191,7 @@ impl<'a, M: Memory> Table<'a, M> {
 
     #[inline(always)]
     fn after(&self, life: Life, direction: Direction, tcp_flags: u8) -> Life {
-        let progress = life.progress().after(direction, tcp_flags);
-        life.at(progress, self.now + self.settings.timeout(progress.state))
+        life.after(direction, tcp_flags, |state| self.now + self.settings.timeouts[usize::from(state)])
     }
 }
 

@@ -52,7 +52,7 @@ pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<O
     } else {
         match read(packet, ipv4, &table) {
             Ok(Transport::Flow(tuple, _)) => match table.lookup_rarely(&tuple) {
-                Some(hit) => goes_on(&table, &hit, next_hop) || rule.is_some(),
+                Some(hit) => goes_on(&table, &hit, rule, next_hop) || rule.is_some(),
                 None => {
                     trace_miss(&tuple);
                     rule.is_some()
@@ -70,6 +70,8 @@ pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<O
             Err(reason) => refuse(reason)?,
         }
     };
+    // The verifier goes on once for both, and not once for each way that led here.
+    let concerns = table.settings.veil(concerns.into()) != 0;
     Ok(Outbound { table, rule, concerns })
 }
 
@@ -91,9 +93,14 @@ fn read(packet: &impl Packet, ipv4: &Ipv4, table: &Table<'static, Maps>) -> Walk
 /// Whether a packet's flow goes on if it leaves by that next hop. One whose route, rule or address is another one by now ends,
 /// and begins anew with the packet (Linux: `masq_device_event()` and `masq_inet_event()` in nf_nat_masquerade.c).
 #[inline(always)]
-fn goes_on(table: &Table<'static, Maps>, hit: &Hit<'static, V4>, next_hop: &NextHop) -> bool {
+fn goes_on(
+    table: &Table<'static, Maps>,
+    hit: &Hit<'static, V4>,
+    rule: Option<&'static Rule>,
+    next_hop: &NextHop,
+) -> bool {
     let is_original = hit.direction as u8 == Direction::Original as u8;
-    if !is_original || hit.flow.flags() & flags::SNAT == 0 || rules::holds_by(table, hit.flow, next_hop) {
+    if !is_original || hit.flow.flags() & flags::SNAT == 0 || rules::holds_by(table, hit.flow, rule, next_hop) {
         return true;
     }
     if !observe::is_trace() {
@@ -129,7 +136,7 @@ impl Outbound {
         if ipv4.is_first_fragment() && !observe::is_trace() {
             fragment::remember(&table, ipv4, &hit);
         }
-        Known { table, hit, tcp_flags }.apply(packet, ipv4)
+        Known { table, hit, tcp_flags }.apply_outbound(packet, ipv4)
     }
 }
 
@@ -152,7 +159,7 @@ pub fn inbound(packet: &impl Packet, ipv4: &Ipv4, back: Option<&NextHop>, exit: 
         let hit = table.lookup_rarely(&tuple);
         if hit.is_none() {
             let ifindex = back.map_or(0, |next_hop| next_hop.ifindex);
-            let begins = transport::may_begin(&tuple) && state::first(tuple.protocol, tcp_flags).is_some();
+            let begins = state::first(tuple.protocol, tcp_flags).is_some();
             if begins && rules::covers(table.settings, ipv4.destination, ipv4.source, ifindex) {
                 trace_miss(&tuple);
                 return insert::begin_untranslated(packet, &tuple, tcp_flags, exit);

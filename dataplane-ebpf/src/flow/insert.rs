@@ -88,9 +88,6 @@ pub fn begin_translated(
     binding: Binding,
     exit: Exit,
 ) -> Walk<()> {
-    if !transport::may_begin(tuple) {
-        return Err(Reason::NatNoFlow);
-    }
     let state = state::first(tuple.protocol, tcp_flags).ok_or(Reason::NatNoFlow)? as u32;
     if address == Ipv4Be::UNSPECIFIED {
         return Err(Reason::NatNoAddress);
@@ -166,6 +163,7 @@ pub fn search(packet: &impl Packet) -> (Hook, Reason) {
     let (Some(pending), Some(table)) = (pending(), table()) else {
         return (Hook::FromContainer, Reason::NatContended); // the last rule has gone in this moment
     };
+    sweep::if_neglected(&table);
     let candidate = table.search(&pending.request, pending.attempts);
     pending.attempts += 1;
     pending.candidate = candidate.to_bits();
@@ -223,11 +221,10 @@ fn translate(packet: &impl Packet, pending: &Pending) -> Walk<()> {
     let table = table().ok_or(Reason::NatContended)?;
     // It ends at once only where another CPU takes its place.
     let hit = table.hit(pending.slot, &tuple).ok_or(Reason::NatContended)?;
-    sweep::if_neglected(&table);
     if ipv4.is_first_fragment() {
         fragment::remember(&table, &ipv4, &hit);
     }
-    Known { table, hit, tcp_flags }.apply(packet, &ipv4)
+    Known { table, hit, tcp_flags }.apply_outbound(packet, &ipv4)
 }
 
 #[inline(always)]

@@ -61,30 +61,36 @@ impl Known {
             || self.hit.flow.flags() & flags::SNAT == 0
     }
 
-    /// Lets the packet count for its flow, and translates it as the flow says.
+    /// Lets a packet that leaves count for its flow, and translates its source if the flow says so.
     #[inline(always)]
-    pub fn apply(&self, packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {
+    pub fn apply_outbound(&self, packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {
         // Read before the flow is known to live: it is then as it was.
-        let (original, reply) = (self.hit.flow.original(), self.hit.flow.reply());
-        let is_translated = self.hit.flow.flags() & flags::SNAT != 0;
+        let (port, reply) = (self.hit.flow.original().source_port, self.hit.flow.reply());
+        let is_original = self.hit.direction as u8 == Direction::Original as u8;
+        let is_translated = is_original && self.hit.flow.flags() & flags::SNAT != 0;
         self.note(packet, ipv4)?;
         if !is_translated {
             return Ok(());
         }
-        let change = if self.hit.direction as u8 == Direction::Original as u8 {
-            Change {
-                side: Side::Source,
-                address: reply.destination,
-                old_port: original.source_port,
-                port: reply.destination_port,
-            }
-        } else {
-            Change {
-                side: Side::Destination,
-                address: original.source,
-                old_port: reply.destination_port,
-                port: original.source_port,
-            }
+        let change = Change {
+            side: Side::Source,
+            address: reply.destination,
+            old_port: port,
+            port: reply.destination_port,
+        };
+        rewrite::apply(packet, ipv4, &change)
+    }
+
+    /// Lets a reply of a translated flow count, and makes it one for its source.
+    #[inline(always)]
+    pub fn apply_reply(&self, packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {
+        let (original, port) = (self.hit.flow.original(), self.hit.flow.reply().destination_port);
+        self.note(packet, ipv4)?;
+        let change = Change {
+            side: Side::Destination,
+            address: original.source,
+            old_port: port,
+            port: original.source_port,
         };
         rewrite::apply(packet, ipv4, &change)
     }

@@ -97,6 +97,6 @@ impl Reply {
         if ipv4.is_first_fragment() && !observe::is_trace() {
             fragment::remember(&self.known.table, ipv4, &self.known.hit);
         }
-        self.known.apply(packet, ipv4)
+        self.known.apply_reply(packet, ipv4)
     }
 }

@@ -133,19 +133,25 @@ pub fn still_holds(table: &Table<'static, Maps>, flow: &Flow<V4>) -> bool {
     // Without a route by an uplink, its next packet does not leave, and nothing is known.
     let Some(Target::NextHop(index)) = route::lookup(original.destination).target() else { return true };
     let Ok(next_hop) = next_hop::get(index) else { return true };
-    holds_by(table, flow, next_hop)
+    let rule = find(table.settings, original.source, original.destination, next_hop);
+    holds_by(table, flow, rule, next_hop)
 }
 
-/// The same, for packets by that next hop.
+/// The same, for packets by that next hop, and the rule that there is for them.
 #[inline(always)]
-pub fn holds_by(table: &Table<'static, Maps>, flow: &Flow<V4>, next_hop: &NextHop) -> bool {
-    let (original, reply) = (flow.original(), flow.reply());
+pub fn holds_by(
+    table: &Table<'static, Maps>,
+    flow: &Flow<V4>,
+    rule: Option<&'static Rule>,
+    next_hop: &NextHop,
+) -> bool {
+    let reply = flow.reply();
     let ifindex = Binding::from_bits(flow.binding.load()).ifindex();
     if ifindex != 0 && ifindex != next_hop.ifindex || !Maps.is_usable(reply.protocol, reply.destination_port)
     {
         return false;
     }
-    match find(table.settings, original.source, original.destination, next_hop) {
+    match rule {
         Some(rule) if address(rule, next_hop) == reply.destination => {
             if !observe::is_trace() {
                 flow.binding.store(binding(table.settings, rule, next_hop).to_bits());

@@ -2,7 +2,10 @@
 
 use dataplane_common::{
     family::V4,
-    flow::tuple::{Tuple, protocol},
+    flow::{
+        state::flags,
+        tuple::{Tuple, protocol},
+    },
     reason::Reason,
 };
 
@@ -46,9 +49,9 @@ pub fn read(packet: &impl Packet, ipv4: &Ipv4) -> Walk<Transport> {
         protocol::ICMP => {
             let header = packet.header::<[u8; 8]>(ipv4::TRANSPORT)?;
             Ok(match header[0] {
-                icmp::ECHO_REQUEST | icmp::ECHO_REPLY => {
-                    Transport::Flow(tuple(ipv4, echo_ports(header, header[0])), 0)
-                }
+                icmp::ECHO_REQUEST => Transport::Flow(tuple(ipv4, echo_ports(header, header[0])), 0),
+                // The flag says that it begins nothing: see `state::first`.
+                icmp::ECHO_REPLY => Transport::Flow(tuple(ipv4, echo_ports(header, header[0])), flags::ACK),
                 icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => Transport::Error,
                 _ => Transport::Other,
             })
@@ -84,12 +87,6 @@ fn tuple(ipv4: &Ipv4, (source_port, destination_port): (u16, u16)) -> Tuple<V4> 
 #[inline(always)]
 fn ports<const N: usize>(header: &[u8; N]) -> (u16, u16) {
     (u16::from_be_bytes([header[0], header[1]]), u16::from_be_bytes([header[2], header[3]]))
-}
-
-/// Whether a packet of that flow may begin it: an echo reply may not.
-#[inline(always)]
-pub fn may_begin(tuple: &Tuple<V4>) -> bool {
-    tuple.protocol != protocol::ICMP || tuple.destination_port == 0
 }
 
 /// The identifier is the port of the one who asks.

@@ -2,7 +2,7 @@
 
 use dataplane_common::{
     endpoint::Endpoint,
-    names::program_to_decide,
+    names::PROGRAM_FOR_TRACKED,
     next_hop::NextHop,
     reason::Reason,
     route::{Entry, Target},
@@ -39,15 +39,13 @@ pub fn walk<P: Packet>(packet: &P) -> Walk<Action> {
                 return Err(Reason::Reserved);
             }
             let endpoint = endpoint::get(index)?;
-            if P::IS_FRAME {
-                return deliver(packet, &ipv4, endpoint); // tc does it, and looks at the rest
-            }
             let back = way_back(&ipv4);
             if endpoint.flags & Endpoint::KERNEL_EGRESS != 0 {
                 check_way_back(back)?;
             }
-            if flow::is_tracked(back) {
-                return deliver_tracked(packet, &ipv4, endpoint);
+            // What XDP leaves to tc is looked at there.
+            if !P::IS_FRAME && flow::is_tracked(back) {
+                return Err(packet.go_on_in(PROGRAM_FOR_TRACKED));
             }
             deliver(packet, &ipv4, endpoint)
         }
@@ -81,7 +79,8 @@ fn through<P: Packet>(packet: &P, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Actio
     }
     let back = way_back(ipv4);
     if next_hop.translates == 0 {
-        return Err(pass_tracked(packet, ipv4, back));
+        let is_tracked = flow::is_tracked(back);
+        return Err(if is_tracked { packet.go_on_in(PROGRAM_FOR_TRACKED) } else { Reason::NotLocal });
     }
     // A translation lends the node's address: only to who is reached by the uplink that the packet came by
     // (RFC 3704, strict reverse path).
@@ -144,31 +143,6 @@ fn way_back(ipv4: &Ipv4) -> Entry {
     let back = route::lookup(ipv4.source);
     observe::step(StepCode::SourceLookup, [ipv4.source.to_host(), back.to_bits(), 0]);
     back
-}
-
-/// Into a container whose answers a rule would translate, were they not known as answers.
-#[inline(always)]
-fn deliver_tracked(packet: &impl Packet, ipv4: &Ipv4, endpoint: &Endpoint) -> Walk<Action> {
-    let Some(known) = flow::lookup(packet, ipv4) else {
-        return Err(packet.go_on_in(program_to_decide(Hook::FromUplink)));
-    };
-    ipv4::check_forwardable(packet, ipv4)?;
-    ipv4::check_size(packet, ipv4, endpoint.mtu)?;
-    packet.exit_to_container(endpoint.ifindex)?;
-    known.note(packet, ipv4)?;
-    deliver_checked(packet, endpoint)
-}
-
-/// What the kernel forwards, and whose answers a rule would translate here.
-#[inline(always)]
-fn pass_tracked(packet: &impl Packet, ipv4: &Ipv4, back: Entry) -> Reason {
-    if !flow::is_tracked(back) {
-        return Reason::NotLocal;
-    }
-    match flow::lookup(packet, ipv4) {
-        Some(known) => known.note(packet, ipv4).err().unwrap_or(Reason::NotLocal),
-        None => packet.go_on_in(program_to_decide(Hook::FromUplink)),
-    }
 }
 
 /// Whether BPF carries the answers to a packet from there, too.

@@ -14,8 +14,9 @@ use dataplane_common::{
         GLOBAL_TRACE, MAP_ENDPOINTS, MAP_FLOW_COUNTS, MAP_FLOW_INDEX, MAP_FLOW_PROGRAMS, MAP_FLOW_RECORDS,
         MAP_FLOW_TAKEN, MAP_XDP_PROGRAMS, PINNED_MAPS, PROGRAM_DECIDE_FROM_CONTAINER,
         PROGRAM_DECIDE_FROM_UPLINK, PROGRAM_FLOW_FIRST, PROGRAM_FLOW_INSERT, PROGRAM_FLOW_SEARCH, PROGRAM_FLOW_SWEEP,
-        PROGRAM_FOR_FIRST, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_SHOW, PROGRAM_SLOTS,
-        PROGRAM_TO_INSERT, PROGRAM_TO_SEARCH, PROGRAM_TO_SHOW, PROGRAM_WAITING, PROGRAM_XDP_FROM_UPLINK, PROGRAM_XDP_SHOW,
+        PROGRAM_FOR_FIRST, PROGRAM_FOR_TRACKED, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_SHOW, PROGRAM_SLOTS,
+        PROGRAM_TO_INSERT, PROGRAM_TO_SEARCH, PROGRAM_TO_SHOW,
+        PROGRAM_TRACKED_FROM_UPLINK, PROGRAM_WAITING, PROGRAM_XDP_FROM_UPLINK, PROGRAM_XDP_SHOW,
         RENEWED_MAPS, program_to_decide,
     },
     stats::Hook,
@@ -43,6 +44,8 @@ pub enum Program {
     DecideFromContainer,
     /// The same for packets by an uplink.
     DecideFromUplink,
+    /// What goes on with packets by an uplink whose answers must be known as answers.
+    Tracked,
     /// What searches ports for flows.
     Search,
     /// What inserts flows.
@@ -66,6 +69,7 @@ impl Program {
         Self::Waiting,
         Self::DecideFromContainer,
         Self::DecideFromUplink,
+        Self::Tracked,
         Self::Search,
         Self::Insert,
         Self::First,
@@ -83,6 +87,7 @@ impl Program {
             Self::Waiting => PROGRAM_WAITING,
             Self::DecideFromContainer => PROGRAM_DECIDE_FROM_CONTAINER,
             Self::DecideFromUplink => PROGRAM_DECIDE_FROM_UPLINK,
+            Self::Tracked => PROGRAM_TRACKED_FROM_UPLINK,
             Self::Search => PROGRAM_FLOW_SEARCH,
             Self::Insert => PROGRAM_FLOW_INSERT,
             Self::First => PROGRAM_FLOW_FIRST,
@@ -178,6 +183,7 @@ fn link_programs(object: &mut Ebpf) -> Result<()> {
         (PROGRAM_TO_SEARCH, Program::Search),
         (program_to_decide(Hook::FromContainer), Program::DecideFromContainer),
         (program_to_decide(Hook::FromUplink), Program::DecideFromUplink),
+        (PROGRAM_FOR_TRACKED, Program::Tracked),
     ];
     link(object, MAP_FLOW_PROGRAMS, &at_tc)?;
     link(object, MAP_XDP_PROGRAMS, &[(PROGRAM_TO_SHOW, Program::ShowAtXdp)])

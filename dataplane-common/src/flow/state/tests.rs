@@ -129,6 +129,7 @@ fn a_flow_begins_with_some_packets_and_not_with_others() {
     assert_eq!(first(protocol::TCP, FIN | ACK), None);
     assert_eq!(first(protocol::UDP, 0), Some(State::UdpUnreplied));
     assert_eq!(first(protocol::ICMP, 0), Some(State::IcmpEcho));
+    assert_eq!(first(protocol::ICMP, ACK), None, "a reply that nobody asked for");
     assert_eq!(first(47, 0), None);
 }
 

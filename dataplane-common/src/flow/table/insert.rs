@@ -311,13 +311,13 @@ impl<M: Memory> Table<'_, M> {
         }
         // Places: that of the flow that had the tuple before, a free one, or one that is made.
         let room = if mine.place < REFS {
-            self.veiled(Room { order: mine.order, slot: mine.slot, place: mine.place })
+            self.veiled_room(Room { order: mine.order, slot: mine.slot, place: mine.place })
         } else {
             self.make_room(bucket, tags.number, REFS)
         };
         let taken = self.settings.veil32(if tags.number == tags.reply_number { room.place } else { REFS });
         let reply_room = if theirs.place < REFS && theirs.place != taken {
-            self.veiled(Room { order: theirs.order, slot: theirs.slot, place: theirs.place })
+            self.veiled_room(Room { order: theirs.order, slot: theirs.slot, place: theirs.place })
         } else {
             self.make_room(reply_bucket, tags.reply_number, taken)
         };
@@ -334,7 +334,7 @@ impl<M: Memory> Table<'_, M> {
                 return Committed::refused(Refusal::Full);
             }
         }
-        let extra = self.veiled(extra);
+        let extra = self.veiled_room(extra);
         // All is certain but that a packet may come in this moment for one of those that are to end.
         let left = [room.slot, reply_room.slot, extra.slot];
         if !self.end_for(&room) || !self.end_for(&reply_room) || !self.end_for(&extra) {

@@ -93,12 +93,12 @@ impl<M: Memory> Table<'_, M> {
             }
             true
         });
-        self.veiled(best)
+        self.veiled_room(best)
     }
 
     /// The same, of which the verifier knows nothing any more.
     #[inline(always)]
-    pub(super) fn veiled(&self, room: Room) -> Room {
+    pub(super) fn veiled_room(&self, room: Room) -> Room {
         Room {
             order: Order(self.settings.veil(room.order.0)),
             slot: self.settings.veil32(room.slot),
@@ -123,7 +123,7 @@ impl<M: Memory> Table<'_, M> {
             }
             true
         });
-        self.veiled(best)
+        self.veiled_room(best)
     }
 
     /// Whether a flow has a tuple whose bucket is that one.
