@@ -36,6 +36,8 @@ struct Session {
     told_all: bool,
     /// It may not know all that it is to know.
     must_tell: bool,
+    /// It asked for everything once more (RFC 2918).
+    refresh: bool,
     /// It told us that this was all, or is taken to have.
     heard_all: bool,
     hold_until: Option<Instant>,
@@ -44,6 +46,21 @@ struct Session {
 }
 
 impl Session {
+    fn new(negotiated: Negotiated, next_hop: Ipv4Addr) -> Self {
+        Self {
+            negotiated,
+            next_hop,
+            sent: BTreeSet::new(),
+            told_all: negotiated.graceful_restart.is_none(),
+            must_tell: true,
+            refresh: false,
+            heard_all: false,
+            hold_until: None,
+            keepalive_at: None,
+            ipv6: HashSet::new(),
+        }
+    }
+
     fn alive(&mut self) {
         self.hold_until = self.negotiated.hold.map(|hold| Instant::now() + hold);
     }
@@ -54,23 +71,26 @@ impl Session {
         self.keepalive_at = interval.map(|interval| Instant::now() + interval);
     }
 
-    /// Writes the difference between what the peer was told and what it is to know.
-    fn tell(&mut self, writer: &mut Writer, wanted: &BTreeSet<Ipv4Net>, asn: u32) {
+    /// Writes the difference between what the peer was sent and what it is to have; after a ROUTE-REFRESH all of
+    /// that, and what it is to forget as well: a withdrawal may have waited when the request came.
+    fn advertise(&mut self, wanted: &BTreeSet<Ipv4Net>, asn: u32, mut push: impl FnMut(&[u8])) {
         if !self.negotiated.ipv4 {
             return;
         }
+        let refresh = std::mem::take(&mut self.refresh);
         let gone: Vec<_> = self.sent.difference(wanted).copied().collect();
-        let new: Vec<_> = wanted.difference(&self.sent).copied().collect();
+        let new: Vec<_> =
+            wanted.iter().filter(|prefix| refresh || !self.sent.contains(prefix)).copied().collect();
         for message in wire::withdrawals(&gone) {
-            writer.push(&message);
+            push(&message);
         }
         for message in wire::announcements(&new, self.next_hop, asn, self.negotiated.encoding) {
-            writer.push(&message);
+            push(&message);
         }
         self.sent.clone_from(wanted);
         if !self.told_all {
             self.told_all = true;
-            writer.push(&wire::end_of_rib());
+            push(&wire::end_of_rib());
         }
     }
 }
@@ -185,7 +205,7 @@ impl Peer {
             && let Some(wanted) = &*announced.borrow_and_update()
         {
             session.must_tell = false;
-            session.tell(writer, wanted, self.shared.local.get().asn);
+            session.advertise(wanted, self.shared.local.get().asn, |message| writer.push(message));
         }
         if writer.is_empty() {
             let mut status = self.status.borrow_mut();
@@ -223,17 +243,8 @@ impl Peer {
             negotiated.identifier,
             negotiated.hold.unwrap_or_default().as_secs()
         );
-        let mut session = Session {
-            negotiated,
-            next_hop: self.shared.local.get().next_hop.unwrap_or(*connection.local.ip()),
-            sent: BTreeSet::new(),
-            told_all: negotiated.graceful_restart.is_none(),
-            must_tell: true,
-            heard_all: false,
-            hold_until: None,
-            keepalive_at: None,
-            ipv6: HashSet::new(),
-        };
+        let next_hop = self.shared.local.get().next_hop.unwrap_or(*connection.local.ip());
+        let mut session = Session::new(negotiated, next_hop);
         session.alive();
         session.plan_keepalive();
         session
@@ -269,7 +280,7 @@ impl Peer {
                 }
                 Message::RouteRefresh { ipv4 } => {
                     if ipv4 {
-                        session.sent.clear();
+                        session.refresh = true;
                         session.must_tell = true;
                     }
                 }
@@ -333,3 +344,6 @@ impl Peer {
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(3600)
 }
+
+#[cfg(test)]
+mod tests;
