@@ -19,12 +19,13 @@ impl Daemon {
     ///
     /// Nothing reaches the data path before [`Self::apply_offers`]: call that once for as many as there are.
     pub fn offer(&mut self, source: Source, changes: impl IntoIterator<Item = (Ipv4Net, Option<Ipv4Addr>)>) {
+        let (mirror, policy) = (&self.mirror, &self.policy);
+        let reach = std::cell::LazyCell::new(|| mirror.reach(policy));
         for (prefix, router) in changes {
             let changed = match router {
                 None => self.rib.withdraw(source, prefix),
                 Some(router) => {
-                    let (mirror, policy) = (&self.mirror, &self.policy);
-                    self.routers.entry(router).or_insert_with(|| wanted::by_router(mirror, policy, router));
+                    self.routers.entry(router).or_insert_with(|| wanted::by_router(&reach, policy, router));
                     self.rib.set(source, prefix, Offer::By(router))
                 }
             };
@@ -65,9 +66,10 @@ impl Daemon {
     /// Looks for every router again, after links, addresses or uplinks changed; notes the prefixes of those that
     /// are reached otherwise now.
     pub(super) fn find_routers(&mut self) {
+        let reach = self.mirror.reach(&self.policy);
         let mut moved = false;
         for (router, destination) in &mut self.routers {
-            let now = wanted::by_router(&self.mirror, &self.policy, *router);
+            let now = wanted::by_router(&reach, &self.policy, *router);
             moved |= now != *destination;
             *destination = now;
         }
@@ -120,7 +122,7 @@ impl Daemon {
                 .routers
                 .get(router)
                 .copied()
-                .unwrap_or_else(|| wanted::by_router(&self.mirror, &self.policy, *router)),
+                .unwrap_or_else(|| wanted::by_router(&self.mirror.reach(&self.policy), &self.policy, *router)),
         }
     }
 }

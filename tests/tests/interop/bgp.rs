@@ -2,6 +2,7 @@
 
 mod faults;
 mod mesh;
+mod next_hops;
 mod password;
 mod reload;
 mod restart;

@@ -186,7 +186,8 @@ impl Table {
 
     /// The node has, or reaches, something else from now on.
     pub fn set_surroundings(&mut self, surroundings: Surroundings) {
-        let difference = surroundings.difference(&self.surroundings);
+        let next_hops = self.attributes.iter().map(|attributes| attributes.next_hop);
+        let difference = surroundings.difference(&self.surroundings, next_hops);
         self.surroundings = surroundings;
         match difference {
             None => self.judge_all(),

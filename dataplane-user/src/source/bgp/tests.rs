@@ -17,7 +17,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     connection::Connection,
-    testing::prefix,
+    testing::{prefix, reach},
     wire::{self, GracefulRestart, Message, Notification, Open},
     *,
 };
@@ -76,7 +76,7 @@ fn settings(node: SocketAddrV4, peers: Vec<(BgpPeer, Option<Password>)>) -> Sett
 fn surroundings(node: SocketAddrV4) -> Surroundings {
     Surroundings {
         addresses: [*node.ip()].into(),
-        reach: vec![(prefix("10.0.0.0/8"), true)],
+        reach: reach(&["10.0.0.0/8"]),
         ..Surroundings::default()
     }
 }

@@ -1,6 +1,7 @@
 use super::super::filter::Refusal;
-use super::super::testing::{address, attributes, prefix, rules, surroundings};
+use super::super::testing::{address, attributes, prefix, reach, rules, surroundings};
 use super::*;
+use crate::source::kernel::Reach;
 
 fn neighbour(text: &str) -> Neighbour {
     Neighbour { address: address(text), identifier: address(text), external: false }
@@ -61,7 +62,7 @@ fn a_refused_route_is_counted_and_holds_when_the_cause_is_gone() {
 
     table.set_rules(Rules { accept: vec![prefix("172.16.0.0/12")], ..rules() });
     assert_eq!(changes(&mut table), [change("172.20.0.0/24", Some("10.141.0.2"))]);
-    let reach = vec![(prefix("0.0.0.0/0"), true)];
+    let reach = reach(&["0.0.0.0/0"]);
     table.set_surroundings(Surroundings { reach, ..surroundings() });
     assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("192.0.2.1"))]);
     assert_eq!(table.counts(two).accepted(), 1);
@@ -129,4 +130,23 @@ fn changes_are_taken_in_parts_and_the_last_of_a_prefix_holds() {
     assert_eq!(taken.len(), 9);
     assert_eq!(taken[..2].to_vec(), [1, 2].map(|n| change(&format!("172.19.36.{n}/32"), Some("10.141.0.3"))));
     assert!(taken[2..].iter().all(|(_, hop)| hop.is_none()));
+}
+
+#[test]
+fn a_path_by_an_uplink_without_carrier_gives_way_to_one_by_another() {
+    let (mut table, one, two) = table();
+    let by = |links: [Option<u32>; 2]| {
+        let networks = [prefix("10.141.0.0/16"), prefix("10.142.0.0/16")];
+        let reach = Reach { links: networks.into_iter().zip(links).collect(), ..Reach::default() };
+        Surroundings { reach, ..surroundings() }
+    };
+    table.set_surroundings(by([Some(2), Some(3)]));
+    let block = [prefix("172.19.36.0/24")];
+    table.announce(one, &block, attributes("10.141.0.2"));
+    table.announce(two, &block, attributes("10.142.0.2"));
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.141.0.2"))]);
+    table.set_surroundings(by([None, Some(3)]));
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.142.0.2"))]);
+    table.set_surroundings(by([Some(2), Some(3)]));
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.141.0.2"))]);
 }
