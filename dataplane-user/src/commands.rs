@@ -76,8 +76,8 @@ pub fn drops(state_dir: &Path, json: bool) -> Result<()> {
 /// # Errors
 ///
 /// As [`ask`].
-pub fn bgp_peers(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list))
+pub fn bgp_peers(state_dir: &Path, json: bool, verbose: bool) -> Result<()> {
+    ask(state_dir, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list, verbose))
 }
 
 /// `dataplane reload`.

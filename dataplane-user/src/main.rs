@@ -53,7 +53,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Nat(NatCommand::Stats) => commands::ask(&asked, json, &Request::NatStats, show::nat::stats)?,
         Command::Drops => commands::drops(&asked, json)?,
         Command::Monitor(arguments) => block_on(monitor::run(&arguments.into(), &asked, json))?,
-        Command::Bgp(BgpCommand::Peers) => commands::bgp_peers(&asked, json)?,
+        Command::Bgp(BgpCommand::Peers { verbose }) => commands::bgp_peers(&asked, json, verbose)?,
         Command::Bgp(BgpCommand::Routes { refused }) => {
             commands::ask(&asked, json, &Request::BgpRoutes { refused }, show::bgp::routes)?;
         }

@@ -3,8 +3,9 @@
 use super::{render, table};
 use crate::control::answers::{BgpPeer, BgpRoutes};
 
-/// `dataplane bgp peers`: a line for each, and below what is wrong.
-pub fn peers(peers: &[BgpPeer]) -> String {
+/// `dataplane bgp peers`: a line for each, and below what is wrong; what was wrong before the session that is
+/// established, only where `verbose`.
+pub fn peers(peers: &[BgpPeer], verbose: bool) -> String {
     if peers.is_empty() {
         return "no peers: the configuration file has no [[bgp.peer]]\n".to_owned();
     }
@@ -23,14 +24,7 @@ pub fn peers(peers: &[BgpPeer]) -> String {
     }
     let mut text = render(&table);
     for peer in peers {
-        if let (Some(error), Some(age)) = (&peer.last_error, peer.last_error_age_seconds) {
-            text.push_str(&format!("{}: last error, {age} s ago: {error}\n", peer.address));
-        }
-        if let (Some(fall), Some(age)) = (&peer.last_fall, peer.last_fall_age_seconds)
-            && peer.last_fall != peer.last_error
-        {
-            text.push_str(&format!("{}: before that, {age} s ago: {fall}\n", peer.address));
-        }
+        text.push_str(&errors(peer, verbose));
         if let Some(fault) = &peer.last_fault {
             let count = peer.faulty_updates;
             text.push_str(&format!("{}: {count} malformed UPDATEs, the last: {fault}\n", peer.address));
@@ -41,6 +35,24 @@ pub fn peers(peers: &[BgpPeer]) -> String {
                 peer.address
             ));
         }
+    }
+    text
+}
+
+/// Why there is no session, or, as history, was none.
+fn errors(peer: &BgpPeer, verbose: bool) -> String {
+    let mut text = String::new();
+    if peer.uptime_seconds.is_some() && !verbose {
+        return text;
+    }
+    if let (Some(error), Some(age)) = (&peer.last_error, peer.last_error_age_seconds) {
+        text.push_str(&format!("{}: last error, {age} s ago: {error}\n", peer.address));
+    }
+    if let (Some(reason), Some(age)) = (&peer.last_down_reason, peer.last_down_age_seconds)
+        && peer.last_down_reason != peer.last_error
+    {
+        let address = peer.address;
+        text.push_str(&format!("{address}: reason for last session down, {age} s ago: {reason}\n"));
     }
     text
 }
@@ -68,4 +80,21 @@ pub fn routes(routes: &BgpRoutes) -> String {
         text.push_str(&format!("announced: {prefix}\n"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_from_before_the_session_are_history() {
+        let up = [BgpPeer::example()];
+        let [healthy, verbose] = [false, true].map(|verbose| peers(&up, verbose));
+        assert!(!healthy.contains("refused") && !healthy.contains("down"), "{healthy}");
+        assert!(verbose.contains("last error, 8 s ago: connection refused"), "{verbose}");
+        let reason = "reason for last session down, 9 s ago: the peer ended the session";
+        assert!(verbose.contains(reason), "{verbose}");
+        let down = [BgpPeer { uptime_seconds: None, state: "active".to_owned(), ..BgpPeer::example() }];
+        assert!(peers(&down, false).contains(reason));
+    }
 }

@@ -108,7 +108,7 @@ pub enum News {
     Converged,
 }
 
-/// A running speaker. Dropping it ends its sessions without a word, as a daemon does that will be back: peers
+/// A running speaker. Dropping it ends its sessions without a NOTIFICATION, as a daemon does that will be back: peers
 /// with graceful restart go on forwarding to this node.
 #[derive(Debug)]
 pub struct Speaker {

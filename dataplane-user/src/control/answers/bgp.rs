@@ -50,14 +50,32 @@ pub struct BgpPeer {
     pub faulty_updates: u64,
     /// What was wrong with the last of them.
     pub last_fault: Option<String>,
-    /// Why the last session fell, or was refused by either side.
-    pub last_fall: Option<String>,
+    /// Why the last session went down, or was refused by either side.
+    pub last_down_reason: Option<String>,
     /// How long ago that was, in seconds.
-    pub last_fall_age_seconds: Option<u64>,
+    pub last_down_age_seconds: Option<u64>,
     /// Why the last session, or the last attempt at one, ended: the same, or why the peer cannot be reached.
     pub last_error: Option<String>,
     /// How long ago that was, in seconds.
     pub last_error_age_seconds: Option<u64>,
+}
+
+#[cfg(test)]
+impl BgpPeer {
+    /// An established peer 10.141.0.2 without routes, which was down before.
+    pub fn example() -> Self {
+        let peer = serde_json::json!({
+            "address": "10.141.0.2", "port": 179, "asn": 64512, "passive": false, "state": "established",
+            "uptime_seconds": 7, "sessions": 1, "router_id": null, "local_address": null,
+            "hold_seconds": null, "graceful_restart_seconds": null, "prefixes_received": 0,
+            "prefixes_accepted": 0, "prefixes_refused": 0, "refused": {}, "prefixes_stale": 0,
+            "stale_seconds": null, "prefixes_announced": 1, "ipv6_prefixes_received": 0,
+            "faulty_updates": 0, "last_fault": null,
+            "last_down_reason": "the peer ended the session", "last_down_age_seconds": 9,
+            "last_error": "connection refused", "last_error_age_seconds": 8,
+        });
+        serde_json::from_value(peer).expect("every field is there")
+    }
 }
 
 /// `dataplane bgp routes`.

@@ -1,4 +1,4 @@
-//! What a peer is doing, and why it last failed: in words.
+//! What a peer is doing, and why its last session went down: in words.
 
 use std::{fmt, io, net::SocketAddrV4};
 
@@ -88,7 +88,7 @@ impl fmt::Display for Fall {
                 }
             }
             Self::Lost(error) => match error.kind() {
-                io::ErrorKind::UnexpectedEof => f.write_str("the peer closed the connection without a word"),
+                io::ErrorKind::UnexpectedEof => f.write_str("the peer closed the connection without a NOTIFICATION"),
                 io::ErrorKind::ConnectionReset => f.write_str("the peer reset the connection"),
                 io::ErrorKind::TimedOut => f.write_str("the connection timed out"),
                 _ => write!(f, "the connection was lost: {error}"),
@@ -115,9 +115,9 @@ pub struct Status {
     pub negotiated: Option<Negotiated>,
     /// Our end of its connection.
     pub local: Option<SocketAddrV4>,
-    /// Why the last session fell, or was refused by either side, and when. A peer that cannot be reached
+    /// Why the last session went down, or was refused by either side, and when. A peer that cannot be reached
     /// afterwards does not make that forgotten.
-    pub last_fall: Option<(String, Instant)>,
+    pub last_down: Option<(String, Instant)>,
     /// Why it last failed, and when.
     pub last_error: Option<(String, Instant)>,
     /// Prefixes that it was told.
@@ -139,7 +139,7 @@ impl Status {
     pub fn failed(&mut self, why: &Fall, session: bool) {
         let error = (why.to_string(), Instant::now());
         if session || matches!(why, Fall::Sent(_) | Fall::Received(_)) {
-            self.last_fall = Some(error.clone());
+            self.last_down = Some(error.clone());
         }
         self.last_error = Some(error);
     }

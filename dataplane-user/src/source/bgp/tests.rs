@@ -160,7 +160,7 @@ impl Node {
 
     async fn until_error(&self, words: &str) {
         let said = |peer: &answers::BgpPeer| {
-            [&peer.last_fall, &peer.last_error].into_iter().flatten().any(|error| error.contains(words))
+            [&peer.last_down_reason, &peer.last_error].into_iter().flatten().any(|error| error.contains(words))
         };
         self.until_peer(&format!("the last error says {words:?}"), said).await;
     }
@@ -242,7 +242,7 @@ impl Hand {
             match self.hear().await {
                 Some(Message::Notification(notification)) => return notification,
                 Some(_) => {}
-                None => panic!("the speaker left without a word"),
+                None => panic!("the speaker closed the connection without a NOTIFICATION"),
             }
         }
     }

@@ -80,7 +80,7 @@ async fn stale_routes_go_when_the_restart_takes_too_long() {
 }
 
 #[tokio::test]
-async fn a_peer_that_says_goodbye_takes_its_routes_along() {
+async fn a_peer_that_sends_a_cease_takes_its_routes_along() {
     let (one, two) = (node(), node());
     let mut first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
     let second = Node::start(two, settings(two, vec![peer(one)]), false, &["172.19.36.0/24"]).await;

@@ -115,7 +115,7 @@ async fn a_wrong_system_or_identifier_is_named_on_both_sides() {
 async fn a_peer_that_is_not_there_is_said_to_be_not_there() {
     let (one, two) = (node(), node());
     let first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
-    first.until_error("nobody listens on port").await;
+    first.until_error("connection refused on port").await;
 }
 
 #[tokio::test]
