@@ -25,6 +25,12 @@ pub fn peers(peers: &[BgpPeer], verbose: bool) -> String {
     let mut text = render(&table);
     for peer in peers {
         text.push_str(&errors(peer, verbose));
+        if let Some(seconds) = peer.excluded_seconds {
+            text.push_str(&format!(
+                "{}: no session for {seconds} s more, or until `dataplane reload`: it exceeded `max-prefixes`\n",
+                peer.address
+            ));
+        }
         if let Some(fault) = &peer.last_fault {
             let count = peer.faulty_updates;
             text.push_str(&format!("{}: {count} malformed UPDATEs, the last: {fault}\n", peer.address));

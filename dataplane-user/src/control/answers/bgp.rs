@@ -42,6 +42,8 @@ pub struct BgpPeer {
     pub prefixes_stale: usize,
     /// Seconds for which those are kept at most.
     pub stale_seconds: Option<u64>,
+    /// Seconds for which it gets no session yet, because it exceeded `max-prefixes`; a reload ends that.
+    pub excluded_seconds: Option<u64>,
     /// Prefixes that it was told.
     pub prefixes_announced: usize,
     /// IPv6 prefixes that it announces, which the data path does not carry.
@@ -69,7 +71,7 @@ impl BgpPeer {
             "uptime_seconds": 7, "sessions": 1, "router_id": null, "local_address": null,
             "hold_seconds": null, "graceful_restart_seconds": null, "prefixes_received": 0,
             "prefixes_accepted": 0, "prefixes_refused": 0, "refused": {}, "prefixes_stale": 0,
-            "stale_seconds": null, "prefixes_announced": 1, "ipv6_prefixes_received": 0,
+            "stale_seconds": null, "excluded_seconds": null, "prefixes_announced": 1, "ipv6_prefixes_received": 0,
             "faulty_updates": 0, "last_fault": null,
             "last_down_reason": "the peer ended the session", "last_down_age_seconds": 9,
             "last_error": "connection refused", "last_error_age_seconds": 8,

@@ -12,7 +12,7 @@ use std::{
 
 use tokio::{
     net::TcpStream,
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
@@ -21,7 +21,7 @@ use super::{
     attempt::{Attempt, Progress, progress},
     connection::Connection,
     negotiation::{Negotiated, ours_survives},
-    shared::Shared,
+    shared::{Shared, Timing},
     socket::{self, Drops, Password},
     status::{Fall, State, Status},
     table::PeerId,
@@ -42,6 +42,8 @@ pub struct Peer {
     pub(super) accepted: mpsc::Receiver<TcpStream>,
     /// Ends the task: the peer is told this.
     pub(super) stop: mpsc::Receiver<Notification>,
+    /// The configuration was read again: who is left alone is tried at once.
+    pub(super) reloaded: Rc<Notify>,
     pub(super) status: Rc<RefCell<Status>>,
     pub(super) retry: Retry,
     /// What the peer said of its restarts in its last session.
@@ -57,11 +59,14 @@ pub(super) struct Retry {
     dial_at: Instant,
     /// How long the next failure is slept off.
     wait: Duration,
+    /// How long the next excess of prefixes is.
+    excess_wait: Duration,
 }
 
 impl Retry {
-    pub(super) fn new(wait: Duration) -> Self {
-        Self { idle_until: Instant::now(), dial_at: Instant::now(), wait }
+    pub(super) fn new(timing: &Timing) -> Self {
+        let now = Instant::now();
+        Self { idle_until: now, dial_at: now, wait: timing.retry, excess_wait: timing.excess }
     }
 
     /// Three quarters to all of the time: peers that failed together do not come back together (RFC 4271
@@ -79,6 +84,14 @@ impl Retry {
         if idle {
             self.idle_until = until;
         }
+    }
+
+    /// Leaves the peer alone for longer: until when. With the same prefixes the next session would end as this one.
+    fn exclude(&mut self, limit: Duration) -> Instant {
+        let until = Instant::now() + Self::jittered(self.excess_wait);
+        self.excess_wait = (self.excess_wait * 2).min(limit);
+        (self.dial_at, self.idle_until) = (until, until);
+        until
     }
 }
 
@@ -127,8 +140,12 @@ impl Peer {
     /// A session ended: what becomes of its routes, and when the next one may begin.
     fn fallen(&mut self, fall: &Fall, lasted: Duration) {
         warn!("BGP peer {}: {fall}", self.address());
+        let timing = self.shared.timing;
         if lasted >= GOOD_SESSION {
-            self.retry.wait = self.shared.timing.retry;
+            self.retry.wait = timing.retry;
+        }
+        if lasted >= timing.excess_limit {
+            self.retry.excess_wait = timing.excess;
         }
         let kept = self.graceful_restart.filter(|restart| restart.ipv4.is_some() && restart.seconds != 0);
         let mut table = self.shared.table.borrow_mut();
@@ -155,8 +172,32 @@ impl Peer {
         }
         // A restarting peer is back any moment; who broke the rules is left alone for a while.
         let idle = !(fall.is_silent() && lasted >= GOOD_SESSION);
-        if !matches!(fall, Fall::Replaced) {
-            self.retry.fail(self.shared.timing.retry_limit, idle);
+        if fall.is_excess() {
+            let until = self.retry.exclude(timing.excess_limit);
+            self.status.borrow_mut().excluded_until = Some(until);
+        } else if !matches!(fall, Fall::Replaced) {
+            self.retry.fail(timing.retry_limit, idle);
+        }
+    }
+
+    /// Whether the peer gets no session for now, because it exceeded `max-prefixes`.
+    fn is_excluded(&self) -> bool {
+        let mut status = self.status.borrow_mut();
+        status.excluded_until = status.excluded_until.filter(|until| Instant::now() < *until);
+        status.excluded_until.is_some()
+    }
+
+    /// Ends that.
+    fn readmit(&mut self) {
+        let now = Instant::now();
+        (self.retry.dial_at, self.retry.idle_until) = (now, now);
+        self.status.borrow_mut().excluded_until = None;
+    }
+
+    /// Closes a connection of a peer that gets no session.
+    fn reject(&self, stream: TcpStream) {
+        if let Ok(connection) = Connection::new(stream) {
+            connection.close_with(Notification::REJECTED);
         }
     }
 
@@ -183,6 +224,7 @@ impl Peer {
         loop {
             let now = Instant::now();
             let idle = now < self.retry.idle_until && accepted.is_none();
+            let excluded = self.is_excluded();
             let quiet = dial.is_none() && dialled.is_none() && accepted.is_none();
             if quiet && !idle && !self.config.passive && now >= self.retry.dial_at {
                 dial = Some(self.dial());
@@ -196,9 +238,17 @@ impl Peer {
                     }
                     return None;
                 }
-                Some(stream) = self.accepted.recv(), if !idle => {
-                    // One that was there before is from before the peer started again.
-                    accepted = self.attempt(stream);
+                () = self.reloaded.notified(), if excluded => {
+                    self.readmit();
+                    continue;
+                }
+                Some(stream) = self.accepted.recv(), if excluded || !idle => {
+                    if excluded {
+                        self.reject(stream);
+                    } else {
+                        // One that was there before is from before the peer started again.
+                        accepted = self.attempt(stream);
+                    }
                     continue;
                 }
                 result = finished(&mut dial) => {

@@ -38,6 +38,7 @@ pub fn peer(peer: &Handle, table: &Table) -> answers::BgpPeer {
         refused: refused.map(|(refusal, count)| (refusal.name().to_owned(), count)).collect(),
         prefixes_stale: counts.stale,
         stale_seconds: status.stale_until.map(|until| until.duration_since(now).as_secs()),
+        excluded_seconds: status.excluded_until.map(|until| until.duration_since(now).as_secs()),
         prefixes_announced: status.announced,
         ipv6_prefixes_received: status.ipv6_prefixes,
         faulty_updates: status.faulty_updates,

@@ -11,7 +11,7 @@ use std::{
 use ipnet::Ipv4Net;
 use tokio::{
     net::TcpStream,
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
@@ -76,6 +76,7 @@ pub struct Handle {
     pub id: PeerId,
     accepted: mpsc::Sender<TcpStream>,
     stop: mpsc::Sender<Notification>,
+    reloaded: Rc<Notify>,
     pub status: Rc<RefCell<Status>>,
 }
 
@@ -218,6 +219,7 @@ impl Speaker {
                 None => Notification::DECONFIGURED,
                 Some((config, password)) => {
                     if same_speaker && *config == handle.config && *password == handle.password {
+                        handle.reloaded.notify_waiters();
                         return true;
                     }
                     Notification::CONFIGURATION_CHANGE
@@ -257,7 +259,7 @@ impl Speaker {
         self.shared.await_peer(id);
         let (accept, accepted) = mpsc::channel(ACCEPTED);
         let (stop, stopped) = mpsc::channel(1);
-        let status = Rc::new(RefCell::new(Status::default()));
+        let (reloaded, status) = (Rc::new(Notify::new()), Rc::new(RefCell::new(Status::default())));
         let peer = Peer {
             config: config.clone(),
             password: password.clone(),
@@ -265,12 +267,13 @@ impl Speaker {
             id,
             accepted,
             stop: stopped,
+            reloaded: reloaded.clone(),
             status: status.clone(),
-            retry: Retry::new(self.shared.timing.retry),
+            retry: Retry::new(&self.shared.timing),
             graceful_restart: None,
         };
         self.tasks.spawn_local(peer.run());
-        Handle { config, password, id, accepted: accept, stop, status }
+        Handle { config, password, id, accepted: accept, stop, reloaded, status }
     }
 
     fn must_listen(&self) -> bool {

@@ -64,6 +64,11 @@ impl Fall {
         Self::Sent(Unreadable { detail: notification.text(), notification })
     }
 
+    /// Whether the peer announced more than `max-prefixes`.
+    pub fn is_excess(&self) -> bool {
+        matches!(self, Self::Sent(why) if why.notification == Notification::MAX_PREFIXES)
+    }
+
     /// Whether it may be a restart of the peer, during which its routes are kept (RFC 4724 section 4.2): its
     /// connection went, and nobody said why.
     pub fn is_silent(&self) -> bool {
@@ -132,6 +137,8 @@ pub struct Status {
     pub last_fault: Option<String>,
     /// Until when its routes are kept while it restarts.
     pub stale_until: Option<Instant>,
+    /// Until when it gets no session, because it exceeded `max-prefixes`.
+    pub excluded_until: Option<Instant>,
 }
 
 impl Status {

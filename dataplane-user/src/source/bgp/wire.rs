@@ -72,6 +72,8 @@ impl Notification {
     pub const SHUTDOWN: Self = Self::new(6, 2);
     /// Cease: Peer De-configured.
     pub const DECONFIGURED: Self = Self::new(6, 3);
+    /// Cease: Connection Rejected.
+    pub const REJECTED: Self = Self::new(6, 5);
     /// Cease: Other Configuration Change.
     pub const CONFIGURATION_CHANGE: Self = Self::new(6, 6);
     /// Cease: Connection Collision Resolution.

@@ -320,7 +320,10 @@ impl Peer {
         if received > self.config.max_prefixes as usize {
             return Err(Fall::Sent(Unreadable {
                 notification: Notification::MAX_PREFIXES,
-                detail: format!("more than `max-prefixes` ({})", self.config.max_prefixes),
+                detail: format!(
+                    "more than `max-prefixes` ({}): raise it, or have the peer announce less",
+                    self.config.max_prefixes
+                ),
             }));
         }
         if update.end_of_rib == Some(EndOfRib::Ipv4) {
