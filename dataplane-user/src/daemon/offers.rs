@@ -118,11 +118,9 @@ impl Daemon {
     pub(super) fn destination(&self, offer: &Offer) -> Destination {
         match offer {
             Offer::To(destination) => *destination,
-            Offer::By(router) => self
-                .routers
-                .get(router)
-                .copied()
-                .unwrap_or_else(|| wanted::by_router(&self.mirror.reach(&self.policy), &self.policy, *router)),
+            Offer::By(router) => self.routers.get(router).copied().unwrap_or_else(|| {
+                wanted::by_router(&self.mirror.reach(&self.policy), &self.policy, *router)
+            }),
         }
     }
 }

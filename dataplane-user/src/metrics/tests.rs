@@ -19,7 +19,12 @@ fn snapshot() -> Snapshot {
         route_table_bytes: 1 << 19,
         flows: (5, 1000),
         nat: NatCounters { opened: 9, ..NatCounters::zeroed() },
-        peers: vec![BgpPeer { sessions: 3, prefixes_received: 4, prefixes_accepted: 3, ..BgpPeer::example() }],
+        peers: vec![BgpPeer {
+            sessions: 3,
+            prefixes_received: 4,
+            prefixes_accepted: 3,
+            ..BgpPeer::example()
+        }],
         complaints: 2,
         started: 1_700_000_000.5,
         read: 1_700_000_001.0,

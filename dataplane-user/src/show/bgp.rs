@@ -31,6 +31,9 @@ pub fn peers(peers: &[BgpPeer], verbose: bool) -> String {
                 peer.address
             ));
         }
+        for warning in &peer.warnings {
+            text.push_str(&format!("{}: {warning}\n", peer.address));
+        }
         if let Some(fault) = &peer.last_fault {
             let count = peer.faulty_updates;
             text.push_str(&format!("{}: {count} malformed UPDATEs, the last: {fault}\n", peer.address));

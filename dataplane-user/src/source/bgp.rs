@@ -16,6 +16,7 @@
 //! | 2385 | TCP MD5 signatures |
 //! | 4486, 9003 | reasons in words |
 
+mod admission;
 mod attempt;
 mod attributes;
 mod connection;

@@ -52,6 +52,8 @@ pub struct BgpPeer {
     pub faulty_updates: u64,
     /// What was wrong with the last of them.
     pub last_fault: Option<String>,
+    /// What else may be wrong with it.
+    pub warnings: Vec<String>,
     /// Why the last session went down, or was refused by either side.
     pub last_down_reason: Option<String>,
     /// How long ago that was, in seconds.
@@ -72,7 +74,7 @@ impl BgpPeer {
             "hold_seconds": null, "graceful_restart_seconds": null, "prefixes_received": 0,
             "prefixes_accepted": 0, "prefixes_refused": 0, "refused": {}, "prefixes_stale": 0,
             "stale_seconds": null, "excluded_seconds": null, "prefixes_announced": 1, "ipv6_prefixes_received": 0,
-            "faulty_updates": 0, "last_fault": null,
+            "faulty_updates": 0, "last_fault": null, "warnings": [],
             "last_down_reason": "the peer ended the session", "last_down_age_seconds": 9,
             "last_error": "connection refused", "last_error_age_seconds": 8,
         });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     connection::{Break, Connection},
@@ -47,16 +47,11 @@ pub enum Progress {
 
 impl Attempt {
     /// Begins with our OPEN to a peer that must be in the autonomous system `asn`.
-    ///
-    /// # Errors
-    ///
-    /// Where the connection is gone already.
-    pub fn new(stream: TcpStream, ours: Open, asn: u32, timing: &Timing) -> std::io::Result<Self> {
-        let mut connection = Connection::new(stream)?;
+    pub fn new(mut connection: Connection, ours: Open, asn: u32, timing: &Timing) -> Self {
         connection.writer.push(&wire::encode_open(&ours));
         let (deadline, silent_at) = (Instant::now() + timing.open, Some(Instant::now() + timing.dial));
         let drops = Drops::read();
-        Ok(Self {
+        Self {
             connection,
             ours,
             asn,
@@ -66,7 +61,7 @@ impl Attempt {
             patience: timing.dial,
             drops,
             confirmed: false,
-        })
+        }
     }
 
     /// Waits for the next step. May be cancelled without loss.

@@ -96,7 +96,9 @@ impl Refusal {
             Self::Connected => "a network that this node is connected to, which goes first",
             Self::NextHopIsOwn => "its next hop is this node",
             Self::NextHopInvalid => "its next hop is a network, broadcast or reserved address",
-            Self::NextHopUnreachable => "its next hop is on the link of no uplink that is up and has a carrier",
+            Self::NextHopUnreachable => {
+                "its next hop is on the link of no uplink that is up and has a carrier"
+            }
         }
     }
 }
@@ -267,7 +269,10 @@ mod tests {
         let surroundings = Surroundings { connected: [prefix("10.141.0.0/16")].into(), ..surroundings() };
         let refused = |text| surroundings.refuse_prefix(&rules, prefix(text));
         assert_eq!(refused("10.141.0.0/16"), Some(Refusal::Connected));
-        assert_eq!((refused("10.0.0.0/8"), refused("10.141.7.0/24"), refused("0.0.0.0/0")), (None, None, None));
+        assert_eq!(
+            (refused("10.0.0.0/8"), refused("10.141.7.0/24"), refused("0.0.0.0/0")),
+            (None, None, None)
+        );
     }
 
     #[test]

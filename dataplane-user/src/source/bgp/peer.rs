@@ -18,6 +18,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::{
+    admission::{Accepted, Place, spare_descriptors},
     attempt::{Attempt, Progress, progress},
     connection::Connection,
     negotiation::{Negotiated, ours_survives},
@@ -39,7 +40,7 @@ pub struct Peer {
     pub(super) shared: Rc<Shared>,
     pub(super) id: PeerId,
     /// Connections that the peer made.
-    pub(super) accepted: mpsc::Receiver<TcpStream>,
+    pub(super) accepted: mpsc::Receiver<Accepted>,
     /// Ends the task: the peer is told this.
     pub(super) stop: mpsc::Receiver<Notification>,
     /// The configuration was read again: who is left alone is tried at once.
@@ -195,8 +196,8 @@ impl Peer {
     }
 
     /// Closes a connection of a peer that gets no session.
-    fn reject(&self, stream: TcpStream) {
-        if let Ok(connection) = Connection::new(stream) {
+    fn reject(&self, Accepted { stream, place }: Accepted) {
+        if let Ok(connection) = Connection::new(stream, Some(place)) {
             connection.close_with(Notification::REJECTED);
         }
     }
@@ -242,19 +243,19 @@ impl Peer {
                     self.readmit();
                     continue;
                 }
-                Some(stream) = self.accepted.recv(), if excluded || !idle => {
+                Some(new) = self.accepted.recv(), if excluded || !idle => {
                     if excluded {
-                        self.reject(stream);
+                        self.reject(new);
                     } else {
                         // One that was there before is from before the peer started again.
-                        accepted = self.attempt(stream);
+                        accepted = self.attempt(new.stream, Some(new.place));
                     }
                     continue;
                 }
                 result = finished(&mut dial) => {
                     dial = None;
                     match result {
-                        Ok(stream) => dialled = self.attempt(stream),
+                        Ok(stream) => dialled = self.attempt(stream, None),
                         Err(why) => self.missed(&Fall::Unreachable(why)),
                     }
                     continue;
@@ -304,11 +305,14 @@ impl Peer {
         idle.or(dial).into_iter().chain(stale).min().unwrap_or(far)
     }
 
-    fn attempt(&self, stream: TcpStream) -> Option<Attempt> {
+    fn attempt(&self, stream: TcpStream, place: Option<Place>) -> Option<Attempt> {
+        // It may be closed already.
+        let connection = Connection::new(stream, place);
+        let connection =
+            connection.inspect_err(|error| debug!("BGP peer {}: {error}", self.address())).ok()?;
         let again = self.status.borrow().sessions != 0;
         let ours = self.shared.open(self.config.hold_seconds, again);
-        let attempt = Attempt::new(stream, ours, self.config.asn, &self.shared.timing);
-        attempt.inspect_err(|error| debug!("BGP peer {}: {error}", self.address())).ok()
+        Some(Attempt::new(connection, ours, self.config.asn, &self.shared.timing))
     }
 
     /// There is a connection, and nothing comes over it.
@@ -347,7 +351,8 @@ impl Peer {
         Box::pin(async move {
             let before = Drops::read();
             match timeout(patience, socket::dial(local, remote, password.as_ref(), hops)).await {
-                Ok(dialled) => dialled.map_err(|error| format!("{error:#}")),
+                Ok(Ok(stream)) => spare_descriptors(&stream).map(|()| stream),
+                Ok(Err(error)) => Err(format!("{error:#}")),
                 Err(_) => {
                     let why =
                         format!("no answer from port {} within {} s", remote.port(), patience.as_secs());

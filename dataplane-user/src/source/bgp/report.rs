@@ -43,6 +43,7 @@ pub fn peer(peer: &Handle, table: &Table) -> answers::BgpPeer {
         ipv6_prefixes_received: status.ipv6_prefixes,
         faulty_updates: status.faulty_updates,
         last_fault: status.last_fault.clone(),
+        warnings: Vec::new(),
         last_down_reason: status.last_down.as_ref().map(|(why, _)| why.clone()),
         last_down_age_seconds: status.last_down.as_ref().map(|(_, at)| now.duration_since(*at).as_secs()),
         last_error: status.last_error.as_ref().map(|(why, _)| why.clone()),

@@ -19,13 +19,14 @@ use tracing::{debug, error, info, warn};
 
 use super::{
     News, Settings,
+    admission::{Accepted, Places, Strangers, spare_descriptors},
     decision::Neighbour,
     filter::Surroundings,
     peer::{Peer, Retry},
     report,
     shared::{Shared, Timing},
     socket::{Listener, Password, set_ttl_security},
-    status::Status,
+    status::{State, Status},
     table::{PeerId, Table},
     wire::Notification,
 };
@@ -74,7 +75,8 @@ pub struct Handle {
     pub config: BgpPeer,
     password: Option<Password>,
     pub id: PeerId,
-    accepted: mpsc::Sender<TcpStream>,
+    accepted: mpsc::Sender<Accepted>,
+    places: Places,
     stop: mpsc::Sender<Notification>,
     reloaded: Rc<Notify>,
     pub status: Rc<RefCell<Status>>,
@@ -87,6 +89,7 @@ struct Speaker {
     tasks: JoinSet<()>,
     listener: Option<Listener>,
     listen_at: Instant,
+    strangers: Strangers,
     complaint: watch::Sender<Option<String>>,
 }
 
@@ -102,6 +105,7 @@ pub async fn run(settings: Settings, restarted: bool, timing: Timing, outside: O
         tasks: JoinSet::new(),
         listener: None,
         listen_at: Instant::now(),
+        strangers: Strangers::default(),
         complaint,
     };
     speaker.configure(settings);
@@ -188,7 +192,12 @@ impl Speaker {
             }
             Order::Peers(answer) => {
                 let table = self.shared.table.borrow();
-                let _ = answer.send(self.peers.values().map(|peer| report::peer(peer, &table)).collect());
+                let peers = self.peers.values();
+                let peers = peers.map(|peer| answers::BgpPeer {
+                    warnings: self.warnings(peer),
+                    ..report::peer(peer, &table)
+                });
+                let _ = answer.send(peers.collect());
             }
             Order::Routes { refused, answer } => {
                 let peers = self.peers.values().map(|peer| (peer.id, peer.config.address)).collect();
@@ -198,6 +207,24 @@ impl Speaker {
             }
             Order::Shutdown(..) => unreachable!("the loop ends with it"),
         }
+    }
+
+    /// What may keep a peer from a session, and is seen only with the others.
+    fn warnings(&self, peer: &Handle) -> Vec<String> {
+        if peer.status.borrow().state == State::Established {
+            return Vec::new();
+        }
+        let strangers = self.strangers.lately(Instant::now()).map(|stranger| {
+            format!("connections come from {stranger}, which is no peer's address: if it is this peer, correct `address`")
+        });
+        let same = |other: &&Handle| other.config.address == peer.config.address && other.id != peer.id;
+        let twins = self.peers.values().filter(same).map(|other| {
+            format!(
+                "the peer at port {} has the same address: connections from it are taken for either",
+                other.config.port
+            )
+        });
+        strangers.chain(twins.filter(|_| peer.config.passive)).collect()
     }
 
     fn statuses(&self) -> Vec<Rc<RefCell<Status>>> {
@@ -273,7 +300,7 @@ impl Speaker {
             graceful_restart: None,
         };
         self.tasks.spawn_local(peer.run());
-        Handle { config, password, id, accepted: accept, stop, reloaded, status }
+        Handle { config, password, id, accepted: accept, places: Places::new(), stop, reloaded, status }
     }
 
     fn must_listen(&self) -> bool {
@@ -321,23 +348,59 @@ impl Speaker {
         });
     }
 
+    /// The peer that a connection from the address is of. Several may have it, of which one without a session needs
+    /// it most.
+    fn peer_at(&self, address: Ipv4Addr) -> Option<&Handle> {
+        let need = |peer: &&Handle| match peer.status.borrow().state {
+            State::Active | State::Connect => 0,
+            State::Idle | State::OpenSent | State::OpenConfirm => 1,
+            State::Established => 2,
+        };
+        self.peers.values().filter(|peer| peer.config.address == address).min_by_key(need)
+    }
+
     /// Hands a connection to the peer's task; one that has enough of them loses it.
     async fn accepted(&mut self, accepted: std::io::Result<(TcpStream, Ipv4Addr)>) {
         match accepted {
-            Ok((stream, address)) => match self.peers.values().find(|peer| peer.config.address == address) {
-                // The listener serves all peers, and hears what only some of them may say.
-                Some(peer) => match set_ttl_security(&stream, peer.config.ttl_security_hops) {
-                    Ok(()) => drop(peer.accepted.try_send(stream)),
-                    Err(error) => warn!("BGP: a connection from {address} is closed: {error}"),
-                },
-                None => debug!("BGP: a connection from {address}, which is no peer, is closed"),
-            },
+            Ok((stream, address)) => {
+                if let Err(why) = self.hand_over(stream, address) {
+                    debug!("BGP: a connection from {address} is closed: {why}");
+                }
+            }
             Err(error) => {
                 debug!("BGP: a connection could not be taken: {error}");
                 // There may be no descriptor left, which a loop would only make worse.
                 sleep(Duration::from_millis(50)).await;
             }
         }
+    }
+
+    fn hand_over(&mut self, stream: TcpStream, address: Ipv4Addr) -> Result<(), String> {
+        // A reset needs no descriptor, and no memory of the connection.
+        let refuse = |why: String| {
+            let _ = stream.set_zero_linger();
+            Err(why)
+        };
+        let Some(peer) = self.peer_at(address) else {
+            if self.strangers.note(address, Instant::now()) {
+                warn!(
+                    "BGP: connections from {address} are closed, which is no peer's address: correct `address` of a \
+                     [[bgp.peer]], or add one"
+                );
+            }
+            return Err("no peer has this address".to_owned());
+        };
+        if let Err(why) = spare_descriptors(&stream) {
+            return refuse(why);
+        }
+        // The listener serves all peers, and hears what only some of them may say.
+        if let Err(error) = set_ttl_security(&stream, peer.config.ttl_security_hops) {
+            return refuse(error.to_string());
+        }
+        let Some(place) = peer.places.take() else {
+            return refuse("the peer has enough of them".to_owned());
+        };
+        peer.accepted.try_send(Accepted { stream, place }).map_err(|_| "enough of them wait".to_owned())
     }
 
     async fn shut_down(&mut self, notification: Notification) {

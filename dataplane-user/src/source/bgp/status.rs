@@ -93,7 +93,9 @@ impl fmt::Display for Fall {
                 }
             }
             Self::Lost(error) => match error.kind() {
-                io::ErrorKind::UnexpectedEof => f.write_str("the peer closed the connection without a NOTIFICATION"),
+                io::ErrorKind::UnexpectedEof => {
+                    f.write_str("the peer closed the connection without a NOTIFICATION")
+                }
                 io::ErrorKind::ConnectionReset => f.write_str("the peer reset the connection"),
                 io::ErrorKind::TimedOut => f.write_str("the connection timed out"),
                 _ => write!(f, "the connection was lost: {error}"),

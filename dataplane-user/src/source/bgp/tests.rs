@@ -74,11 +74,7 @@ fn settings(node: SocketAddrV4, peers: Vec<(BgpPeer, Option<Password>)>) -> Sett
 }
 
 fn surroundings(node: SocketAddrV4) -> Surroundings {
-    Surroundings {
-        addresses: [*node.ip()].into(),
-        reach: reach(&["10.0.0.0/8"]),
-        ..Surroundings::default()
-    }
+    Surroundings { addresses: [*node.ip()].into(), reach: reach(&["10.0.0.0/8"]), ..Surroundings::default() }
 }
 
 /// A speaker, and the routes that its news amount to.
@@ -160,7 +156,10 @@ impl Node {
 
     async fn until_error(&self, words: &str) {
         let said = |peer: &answers::BgpPeer| {
-            [&peer.last_down_reason, &peer.last_error].into_iter().flatten().any(|error| error.contains(words))
+            [&peer.last_down_reason, &peer.last_error]
+                .into_iter()
+                .flatten()
+                .any(|error| error.contains(words))
         };
         self.until_peer(&format!("the last error says {words:?}"), said).await;
     }
@@ -203,7 +202,7 @@ impl Hand {
     }
 
     fn on(stream: TcpStream) -> Self {
-        Self { connection: Connection::new(stream).unwrap() }
+        Self { connection: Connection::new(stream, None).unwrap() }
     }
 
     /// Connects, and comes to an established session.

@@ -101,7 +101,7 @@ impl Peer {
     pub(super) async fn session(&mut self, up: Up) -> Option<(Fall, Option<Attempt>)> {
         let Up { connection, negotiated } = up;
         let mut session = self.begin(&connection, negotiated);
-        let Connection { mut reader, mut writer, local } = connection;
+        let Connection { mut reader, mut writer, local, place } = connection;
         let send_hold = self.shared.timing.send_hold.max(2 * negotiated.hold.unwrap_or_default());
         let mut announced = self.shared.announced.subscribe();
         let mut replacement: Option<Attempt> = None;
@@ -122,7 +122,7 @@ impl Peer {
                 [hold_until, session.keepalive_at, send_until, stale_until].into_iter().flatten().min();
             tokio::select! {
                 told = self.stop.recv() => {
-                    Connection { reader, writer, local }.close_with(told.unwrap_or(Notification::SHUTDOWN));
+                    Connection { reader, writer, local, place }.close_with(told.unwrap_or(Notification::SHUTDOWN));
                     return None;
                 }
                 filled = reader.fill(), if !full => {
@@ -141,9 +141,9 @@ impl Peer {
                     }
                 }
                 _ = announced.changed(), if writer.is_empty() => session.must_tell = true,
-                Some(stream) = self.accepted.recv() => {
+                Some(new) = self.accepted.recv() => {
                     let restarts = negotiated.graceful_restart.is_some();
-                    match self.attempt(stream) {
+                    match self.attempt(new.stream, Some(new.place)) {
                         Some(attempt) if restarts => replacement = Some(attempt),
                         Some(attempt) => attempt.close_with(Notification::COLLISION),
                         None => {}
@@ -187,7 +187,7 @@ impl Peer {
             }
         };
         if let Fall::Sent(why) = &fall {
-            Connection { reader, writer, local }.close_with(why.notification.clone());
+            Connection { reader, writer, local, place }.close_with(why.notification.clone());
         }
         Some((fall, replacement))
     }

@@ -127,7 +127,11 @@ async fn a_peer_that_stops_reading_is_given_up_and_holds_up_nobody() {
                 break;
             }
             let peers = first.speaker.peers().await.unwrap();
-            if peers[0].last_down_reason.as_ref().is_some_and(|error| error.contains("Send Hold Timer Expired")) {
+            if peers[0]
+                .last_down_reason
+                .as_ref()
+                .is_some_and(|error| error.contains("Send Hold Timer Expired"))
+            {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

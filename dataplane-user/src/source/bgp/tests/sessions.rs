@@ -144,3 +144,63 @@ async fn an_external_peer_sees_our_system_and_we_see_its() {
     assert_eq!(learned[0].as_path, [4_200_000_000]);
     assert_eq!(first.speaker.routes(false).await.unwrap().learned[0].as_path, [ASN]);
 }
+
+#[tokio::test]
+async fn a_connection_from_another_address_is_named_with_the_peer_that_it_may_be_of() {
+    let (one, two, other) = (node(), node(), node());
+    let first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    assert_eq!(Hand::connect(other, one).await.hear().await, None);
+    let words = format!("connections come from {}, which is no peer's address", other.ip());
+    let said = |peer: &answers::BgpPeer| peer.warnings.iter().any(|warning| warning.contains(&words));
+    first.until_peer("it is named", said).await;
+    let _hand = Hand::establish(two, one).await;
+    let peer = first.until_established().await;
+    assert_eq!(peer.warnings, [""; 0]);
+}
+
+#[tokio::test]
+async fn two_passive_peers_at_one_address_both_come_up() {
+    let (one, two) = (node(), node());
+    let passive = |port| {
+        let (peer, password) = peer(SocketAddrV4::new(*two.ip(), port));
+        (BgpPeer { passive: true, ..peer }, password)
+    };
+    let first = Node::start(one, settings(one, vec![passive(1), passive(2)]), false, &[]).await;
+    let mut hands = Vec::new();
+    for number in 1..=2 {
+        hands.push(Hand::establish(two, one).await);
+        let sessions =
+            || async { first.speaker.peers().await.unwrap().iter().map(|peer| peer.sessions).sum::<u64>() };
+        let wait = async {
+            while sessions().await < number {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("one more session");
+    }
+    let peers = first.speaker.peers().await.unwrap();
+    assert!(peers.iter().all(|peer| peer.state == "established"), "{peers:#?}");
+}
+
+#[tokio::test]
+async fn connections_of_a_peer_are_bounded() {
+    let (one, two) = (node(), node());
+    let first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    let mut session =
+        Hand::establish_with(two, one, Open { graceful_restart: None, ..open(*two.ip()) }).await;
+    first.until_established().await;
+    let mut more = Vec::new();
+    for _ in 0..200 {
+        more.push(Hand::connect(two, one).await);
+    }
+    // Those for which there is no place are not told why: that would keep them open.
+    let mut told = 0;
+    for hand in &mut more {
+        while let Some(message) = hand.hear().await {
+            told += usize::from(matches!(message, Message::Notification(_)));
+        }
+    }
+    assert!(told < more.len(), "all were told");
+    session.announce(&[prefix("172.19.36.0/24")], hop(two)).await;
+    first.until_peer("the session goes on", |peer| peer.prefixes_received == 1).await;
+}

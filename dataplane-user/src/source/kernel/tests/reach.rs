@@ -32,15 +32,9 @@ fn what_no_other_host_has_is_no_router() {
     for own in ["10.141.0.1", "192.0.2.7"] {
         assert_eq!(uplink(&mirror, own), Err(Own), "{own}");
     }
-    for none in [
-        "10.141.0.0",
-        "10.141.255.255",
-        "192.0.2.4",
-        "0.0.0.0",
-        "0.1.2.3",
-        "224.0.0.5",
-        "255.255.255.255",
-    ] {
+    for none in
+        ["10.141.0.0", "10.141.255.255", "192.0.2.4", "0.0.0.0", "0.1.2.3", "224.0.0.5", "255.255.255.255"]
+    {
         assert_eq!(uplink(&mirror, none), Err(NotUnicast), "{none}");
     }
     assert!(uplink(&mirror, "127.0.0.9").is_err());
