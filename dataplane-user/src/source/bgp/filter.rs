@@ -38,11 +38,13 @@ pub enum Refusal {
     NextHopInvalid,
     /// No uplink leads to the next hop.
     NextHopUnreachable,
+    /// The peer's other routes have as many next hops as it may have.
+    NextHopLimit,
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::NotAccepted,
         Self::Reserved,
         Self::OwnBlock,
@@ -55,14 +57,8 @@ impl Refusal {
         Self::NextHopIsOwn,
         Self::NextHopInvalid,
         Self::NextHopUnreachable,
+        Self::NextHopLimit,
     ];
-
-    /// Which to tell of what its attributes and its prefix say. A route that has come from here, as a router of another
-    /// system sends it back, is no sign of another node with our block.
-    pub fn of(by_attributes: Option<Self>, by_prefix: Option<Self>) -> Option<Self> {
-        let from_here = matches!(by_attributes, Some(Self::AsLoop | Self::Originator | Self::ClusterLoop));
-        if from_here { by_attributes } else { by_prefix.or(by_attributes) }
-    }
 
     /// The name in `--json` output.
     pub const fn name(self) -> &'static str {
@@ -79,6 +75,7 @@ impl Refusal {
             Self::NextHopIsOwn => "next-hop-own",
             Self::NextHopInvalid => "next-hop-invalid",
             Self::NextHopUnreachable => "next-hop-unreachable",
+            Self::NextHopLimit => "next-hop-limit",
         }
     }
 
@@ -96,9 +93,8 @@ impl Refusal {
             Self::Connected => "a network that this node is connected to, which goes first",
             Self::NextHopIsOwn => "its next hop is this node",
             Self::NextHopInvalid => "its next hop is a network, broadcast or reserved address",
-            Self::NextHopUnreachable => {
-                "its next hop is on the link of no uplink that is up and has a carrier"
-            }
+            Self::NextHopUnreachable => "its next hop is on the link of no uplink that has a carrier",
+            Self::NextHopLimit => "its peer has as many other next hops as `max-next-hops` allows",
         }
     }
 }
@@ -112,6 +108,35 @@ pub struct Rules {
     pub router_id: Ipv4Addr,
     /// Prefixes outside these are refused.
     pub accept: Vec<Ipv4Net>,
+}
+
+/// What is allowed to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How often our own autonomous system may stand in AS_PATH.
+    pub own_as: usize,
+    /// How many next hops its routes may have together.
+    pub next_hops: usize,
+}
+
+/// What the attributes of a route say of its use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    refusal: Option<Refusal>,
+    /// The route has been here: a router of another system sends it back.
+    from_here: bool,
+}
+
+impl Judgement {
+    /// Why a route with these attributes cannot be used, to a prefix of which this is said. A route that has come from
+    /// here is no sign of another node with our block.
+    pub fn with(self, by_prefix: Option<Refusal>) -> Option<Refusal> {
+        match self {
+            Self { refusal, from_here: false } => by_prefix.or(refusal),
+            Self { refusal: Some(why), .. } => Some(why),
+            Self { refusal: None, .. } => by_prefix.map(|_| Refusal::AsLoop),
+        }
+    }
 }
 
 /// What the node has itself, and what it reaches.
@@ -139,17 +164,20 @@ impl Surroundings {
         })
     }
 
-    /// Why no route with these attributes can be used, whatever its prefix.
-    pub fn refuse_attributes(&self, rules: &Rules, attributes: &Attributes) -> Option<Refusal> {
-        Some(if attributes.as_path.contains(&rules.asn) {
-            Refusal::AsLoop
+    /// Whether a route of a peer with these attributes can be used, whatever its prefix.
+    pub fn judge_attributes(&self, rules: &Rules, limits: Limits, attributes: &Attributes) -> Judgement {
+        let own = attributes.as_path.iter().filter(|asn| **asn == rules.asn).count();
+        let loops = if own > limits.own_as {
+            Some(Refusal::AsLoop)
         } else if attributes.originator == Some(rules.router_id) {
-            Refusal::Originator
+            Some(Refusal::Originator)
         } else if attributes.clusters.contains(&rules.router_id) {
-            Refusal::ClusterLoop
+            Some(Refusal::ClusterLoop)
         } else {
-            return self.refuse_next_hop(attributes.next_hop);
-        })
+            None
+        };
+        let refusal = loops.or_else(|| self.refuse_next_hop(attributes.next_hop));
+        Judgement { refusal, from_here: own != 0 || loops.is_some() }
     }
 
     /// Why a route to the prefix cannot be used, whatever its attributes.
@@ -202,7 +230,7 @@ fn is_reserved(prefix: Ipv4Net) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{address, attributes, prefix, rules, surroundings};
+    use super::super::testing::{LIMITS, address, attributes, prefix, rules, surroundings};
     use super::*;
 
     #[test]
@@ -235,13 +263,18 @@ mod tests {
     #[test]
     fn attributes_are_refused_for_loops_and_for_their_next_hop() {
         let (rules, surroundings) = (rules(), surroundings());
-        let refused = |attributes| surroundings.refuse_attributes(&rules, &attributes);
+        let judge = |attributes, own_as| {
+            surroundings.judge_attributes(&rules, Limits { own_as, ..LIMITS }, &attributes).with(None)
+        };
+        let refused = |attributes| judge(attributes, 0);
         let fine = attributes("10.141.0.2");
         assert_eq!(refused(fine.clone()), None);
         assert_eq!(
             refused(Attributes { as_path: [7, rules.asn].into(), ..fine.clone() }),
             Some(Refusal::AsLoop)
         );
+        let twice = Attributes { as_path: [rules.asn, 7, rules.asn].into(), ..fine.clone() };
+        assert_eq!((judge(twice.clone(), 1), judge(twice, 2)), (Some(Refusal::AsLoop), None), "`allowas-in`");
         let originator = Some(rules.router_id);
         assert_eq!(refused(Attributes { originator, ..fine.clone() }), Some(Refusal::Originator));
         let clusters = [rules.router_id].into();
@@ -255,12 +288,15 @@ mod tests {
 
     #[test]
     fn a_block_that_comes_back_is_a_loop_and_not_another_node_s() {
+        let judgement = |refusal, from_here| Judgement { refusal, from_here };
         let own = Some(Refusal::OwnBlock);
         for loops in [Refusal::AsLoop, Refusal::Originator, Refusal::ClusterLoop] {
-            assert_eq!(Refusal::of(Some(loops), own), Some(loops));
+            assert_eq!(judgement(Some(loops), true).with(own), Some(loops));
         }
-        assert_eq!(Refusal::of(Some(Refusal::NextHopUnreachable), own), own);
-        assert_eq!((Refusal::of(None, own), Refusal::of(None, None)), (own, None));
+        assert_eq!(judgement(Some(Refusal::NextHopUnreachable), false).with(own), own);
+        assert_eq!((judgement(None, false).with(own), judgement(None, false).with(None)), (own, None));
+        let allowed = judgement(None, true);
+        assert_eq!((allowed.with(own), allowed.with(None)), (Some(Refusal::AsLoop), None), "`allowas-in`");
     }
 
     #[test]

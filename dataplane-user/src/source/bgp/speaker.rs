@@ -21,7 +21,7 @@ use super::{
     News, Settings,
     admission::{Accepted, Places, Strangers, spare_descriptors},
     decision::Neighbour,
-    filter::Surroundings,
+    filter::{Limits, Refusal, Surroundings},
     peer::{Peer, Retry},
     report,
     shared::{Shared, Timing},
@@ -37,6 +37,9 @@ const BATCH: usize = 2048;
 
 /// Connections of a peer that wait for its task.
 const ACCEPTED: usize = 2;
+
+/// How often routes are looked for that a peer may have used because others of it went.
+const READMIT: Duration = Duration::from_secs(1);
 
 /// How long an address that cannot be listened on is left alone.
 const LISTEN_AGAIN: Duration = Duration::from_secs(2);
@@ -137,6 +140,7 @@ pub async fn run(settings: Settings, restarted: bool, timing: Timing, outside: O
 
 /// Hands the changes to the daemon, as fast as it takes them.
 async fn export(shared: Rc<Shared>, news: mpsc::Sender<News>) {
+    let mut readmit_at = Instant::now();
     loop {
         let changes = shared.table.borrow_mut().take_changes(BATCH);
         if !changes.is_empty() {
@@ -153,7 +157,13 @@ async fn export(shared: Rc<Shared>, news: mpsc::Sender<News>) {
             }
             continue;
         }
-        match shared.restart_deadline() {
+        let can_readmit = shared.table.borrow().can_readmit();
+        if can_readmit && readmit_at <= Instant::now() {
+            shared.table.borrow_mut().readmit();
+            readmit_at = Instant::now() + READMIT;
+            continue;
+        }
+        match shared.restart_deadline().into_iter().chain(can_readmit.then_some(readmit_at)).min() {
             Some(deadline) => {
                 let _ = tokio::time::timeout_at(deadline, shared.news.notified()).await;
             }
@@ -209,8 +219,15 @@ impl Speaker {
         }
     }
 
-    /// What may keep a peer from a session, and is seen only with the others.
+    /// What keeps a peer's routes from being used, or it from a session.
     fn warnings(&self, peer: &Handle) -> Vec<String> {
+        let refused = self.shared.table.borrow().counts(peer.id).refused[Refusal::NextHopLimit as usize];
+        if refused != 0 {
+            let limit = peer.config.max_next_hops;
+            return vec![format!(
+                "its routes have more than `max-next-hops` ({limit}) next hops: {refused} of them are not used"
+            )];
+        }
         if peer.status.borrow().state == State::Established {
             return Vec::new();
         }
@@ -282,7 +299,8 @@ impl Speaker {
             identifier: config.address,
             external: config.asn != self.shared.local.get().asn,
         };
-        let id = self.shared.table.borrow_mut().add_peer(neighbour);
+        let limits = Limits { own_as: config.allowas_in.into(), next_hops: config.max_next_hops as usize };
+        let id = self.shared.table.borrow_mut().add_peer(neighbour, limits);
         self.shared.await_peer(id);
         let (accept, accepted) = mpsc::channel(ACCEPTED);
         let (stop, stopped) = mpsc::channel(1);
@@ -330,10 +348,10 @@ impl Speaker {
             |(config, password): &(BgpPeer, Option<Password>)| Some((config.address, password.clone()?));
         let keys = self.settings.peers.iter().filter_map(keys).collect();
         let hops = self.settings.peers.iter().map(|(config, _)| config.ttl_security_hops);
-        if let Some(listener) = &mut self.listener
-            && let Err(error) = listener.set_keys(keys).and_then(|()| listener.set_ttl_security(hops))
-        {
-            self.complain(format!("BGP: {error:#}"));
+        let Some(listener) = &mut self.listener else { return };
+        match listener.set_keys(keys).and_then(|()| listener.set_ttl_security(hops)) {
+            Ok(()) => drop(self.complaint.send_replace(None)),
+            Err(error) => self.complain(format!("BGP: {error:#}")),
         }
     }
 

@@ -3,7 +3,7 @@
 mod paths;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, btree_map},
+    collections::{BTreeMap, BTreeSet, HashMap, btree_map, hash_map},
     mem,
     net::Ipv4Addr,
 };
@@ -13,7 +13,7 @@ use ipnet::Ipv4Net;
 use super::{
     attributes::{Attributes, Interner},
     decision::{self, Neighbour},
-    filter::{Refusal, Rules, Surroundings},
+    filter::{Limits, Refusal, Rules, Surroundings},
 };
 
 use self::paths::Paths;
@@ -25,7 +25,46 @@ pub type Change = (Ipv4Net, Option<Ipv4Addr>);
 #[derive(Clone, Debug)]
 struct Peer {
     neighbour: Neighbour,
+    limits: Limits,
     counts: Counts,
+    /// The next hops of the routes that may be used, with the number of these.
+    next_hops: HashMap<Ipv4Addr, u32>,
+}
+
+impl Peer {
+    /// Whether routes that are refused for the number of next hops could be used now.
+    fn has_room(&self) -> bool {
+        self.counts.refused[Refusal::NextHopLimit as usize] != 0
+            && self.next_hops.len() < self.limits.next_hops
+    }
+
+    /// A path comes, which is refused where its next hop is one too many.
+    fn enter(&mut self, path: &mut Path, next_hop: Ipv4Addr) {
+        if path.refused.is_none() {
+            let full = self.next_hops.len() >= self.limits.next_hops;
+            match self.next_hops.entry(next_hop) {
+                hash_map::Entry::Occupied(mut routes) => *routes.get_mut() += 1,
+                hash_map::Entry::Vacant(_) if full => path.refused = Some(Refusal::NextHopLimit),
+                hash_map::Entry::Vacant(place) => {
+                    place.insert(1);
+                }
+            }
+        }
+        self.counts.add(path);
+    }
+
+    /// A path goes.
+    fn leave(&mut self, path: &Path, next_hop: Ipv4Addr) {
+        if path.refused.is_none()
+            && let hash_map::Entry::Occupied(mut routes) = self.next_hops.entry(next_hop)
+        {
+            *routes.get_mut() -= 1;
+            if *routes.get() == 0 {
+                routes.remove();
+            }
+        }
+        self.counts.remove(path);
+    }
 }
 
 /// The routes of all peers.
@@ -57,8 +96,8 @@ impl Table {
     }
 
     /// Takes in a peer.
-    pub fn add_peer(&mut self, neighbour: Neighbour) -> PeerId {
-        let peer = Some(Peer { neighbour, counts: Counts::default() });
+    pub fn add_peer(&mut self, neighbour: Neighbour, limits: Limits) -> PeerId {
+        let peer = Some(Peer { neighbour, limits, counts: Counts::default(), next_hops: HashMap::new() });
         let index = self.peers.iter().position(Option::is_none).unwrap_or_else(|| {
             self.peers.push(None);
             self.peers.len() - 1
@@ -87,22 +126,23 @@ impl Table {
 
     /// A peer announces prefixes, all with the same attributes.
     pub fn announce(&mut self, id: PeerId, prefixes: &[Ipv4Net], attributes: Attributes) {
-        let by_attributes = self.surroundings.refuse_attributes(&self.rules, &attributes);
+        let Some(peer) = &self.peers[usize::from(id.0)] else { return };
+        let by_attributes = self.surroundings.judge_attributes(&self.rules, peer.limits, &attributes);
         let attributes = self.attributes.acquire(attributes);
         for &prefix in prefixes {
             let by_prefix = self.surroundings.refuse_prefix(&self.rules, prefix);
-            let refused = Refusal::of(by_attributes, by_prefix);
+            let refused = by_attributes.with(by_prefix);
             self.attributes.retain(attributes);
             self.put(prefix, Path::new(attributes, id, refused));
         }
         self.attributes.release(attributes);
     }
 
-    fn put(&mut self, prefix: Ipv4Net, path: Path) {
+    fn put(&mut self, prefix: Ipv4Net, mut path: Path) {
         let Self { routes, attributes, peers, changes, .. } = self;
-        count(peers, path.peer, |counts| counts.add(&path));
         match routes.entry(prefix) {
             btree_map::Entry::Vacant(place) => {
+                enter(peers, attributes, &mut path);
                 let next_hop = next_hop(attributes, &path);
                 place.insert(Paths::One(path));
                 if next_hop.is_some() {
@@ -114,14 +154,16 @@ impl Table {
                 let before = told(attributes, paths);
                 match paths.as_mut_slice().iter_mut().find(|held| held.peer == path.peer) {
                     Some(held) => {
+                        leave(peers, attributes, held);
+                        enter(peers, attributes, &mut path);
                         let replaced = mem::replace(held, path);
-                        count(peers, path.peer, |counts| counts.remove(&replaced));
                         select(paths, attributes, peers);
                         let after = told(attributes, paths);
                         attributes.release(replaced.attributes);
                         note(changes, prefix, before, after);
                     }
                     None => {
+                        enter(peers, attributes, &mut path);
                         paths.push(path);
                         select(paths, attributes, peers);
                         note(changes, prefix, before, told(attributes, paths));
@@ -211,6 +253,24 @@ impl Table {
         }
     }
 
+    /// Whether a peer has fewer next hops again than it may have, and routes that were refused for that.
+    pub fn can_readmit(&self) -> bool {
+        self.peers.iter().flatten().any(Peer::has_room)
+    }
+
+    /// Judges those routes again. It looks at every route: not to be done for each that goes.
+    pub fn readmit(&mut self) {
+        let Self { routes, attributes, peers, rules, surroundings, changes, .. } = self;
+        let ids: Vec<bool> = peers.iter().map(|peer| peer.as_ref().is_some_and(Peer::has_room)).collect();
+        let waits =
+            |path: &Path| path.refused == Some(Refusal::NextHopLimit) && ids[usize::from(path.peer.0)];
+        for (&prefix, paths) in routes {
+            if paths.as_slice().iter().any(waits) {
+                judge(prefix, paths, attributes, peers, changes, rules, surroundings);
+            }
+        }
+    }
+
     /// Changes that nobody has taken yet.
     pub fn pending(&self) -> usize {
         self.changes.len() + self.leaving.len()
@@ -250,6 +310,18 @@ impl Table {
 fn count(peers: &mut [Option<Peer>], id: PeerId, change: impl FnOnce(&mut Counts)) {
     if let Some(peer) = &mut peers[usize::from(id.0)] {
         change(&mut peer.counts);
+    }
+}
+
+fn enter(peers: &mut [Option<Peer>], attributes: &Interner, path: &mut Path) {
+    if let Some(peer) = &mut peers[usize::from(path.peer.0)] {
+        peer.enter(path, attributes.get(path.attributes).next_hop);
+    }
+}
+
+fn leave(peers: &mut [Option<Peer>], attributes: &Interner, path: &Path) {
+    if let Some(peer) = &mut peers[usize::from(path.peer.0)] {
+        peer.leave(path, attributes.get(path.attributes).next_hop);
     }
 }
 
@@ -296,7 +368,7 @@ fn take_off(
     let left = paths.retain(|path| {
         let goes = gone(path);
         if goes {
-            count(peers, path.peer, |counts| counts.remove(path));
+            leave(peers, attributes, path);
             attributes.release(path.attributes);
         }
         !goes
@@ -322,10 +394,11 @@ fn judge(
     let before = told(attributes, paths);
     let by_prefix = surroundings.refuse_prefix(rules, prefix);
     for path in paths.as_mut_slice() {
-        count(peers, path.peer, |counts| counts.remove(path));
-        let by_attributes = surroundings.refuse_attributes(rules, attributes.get(path.attributes));
-        path.refused = Refusal::of(by_attributes, by_prefix);
-        count(peers, path.peer, |counts| counts.add(path));
+        let Some(peer) = &mut peers[usize::from(path.peer.0)] else { continue };
+        let of_path = attributes.get(path.attributes);
+        peer.leave(path, of_path.next_hop);
+        path.refused = surroundings.judge_attributes(rules, peer.limits, of_path).with(by_prefix);
+        peer.enter(path, of_path.next_hop);
     }
     select(paths, attributes, peers);
     note(changes, prefix, before, told(attributes, paths));

@@ -6,7 +6,7 @@ use ipnet::Ipv4Net;
 
 use super::{
     attributes::Attributes,
-    filter::{Rules, Surroundings},
+    filter::{Limits, Rules, Surroundings},
 };
 use crate::source::kernel::{Reach, Unreachable};
 
@@ -35,6 +35,9 @@ pub fn attributes(next_hop: &str) -> Attributes {
 pub fn rules() -> Rules {
     Rules { asn: 64_512, router_id: address("10.141.0.1"), accept: vec![prefix("172.19.0.0/16")] }
 }
+
+/// What is allowed to a peer where a test says nothing else.
+pub const LIMITS: Limits = Limits { own_as: 0, next_hops: 4096 };
 
 /// The routers of these networks, by one uplink.
 pub fn reach(networks: &[&str]) -> Reach {

@@ -50,6 +50,8 @@ fn peer(address: SocketAddrV4) -> (BgpPeer, Option<Password>) {
         ttl_security_hops: None,
         hold_seconds: 90,
         max_prefixes: 1_000_000,
+        max_next_hops: 4096,
+        allowas_in: 0,
     };
     (peer, None)
 }
@@ -251,7 +253,7 @@ impl Hand {
         let encoding = wire::Encoding { four_octets: true, external: false };
         loop {
             if let Some(Message::Update(raw)) = self.hear().await
-                && let Some(announced) = raw.decode(encoding).unwrap().announced
+                && let Some(announced) = raw.decode(encoding).unwrap().announced.pop()
             {
                 return announced.prefixes;
             }

@@ -305,7 +305,7 @@ impl Peer {
         {
             let mut table = self.shared.table.borrow_mut();
             table.withdraw(self.id, &update.withdrawn);
-            if let Some(announced) = update.announced.filter(|_| session.negotiated.ipv4) {
+            for announced in update.announced.into_iter().filter(|_| session.negotiated.ipv4) {
                 table.announce(self.id, &announced.prefixes, announced.attributes);
             }
         }

@@ -1,5 +1,5 @@
 use super::super::filter::Refusal;
-use super::super::testing::{address, attributes, prefix, reach, rules, surroundings};
+use super::super::testing::{LIMITS, address, attributes, prefix, reach, rules, surroundings};
 use super::*;
 use crate::source::kernel::Reach;
 
@@ -10,7 +10,8 @@ fn neighbour(text: &str) -> Neighbour {
 fn table() -> (Table, PeerId, PeerId) {
     let mut table = Table::new(rules());
     table.set_surroundings(surroundings());
-    let (one, two) = (table.add_peer(neighbour("10.141.0.2")), table.add_peer(neighbour("10.141.0.3")));
+    let (one, two) =
+        (table.add_peer(neighbour("10.141.0.2"), LIMITS), table.add_peer(neighbour("10.141.0.3"), LIMITS));
     (table, one, two)
 }
 
@@ -108,7 +109,7 @@ fn a_peer_that_is_removed_takes_its_routes_along_and_its_place_is_free() {
     changes(&mut table);
     table.remove_peer(one);
     assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.141.0.3"))]);
-    assert_eq!(table.add_peer(neighbour("10.141.0.4")), one);
+    assert_eq!(table.add_peer(neighbour("10.141.0.4"), LIMITS), one);
 }
 
 #[test]
@@ -149,4 +150,38 @@ fn a_path_by_an_uplink_without_carrier_gives_way_to_one_by_another() {
     assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.142.0.2"))]);
     table.set_surroundings(by([Some(2), Some(3)]));
     assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.141.0.2"))]);
+}
+
+#[test]
+fn a_peer_has_so_many_next_hops_and_others_are_used_when_one_is_free() {
+    let (mut table, _, other) = table();
+    let limits = Limits { next_hops: 2, ..LIMITS };
+    let one = table.add_peer(neighbour("10.141.0.9"), limits);
+    let block = |n: u8| prefix(&format!("172.19.{n}.0/24"));
+    for n in 1..=4 {
+        table.announce(one, &[block(n)], attributes(&format!("10.141.1.{n}")));
+    }
+    assert_eq!(changes(&mut table).len(), 2);
+    assert_eq!(table.counts(one).refused[Refusal::NextHopLimit as usize], 2);
+    table.announce(one, &[block(5)], attributes("10.141.1.1"));
+    table.announce(other, &[block(4)], attributes("10.141.1.4"));
+    assert_eq!(changes(&mut table).len(), 2, "one that it has, and what another peer says");
+    assert!(!table.can_readmit());
+
+    // Another next hop in the place of one that no route has any more is none more.
+    table.announce(one, &[block(2)], attributes("10.141.1.22"));
+    assert_eq!(changes(&mut table), [change("172.19.2.0/24", Some("10.141.1.22"))]);
+    table.withdraw(one, &[block(2)]);
+    assert!(table.can_readmit());
+    table.readmit();
+    assert_eq!(
+        changes(&mut table),
+        [change("172.19.2.0/24", None), change("172.19.3.0/24", Some("10.141.1.3"))]
+    );
+    assert!(!table.can_readmit());
+    // To judge everything again changes nothing.
+    table.set_rules(Rules { router_id: address("10.141.0.77"), ..rules() });
+    assert_eq!(changes(&mut table), []);
+    table.remove_all(one);
+    assert_eq!(table.counts(one), Counts::default());
 }
