@@ -3,9 +3,11 @@
 use std::net::Ipv4Addr;
 
 use anyhow::{Result, ensure};
-use tests::harness::{Bird, Config, Daemon, Fabric, Neighbour, Node, RoutingDaemon, Speaker};
+use tests::harness::{
+    Bird, Config, Daemon, Fabric, Frr, Neighbour, Node, RoutingDaemon, Speaker, eventually,
+};
 
-use super::{await_peer, await_route, peer, require_root};
+use super::{PATIENCE, await_peer, await_route, peer, require_root};
 
 /// A node of ours with an uplink in each of two fabrics, and a router in each, which announce the same.
 struct Site {
@@ -58,4 +60,30 @@ fn a_next_hop_without_carrier_gives_way_and_a_connected_network_goes_first() -> 
     site.fabrics[0].ip("link set port0 up")?;
     await_route(&daemon, "172.19.36.7", "10.141.0.2")?;
     Ok(())
+}
+
+#[test]
+fn nodes_of_one_system_behind_a_router_of_another_learn_each_other_s_blocks() -> Result<()> {
+    require_root!();
+    let fabric = Fabric::new()?;
+    let nodes = [Node::new(&fabric, "node1", "10.141.0.1")?, Node::new(&fabric, "node2", "10.141.0.2")?];
+    let router = Node::new(&fabric, "router", "10.141.0.254")?;
+    let start = |node: &Node, block: &str| {
+        let table = "[[bgp.peer]]\naddress = \"10.141.0.254\"\nasn = 4200000001\nallowas-in = 1";
+        Daemon::start(node, &super::config(node, block).table(table))
+    };
+    let speaker = Speaker { asn: 4_200_000_001, ..Speaker::of(&router) };
+    let neighbours = |speaker: Speaker, node: &Node| speaker.neighbour(Neighbour::new(node.address));
+    let _router = Frr::start(&router, &nodes.iter().fold(speaker, neighbours))?;
+    let daemons = [start(&nodes[0], "172.19.35.0/24")?, start(&nodes[1], "172.19.36.0/24")?];
+    await_route(&daemons[0], "172.19.36.9", router.address)?;
+    await_route(&daemons[1], "172.19.35.9", router.address)?;
+    // What comes back of our own is no other node's with our block.
+    eventually(PATIENCE, || {
+        let routes = daemons[0].cli(&["bgp", "routes", "--refused", "--json"])?["learned"].take();
+        let why: Vec<_> =
+            routes.as_array().into_iter().flatten().map(|route| route["refused"].clone()).collect();
+        ensure!(why == ["as-loop"], "{routes:#}");
+        Ok(())
+    })
 }
