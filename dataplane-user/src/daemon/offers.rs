@@ -63,6 +63,23 @@ impl Daemon {
         self.apply_offers()
     }
 
+    /// Marks the next hops of what an earlier run left by the rules of translation that hold now: until a peer says
+    /// such a route again, no source offers it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply_offers`].
+    pub(super) fn mark_held(&mut self) -> Result<()> {
+        let mut result = Ok(());
+        for &prefix in self.held.iter().filter(|prefix| self.rib.best(**prefix).is_none()) {
+            if let Some(destination) = self.datapath.get(prefix) {
+                let marked = self.translated(prefix, destination);
+                result = result.and(self.datapath.set(prefix, Some(marked)));
+            }
+        }
+        result
+    }
+
     /// Looks for every router again, after links, addresses or uplinks changed; notes the prefixes of those that
     /// are reached otherwise now.
     pub(super) fn find_routers(&mut self) {
