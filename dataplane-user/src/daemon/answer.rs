@@ -39,7 +39,7 @@ impl Daemon {
             Request::NatStats => to_value(self.nat_stats()?)?,
             Request::Drops => to_value(self.counts()?)?,
             Request::BgpPeers => to_value(self.bgp_peers().await?)?,
-            Request::BgpRoutes { refused } => to_value(self.bgp_routes(refused).await?)?,
+            Request::BgpRoutePage { refused, after } => to_value(self.bgp_routes(refused, after).await?)?,
             Request::Metrics => to_value(self.metrics_text(self.bgp_peers().await?)?)?,
             Request::Trace(probe) => to_value(self.trace(&probe)?)?,
             Request::Reload | Request::Detach => {

@@ -127,11 +127,15 @@ impl Daemon {
         }
     }
 
-    /// What was learned and announced by BGP.
-    pub(super) async fn bgp_routes(&self, refused: bool) -> Result<answers::BgpRoutes> {
+    /// A part of what was learned by BGP, and with the last part what is announced.
+    pub(super) async fn bgp_routes(
+        &self,
+        refused: bool,
+        after: Option<Ipv4Net>,
+    ) -> Result<answers::BgpRoutes> {
         match &self.speaker {
-            Some(speaker) => speaker.routes(refused).await,
-            None => Ok(answers::BgpRoutes { learned: Vec::new(), announced: Vec::new() }),
+            Some(speaker) => speaker.routes(refused, after).await,
+            None => Ok(answers::BgpRoutes::default()),
         }
     }
 }

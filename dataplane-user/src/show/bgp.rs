@@ -1,7 +1,10 @@
 //! `dataplane bgp peers` and `dataplane bgp routes`.
 
+mod routes;
+
 use super::{render, table};
-use crate::control::answers::{BgpPeer, BgpRoutes};
+use crate::control::answers::BgpPeer;
+pub use routes::Routes;
 
 /// `dataplane bgp peers`: a line for each, and below what is wrong; what was wrong before the session that is
 /// established, only where `verbose`.
@@ -62,31 +65,6 @@ fn errors(peer: &BgpPeer, verbose: bool) -> String {
     {
         let address = peer.address;
         text.push_str(&format!("{address}: reason for last session down, {age} s ago: {reason}\n"));
-    }
-    text
-}
-
-/// `dataplane bgp routes`: what was learned, `*` before the best ones, and what is announced.
-pub fn routes(routes: &BgpRoutes) -> String {
-    let mut table = table(["", "PREFIX", "NEXT HOP", "PEER", "PREF", "AS PATH", "ORIGIN", "NOTE"]);
-    for route in &routes.learned {
-        let path: Vec<_> = route.as_path.iter().map(ToString::to_string).collect();
-        let stale = route.stale.then_some("stale: the peer restarts");
-        let note = route.refused_text.as_deref().map(|text| format!("refused: {text}"));
-        table.add_row([
-            if route.best { "*" } else { "" }.to_owned(),
-            route.prefix.to_string(),
-            route.next_hop.to_string(),
-            route.peer.to_string(),
-            route.local_preference.to_string(),
-            path.join(" "),
-            route.origin.clone(),
-            note.or(stale.map(str::to_owned)).unwrap_or_default(),
-        ]);
-    }
-    let mut text = render(&table);
-    for prefix in &routes.announced {
-        text.push_str(&format!("announced: {prefix}\n"));
     }
     text
 }

@@ -199,14 +199,14 @@ impl Speaker {
         peers.await.context("the BGP speaker does not answer")
     }
 
-    /// What was learned, or only what is refused of it, and what is announced.
+    /// A part of what was learned, or only of what is refused of it: what is behind the prefix `after`.
     ///
     /// # Errors
     ///
     /// As [`Self::next`].
-    pub async fn routes(&self, refused: bool) -> Result<answers::BgpRoutes> {
+    pub async fn routes(&self, refused: bool, after: Option<Ipv4Net>) -> Result<answers::BgpRoutes> {
         let (answer, routes) = oneshot::channel();
-        self.order(Order::Routes { refused, answer });
+        self.order(Order::Routes { refused, after, answer });
         routes.await.context("the BGP speaker does not answer")
     }
 

@@ -82,13 +82,15 @@ impl BgpPeer {
     }
 }
 
-/// `dataplane bgp routes`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+/// A part of `dataplane bgp routes`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BgpRoutes {
     /// What the peers announce, by prefix and peer.
     pub learned: Vec<BgpRoute>,
-    /// What is announced to every peer.
+    /// What is announced to every peer; with the last part.
     pub announced: Vec<Ipv4Net>,
+    /// The last prefix that was looked at, where more follow.
+    pub next: Option<Ipv4Net>,
 }
 
 /// What a peer says about a prefix.

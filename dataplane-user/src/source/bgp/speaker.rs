@@ -59,6 +59,8 @@ pub enum Order {
     Routes {
         /// Only those that are refused.
         refused: bool,
+        /// Those behind this prefix.
+        after: Option<Ipv4Net>,
         /// Where the answer goes.
         answer: oneshot::Sender<answers::BgpRoutes>,
     },
@@ -209,11 +211,14 @@ impl Speaker {
                 });
                 let _ = answer.send(peers.collect());
             }
-            Order::Routes { refused, answer } => {
+            Order::Routes { refused, after, answer } => {
                 let peers = self.peers.values().map(|peer| (peer.id, peer.config.address)).collect();
-                let learned = report::routes(&self.shared.table.borrow(), &peers, refused);
-                let announced = self.shared.announced.borrow().iter().flatten().copied().collect();
-                let _ = answer.send(answers::BgpRoutes { learned, announced });
+                let (learned, next) = report::routes(&self.shared.table.borrow(), &peers, refused, after);
+                let announced = match next {
+                    Some(_) => Vec::new(),
+                    None => self.shared.announced.borrow().iter().flatten().copied().collect(),
+                };
+                let _ = answer.send(answers::BgpRoutes { learned, announced, next });
             }
             Order::Shutdown(..) => unreachable!("the loop ends with it"),
         }

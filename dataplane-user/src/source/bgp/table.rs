@@ -1,11 +1,13 @@
 //! What the peers said: every path to every prefix, the best first, and which next hops changed.
 
 mod paths;
+mod peer;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, btree_map, hash_map},
+    collections::{BTreeMap, BTreeSet, btree_map},
     mem,
     net::Ipv4Addr,
+    ops::Bound,
 };
 
 use ipnet::Ipv4Net;
@@ -16,56 +18,11 @@ use super::{
     filter::{Limits, Refusal, Rules, Surroundings},
 };
 
-use self::paths::Paths;
 pub use self::paths::{Counts, Path, PeerId};
+use self::{paths::Paths, peer::Peer};
 
 /// A prefix, and the next hop of its best route from now on.
 pub type Change = (Ipv4Net, Option<Ipv4Addr>);
-
-#[derive(Clone, Debug)]
-struct Peer {
-    neighbour: Neighbour,
-    limits: Limits,
-    counts: Counts,
-    /// The next hops of the routes that may be used, with the number of these.
-    next_hops: HashMap<Ipv4Addr, u32>,
-}
-
-impl Peer {
-    /// Whether routes that are refused for the number of next hops could be used now.
-    fn has_room(&self) -> bool {
-        self.counts.refused[Refusal::NextHopLimit as usize] != 0
-            && self.next_hops.len() < self.limits.next_hops
-    }
-
-    /// A path comes, which is refused where its next hop is one too many.
-    fn enter(&mut self, path: &mut Path, next_hop: Ipv4Addr) {
-        if path.refused.is_none() {
-            let full = self.next_hops.len() >= self.limits.next_hops;
-            match self.next_hops.entry(next_hop) {
-                hash_map::Entry::Occupied(mut routes) => *routes.get_mut() += 1,
-                hash_map::Entry::Vacant(_) if full => path.refused = Some(Refusal::NextHopLimit),
-                hash_map::Entry::Vacant(place) => {
-                    place.insert(1);
-                }
-            }
-        }
-        self.counts.add(path);
-    }
-
-    /// A path goes.
-    fn leave(&mut self, path: &Path, next_hop: Ipv4Addr) {
-        if path.refused.is_none()
-            && let hash_map::Entry::Occupied(mut routes) = self.next_hops.entry(next_hop)
-        {
-            *routes.get_mut() -= 1;
-            if *routes.get() == 0 {
-                routes.remove();
-            }
-        }
-        self.counts.remove(path);
-    }
-}
 
 /// The routes of all peers.
 #[derive(Debug)]
@@ -97,7 +54,7 @@ impl Table {
 
     /// Takes in a peer.
     pub fn add_peer(&mut self, neighbour: Neighbour, limits: Limits) -> PeerId {
-        let peer = Some(Peer { neighbour, limits, counts: Counts::default(), next_hops: HashMap::new() });
+        let peer = Some(Peer::new(neighbour, limits));
         let index = self.peers.iter().position(Option::is_none).unwrap_or_else(|| {
             self.peers.push(None);
             self.peers.len() - 1
@@ -290,13 +247,15 @@ impl Table {
         self.leaving.by_ref().take(limit).collect()
     }
 
-    /// Every path, with whether it is the best, by prefix.
-    pub fn iter(&self) -> impl Iterator<Item = (Ipv4Net, &Path, &Attributes, bool)> {
-        self.routes.iter().flat_map(move |(&prefix, paths)| {
-            paths.as_slice().iter().enumerate().map(move |(place, path)| {
-                let best = place == 0 && path.refused.is_none();
-                (prefix, path, self.attributes.get(path.attributes), best)
-            })
+    /// The prefixes after this one, in their order, with the paths to each, the best first, and what these say.
+    pub fn after(
+        &self,
+        prefix: Option<Ipv4Net>,
+    ) -> impl Iterator<Item = (Ipv4Net, impl Iterator<Item = (&Path, &Attributes)>)> {
+        let begin = prefix.map_or(Bound::Unbounded, Bound::Excluded);
+        self.routes.range((begin, Bound::Unbounded)).map(|(&prefix, paths)| {
+            let paths = paths.as_slice().iter();
+            (prefix, paths.map(|path| (path, self.attributes.get(path.attributes))))
         })
     }
 

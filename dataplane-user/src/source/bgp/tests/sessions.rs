@@ -31,7 +31,7 @@ async fn a_withdrawn_block_is_withdrawn_before_the_announcement_returns() {
     let peer = first.until_established().await;
     assert_eq!(peer.prefixes_announced, 2);
     second.until_routes(&["172.19.37.0/24", "172.19.38.0/24"]).await;
-    let routes = first.speaker.routes(false).await.unwrap();
+    let routes = first.speaker.routes(false, None).await.unwrap();
     assert_eq!(routes.announced, [prefix("172.19.37.0/24"), prefix("172.19.38.0/24")]);
     assert_eq!(routes.learned.len(), 1);
     assert!(routes.learned[0].best);
@@ -88,7 +88,7 @@ async fn another_configuration_touches_only_the_peers_that_it_changes() {
     let peer = first.until_established().await;
     assert_eq!(peer.refused, BTreeMap::from([("not-accepted".to_owned(), 1)]));
     assert_eq!(peer.sessions, 1);
-    let refused = first.speaker.routes(true).await.unwrap().learned;
+    let refused = first.speaker.routes(true, None).await.unwrap().learned;
     assert_eq!(refused[0].refused_text.as_deref(), Some("outside `accept` of [bgp]"));
 }
 
@@ -140,9 +140,9 @@ async fn an_external_peer_sees_our_system_and_we_see_its() {
     let mut second = Node::start(two, expecting, false, &["172.19.36.0/24"]).await;
     second.until_routes(&["172.19.35.0/24"]).await;
     first.until_routes(&["172.19.36.0/24"]).await;
-    let learned = second.speaker.routes(false).await.unwrap().learned;
+    let learned = second.speaker.routes(false, None).await.unwrap().learned;
     assert_eq!(learned[0].as_path, [4_200_000_000]);
-    assert_eq!(first.speaker.routes(false).await.unwrap().learned[0].as_path, [ASN]);
+    assert_eq!(first.speaker.routes(false, None).await.unwrap().learned[0].as_path, [ASN]);
 }
 
 #[tokio::test]
@@ -203,4 +203,28 @@ async fn connections_of_a_peer_are_bounded() {
     assert!(told < more.len(), "all were told");
     session.announce(&[prefix("172.19.36.0/24")], hop(two)).await;
     first.until_peer("the session goes on", |peer| peer.prefixes_received == 1).await;
+}
+
+#[tokio::test]
+async fn routes_are_listed_part_by_part() {
+    let (one, two) = (node(), node());
+    let first = Node::start(one, settings(one, vec![peer(two)]), false, &["172.19.35.0/24"]).await;
+    let mut hand = Hand::establish(two, one).await;
+    let prefixes: Vec<Ipv4Net> =
+        (0..5000u32).map(|n| Ipv4Net::from(Ipv4Addr::from(0xac10_0000 + n))).collect();
+    hand.announce(&prefixes, hop(two)).await;
+    first.until_peer("all are learned", |peer| peer.prefixes_received == 5000).await;
+    let (mut listed, mut after, mut parts) = (Vec::new(), None, 0);
+    let announced = loop {
+        let part = first.speaker.routes(false, after).await.unwrap();
+        assert!(part.learned.len() <= 2048, "a part is bounded");
+        listed.extend(part.learned.iter().map(|route| route.prefix));
+        (after, parts) = (part.next, parts + 1);
+        if after.is_none() {
+            break part.announced;
+        }
+        assert!(part.announced.is_empty());
+    };
+    assert_eq!((listed, parts, announced), (prefixes, 3, vec![prefix("172.19.35.0/24")]));
+    assert!(first.speaker.routes(true, None).await.unwrap().learned.is_empty());
 }
