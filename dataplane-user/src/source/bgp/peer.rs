@@ -1,5 +1,6 @@
 //! The life of a peer: connections are made or taken, collisions decided, sessions held, and failures slept off.
 
+mod retry;
 mod session;
 
 use std::{
@@ -17,21 +18,21 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
+use self::retry::GOOD_SESSION;
+pub use self::retry::Retry;
 use super::{
     admission::{Accepted, Place, spare_descriptors},
     attempt::{Attempt, Progress, progress},
     connection::Connection,
     negotiation::{Negotiated, ours_survives},
-    shared::{Shared, Timing},
+    quiet::{Kind, LeftOut, Quiet},
+    shared::Shared,
     socket::{self, Drops, Password},
     status::{Fall, State, Status},
     table::PeerId,
     wire::{GracefulRestart, Notification},
 };
 use crate::config::BgpPeer;
-
-/// A session that lasted this long was a good one: the next failure is the first again.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
 
 /// A peer's task.
 pub struct Peer {
@@ -49,51 +50,8 @@ pub struct Peer {
     pub(super) retry: Retry,
     /// What the peer said of its restarts in its last session.
     pub(super) graceful_restart: Option<GracefulRestart>,
-}
-
-/// When a peer is tried again.
-#[derive(Debug)]
-pub(super) struct Retry {
-    /// Nothing is done before.
-    idle_until: Instant,
-    /// No connection is made before.
-    dial_at: Instant,
-    /// How long the next failure is slept off.
-    wait: Duration,
-    /// How long the next excess of prefixes is.
-    excess_wait: Duration,
-}
-
-impl Retry {
-    pub(super) fn new(timing: &Timing) -> Self {
-        let now = Instant::now();
-        Self { idle_until: now, dial_at: now, wait: timing.retry, excess_wait: timing.excess }
-    }
-
-    /// Three quarters to all of the time: peers that failed together do not come back together (RFC 4271
-    /// section 10).
-    fn jittered(time: Duration) -> Duration {
-        use std::hash::{BuildHasher as _, RandomState};
-        let random = RandomState::new().hash_one(0) % 1024;
-        time * 3 / 4 + time * random as u32 / 4096
-    }
-
-    fn fail(&mut self, limit: Duration, idle: bool) {
-        let until = Instant::now() + Self::jittered(self.wait);
-        self.wait = (self.wait * 2).min(limit);
-        self.dial_at = until;
-        if idle {
-            self.idle_until = until;
-        }
-    }
-
-    /// Leaves the peer alone for longer: until when. With the same prefixes the next session would end as this one.
-    fn exclude(&mut self, limit: Duration) -> Instant {
-        let until = Instant::now() + Self::jittered(self.excess_wait);
-        self.excess_wait = (self.excess_wait * 2).min(limit);
-        (self.dial_at, self.idle_until) = (until, until);
-        until
-    }
+    /// Which lines of the log it may still cause.
+    pub(super) quiet: RefCell<Quiet>,
 }
 
 /// A connection over which a session stands.
@@ -134,27 +92,31 @@ impl Peer {
         self.config.address
     }
 
+    fn may_log(&self, kind: Kind) -> Option<LeftOut> {
+        self.quiet.borrow_mut().admit(kind, Instant::now())
+    }
+
     fn show(&self, state: State) {
         self.status.borrow_mut().state = state;
     }
 
     /// A session ended: what becomes of its routes, and when the next one may begin.
     fn fallen(&mut self, fall: &Fall, lasted: Duration) {
-        warn!("BGP peer {}: {fall}", self.address());
+        if let Some(left_out) = self.may_log(Kind::Down) {
+            warn!("BGP peer {}: {fall}{left_out}", self.address());
+        }
         let timing = self.shared.timing;
-        if lasted >= GOOD_SESSION {
-            self.retry.wait = timing.retry;
-        }
-        if lasted >= timing.excess_limit {
-            self.retry.excess_wait = timing.excess;
-        }
+        self.retry.lasted(lasted, &timing);
         let kept = self.graceful_restart.filter(|restart| restart.ipv4.is_some() && restart.seconds != 0);
         let mut table = self.shared.table.borrow_mut();
         let stale_until = match kept {
             Some(restart) if fall.is_silent() => {
                 table.make_stale(self.id);
                 let kept = table.counts(self.id).stale;
-                info!("BGP peer {}: {kept} routes are kept for {} s", self.address(), restart.seconds);
+                if let Some(left_out) = self.may_log(Kind::Stale) {
+                    let (address, seconds) = (self.address(), restart.seconds);
+                    info!("BGP peer {address}: {kept} routes are kept for {seconds} s{left_out}");
+                }
                 Some(Instant::now() + Duration::from_secs(restart.seconds.into()))
             }
             _ => {
@@ -190,8 +152,7 @@ impl Peer {
 
     /// Ends that.
     fn readmit(&mut self) {
-        let now = Instant::now();
-        (self.retry.dial_at, self.retry.idle_until) = (now, now);
+        self.retry.end();
         self.status.borrow_mut().excluded_until = None;
     }
 
@@ -208,11 +169,10 @@ impl Peer {
         if status.stale_until.is_some_and(|until| until <= Instant::now()) {
             status.stale_until = None;
             let mut table = self.shared.table.borrow_mut();
-            warn!(
-                "BGP peer {}: {} routes of before its restart are removed",
-                self.address(),
-                table.counts(self.id).stale
-            );
+            if let Some(left_out) = self.may_log(Kind::Stale) {
+                let (address, stale) = (self.address(), table.counts(self.id).stale);
+                warn!("BGP peer {address}: {stale} routes of before its restart are removed{left_out}");
+            }
             table.remove_stale(self.id);
             self.shared.news.notify_one();
         }
@@ -329,10 +289,9 @@ impl Peer {
         let why = fall.to_string();
         let mut status = self.status.borrow_mut();
         let known = status.last_error.as_ref().is_some_and(|(last, _)| *last == why);
-        if known {
-            debug!("BGP peer {}: {why}", self.address());
-        } else {
-            warn!("BGP peer {}: {why}", self.address());
+        match (!known).then(|| self.may_log(Kind::Attempt)).flatten() {
+            Some(left_out) => warn!("BGP peer {}: {why}{left_out}", self.address()),
+            None => debug!("BGP peer {}: {why}", self.address()),
         }
         status.failed(fall, false);
     }

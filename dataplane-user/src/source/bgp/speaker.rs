@@ -1,5 +1,7 @@
 //! The speaker's thread: peers as configured, connections handed to them, changes handed to the daemon.
 
+mod incoming;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -15,31 +17,27 @@ use tokio::{
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::{
-    News, Settings,
-    admission::{Accepted, Places, Strangers, spare_descriptors},
+    Settings,
+    admission::{Accepted, Places, Strangers},
     decision::Neighbour,
+    export::{export, told},
     filter::{Limits, Refusal, Surroundings},
     peer::{Peer, Retry},
+    quiet::Quiet,
     report,
     shared::{Shared, Timing},
-    socket::{Listener, Password, set_ttl_security},
+    socket::{Listener, Password},
     status::{State, Status},
     table::{PeerId, Table},
     wire::Notification,
 };
 use crate::{config::BgpPeer, control::answers};
 
-/// Changes in one batch: the daemon applies so many in a few milliseconds.
-const BATCH: usize = 2048;
-
 /// Connections of a peer that wait for its task.
 const ACCEPTED: usize = 2;
-
-/// How often routes are looked for that a peer may have used because others of it went.
-const READMIT: Duration = Duration::from_secs(1);
 
 /// How long an address that cannot be listened on is left alone.
 const LISTEN_AGAIN: Duration = Duration::from_secs(2);
@@ -71,7 +69,7 @@ pub enum Order {
 /// The ends of the channels to the daemon.
 pub struct Outside {
     pub orders: mpsc::UnboundedReceiver<Order>,
-    pub news: mpsc::Sender<News>,
+    pub news: mpsc::Sender<super::News>,
     pub complaint: watch::Sender<Option<String>>,
 }
 
@@ -94,7 +92,10 @@ struct Speaker {
     tasks: JoinSet<()>,
     listener: Option<Listener>,
     listen_at: Instant,
+    /// No connection is taken before.
+    accept_at: Instant,
     strangers: Strangers,
+    quiet: Quiet,
     complaint: watch::Sender<Option<String>>,
 }
 
@@ -110,7 +111,9 @@ pub async fn run(settings: Settings, restarted: bool, timing: Timing, outside: O
         tasks: JoinSet::new(),
         listener: None,
         listen_at: Instant::now(),
+        accept_at: Instant::now(),
         strangers: Strangers::default(),
+        quiet: Quiet::new(Instant::now()),
         complaint,
     };
     speaker.configure(settings);
@@ -126,7 +129,7 @@ pub async fn run(settings: Settings, restarted: bool, timing: Timing, outside: O
                 }
                 Some(order) => speaker.obey(order),
             },
-            accepted = accept(&speaker.listener) => speaker.accepted(accepted).await,
+            accepted = accept(&speaker.listener, speaker.accept_at) => speaker.accepted(accepted),
             () = sleep_until(speaker.listen_at), if speaker.must_listen() => speaker.listen(),
             Some(ended) = speaker.tasks.join_next() => {
                 if let Err(failure) = ended {
@@ -140,43 +143,12 @@ pub async fn run(settings: Settings, restarted: bool, timing: Timing, outside: O
     }
 }
 
-/// Hands the changes to the daemon, as fast as it takes them.
-async fn export(shared: Rc<Shared>, news: mpsc::Sender<News>) {
-    let mut readmit_at = Instant::now();
-    loop {
-        let changes = shared.table.borrow_mut().take_changes(BATCH);
-        if !changes.is_empty() {
-            if news.send(News::Changes(changes)).await.is_err() {
-                return;
-            }
-            shared.room.notify_waiters();
-            continue;
-        }
-        // Everything that was learned is with the daemon.
-        if shared.end_restart() {
-            if news.send(News::Converged).await.is_err() {
-                return;
-            }
-            continue;
-        }
-        let can_readmit = shared.table.borrow().can_readmit();
-        if can_readmit && readmit_at <= Instant::now() {
-            shared.table.borrow_mut().readmit();
-            readmit_at = Instant::now() + READMIT;
-            continue;
-        }
-        match shared.restart_deadline().into_iter().chain(can_readmit.then_some(readmit_at)).min() {
-            Some(deadline) => {
-                let _ = tokio::time::timeout_at(deadline, shared.news.notified()).await;
-            }
-            None => shared.news.notified().await,
-        }
-    }
-}
-
-async fn accept(listener: &Option<Listener>) -> std::io::Result<(TcpStream, Ipv4Addr)> {
+async fn accept(listener: &Option<Listener>, not_before: Instant) -> std::io::Result<(TcpStream, Ipv4Addr)> {
     match listener {
-        Some(listener) => listener.accept().await,
+        Some(listener) => {
+            sleep_until(not_before).await;
+            listener.accept().await
+        }
         None => std::future::pending().await,
     }
 }
@@ -321,6 +293,7 @@ impl Speaker {
             status: status.clone(),
             retry: Retry::new(&self.shared.timing),
             graceful_restart: None,
+            quiet: RefCell::new(Quiet::new(Instant::now())),
         };
         self.tasks.spawn_local(peer.run());
         Handle { config, password, id, accepted: accept, places: Places::new(), stop, reloaded, status }
@@ -371,61 +344,6 @@ impl Speaker {
         });
     }
 
-    /// The peer that a connection from the address is of. Several may have it, of which one without a session needs
-    /// it most.
-    fn peer_at(&self, address: Ipv4Addr) -> Option<&Handle> {
-        let need = |peer: &&Handle| match peer.status.borrow().state {
-            State::Active | State::Connect => 0,
-            State::Idle | State::OpenSent | State::OpenConfirm => 1,
-            State::Established => 2,
-        };
-        self.peers.values().filter(|peer| peer.config.address == address).min_by_key(need)
-    }
-
-    /// Hands a connection to the peer's task; one that has enough of them loses it.
-    async fn accepted(&mut self, accepted: std::io::Result<(TcpStream, Ipv4Addr)>) {
-        match accepted {
-            Ok((stream, address)) => {
-                if let Err(why) = self.hand_over(stream, address) {
-                    debug!("BGP: a connection from {address} is closed: {why}");
-                }
-            }
-            Err(error) => {
-                debug!("BGP: a connection could not be taken: {error}");
-                // There may be no descriptor left, which a loop would only make worse.
-                sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-
-    fn hand_over(&mut self, stream: TcpStream, address: Ipv4Addr) -> Result<(), String> {
-        // A reset needs no descriptor, and no memory of the connection.
-        let refuse = |why: String| {
-            let _ = stream.set_zero_linger();
-            Err(why)
-        };
-        let Some(peer) = self.peer_at(address) else {
-            if self.strangers.note(address, Instant::now()) {
-                warn!(
-                    "BGP: connections from {address} are closed, which is no peer's address: correct `address` of a \
-                     [[bgp.peer]], or add one"
-                );
-            }
-            return Err("no peer has this address".to_owned());
-        };
-        if let Err(why) = spare_descriptors(&stream) {
-            return refuse(why);
-        }
-        // The listener serves all peers, and hears what only some of them may say.
-        if let Err(error) = set_ttl_security(&stream, peer.config.ttl_security_hops) {
-            return refuse(error.to_string());
-        }
-        let Some(place) = peer.places.take() else {
-            return refuse("the peer has enough of them".to_owned());
-        };
-        peer.accepted.try_send(Accepted { stream, place }).map_err(|_| "enough of them wait".to_owned())
-    }
-
     async fn shut_down(&mut self, notification: Notification) {
         self.listener = None;
         for peer in self.peers.values() {
@@ -435,20 +353,4 @@ impl Speaker {
         // The farewells are written by tasks of their own.
         sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// Waits until every session has handed its peer what is announced now.
-async fn told(shared: Rc<Shared>, statuses: Vec<Rc<RefCell<Status>>>, done: oneshot::Sender<()>) {
-    let version = shared.version.get();
-    loop {
-        let late = |status: &Rc<RefCell<Status>>| {
-            let status = status.borrow();
-            status.established.is_some() && status.told < version
-        };
-        if done.is_closed() || !statuses.iter().any(late) {
-            break;
-        }
-        shared.told.notified().await;
-    }
-    let _ = done.send(());
 }

@@ -17,13 +17,13 @@ use super::{Peer, Up};
 use crate::source::bgp::{
     attempt::{Attempt, Progress, progress},
     connection::{Connection, Writer},
+    filter::Refusal,
     negotiation::Negotiated,
+    quiet::Kind,
     status::{Fall, State},
+    table::Table,
     wire::{self, EndOfRib, Message, Notification, Raw, Unreadable},
 };
-
-/// Malformed UPDATEs of a peer that are logged; the others are counted.
-const LOGGED_FAULTS: u64 = 10;
 
 /// What a session keeps beside the table.
 struct Session {
@@ -224,7 +224,12 @@ impl Peer {
                 let limit = self.shared.local.get().restart_seconds.max(1);
                 status.stale_until = Some(Instant::now() + Duration::from_secs(limit.into()));
             } else {
-                warn!("BGP peer {}: it did not keep forwarding: its old routes are removed", self.address());
+                if let Some(left_out) = self.may_log(Kind::Stale) {
+                    let address = self.address();
+                    warn!(
+                        "BGP peer {address}: it did not keep forwarding: its old routes are removed{left_out}"
+                    );
+                }
                 self.shared.table.borrow_mut().remove_stale(self.id);
                 self.shared.news.notify_one();
                 status.stale_until = None;
@@ -236,13 +241,15 @@ impl Peer {
         status.negotiated = Some(negotiated);
         status.local = Some(connection.local);
         drop(status);
-        info!(
-            "BGP peer {}: established (AS {}, identifier {}, hold time {} s)",
-            self.address(),
-            self.config.asn,
-            negotiated.identifier,
-            negotiated.hold.unwrap_or_default().as_secs()
-        );
+        if let Some(left_out) = self.may_log(Kind::Up) {
+            info!(
+                "BGP peer {}: established (AS {}, identifier {}, hold time {} s){left_out}",
+                self.address(),
+                self.config.asn,
+                negotiated.identifier,
+                negotiated.hold.unwrap_or_default().as_secs()
+            );
+        }
         let next_hop = self.shared.local.get().next_hop.unwrap_or(*connection.local.ip());
         let mut session = Session::new(negotiated, next_hop);
         session.alive();
@@ -296,17 +303,28 @@ impl Peer {
         if let Some(fault) = update.fault {
             let mut status = self.status.borrow_mut();
             status.faulty_updates += 1;
-            // A peer must not be able to fill the log.
-            if status.faulty_updates <= LOGGED_FAULTS {
-                warn!("BGP peer {}: an UPDATE is malformed: {fault}", self.address());
+            if let Some(left_out) = self.may_log(Kind::Update) {
+                warn!("BGP peer {}: an UPDATE is malformed: {fault}{left_out}", self.address());
             }
             status.last_fault = Some(fault);
         }
+        let beyond = |table: &Table| table.counts(self.id).refused[Refusal::NextHopLimit as usize];
         {
             let mut table = self.shared.table.borrow_mut();
+            let before = beyond(&table);
             table.withdraw(self.id, &update.withdrawn);
             for announced in update.announced.into_iter().filter(|_| session.negotiated.ipv4) {
                 table.announce(self.id, &announced.prefixes, announced.attributes);
+            }
+            if before == 0
+                && beyond(&table) != 0
+                && let Some(left_out) = self.may_log(Kind::NextHops)
+            {
+                let (address, limit) = (self.address(), self.config.max_next_hops);
+                warn!(
+                    "BGP peer {address}: its routes have more than `max-next-hops` ({limit}) next hops: \
+                     those with others are not used{left_out}"
+                );
             }
         }
         for prefix in &update.withdrawn_ipv6 {

@@ -84,6 +84,9 @@ fn notifications_are_told_in_words() {
     assert_eq!(text(6, 1, &[]), "Cease: Maximum Number of Prefixes Reached");
     assert_eq!(text(6, 2, b"\x07upgrade"), "Cease: Administrative Shutdown (upgrade)");
     assert_eq!(text(6, 2, b"\x06\x1b[31mx"), "Cease: Administrative Shutdown ([31mx)");
+    let turned = "a\u{202e}b\u{2066}c\u{200f}d";
+    let data = [&[turned.len() as u8], turned.as_bytes()].concat();
+    assert_eq!(text(6, 2, &data), "Cease: Administrative Shutdown (abcd)");
     assert_eq!(text(4, 0, &[]), "Hold Timer Expired");
     assert_eq!(text(200, 3, &[]), "code 200, subcode 3");
     let notification = Notification { data: vec![1, 2], ..Notification::new(3, 5) };
