@@ -60,7 +60,7 @@ pub struct BgpPeer {
 const PORT: u16 = 179;
 const HOLD_SECONDS: u16 = 90;
 const MAX_PREFIXES: u32 = 100_000;
-/// A next hop takes one slot of the data path's table, or two where some of its routes are translated: so a peer
+/// A next hop takes one slot of the data path's table, or two where only some of its routes are translated: so a peer
 /// takes half of them at most.
 const MAX_NEXT_HOPS: u32 = names::MAX_NEXT_HOPS / 4;
 /// As FRR's.

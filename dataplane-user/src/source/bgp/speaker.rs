@@ -202,7 +202,8 @@ impl Speaker {
         if refused != 0 {
             let limit = peer.config.max_next_hops;
             return vec![format!(
-                "its routes have more than `max-next-hops` ({limit}) next hops: {refused} of them are not used"
+                "its routes have more than `max-next-hops` ({limit}) next hops, or all peers too many: \
+                 {refused} routes are not used"
             )];
         }
         if peer.status.borrow().state == State::Established {

@@ -1,7 +1,7 @@
 //! What the peers said: every path to every prefix, the best first, and which next hops changed.
 
 mod paths;
-mod peer;
+mod peers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
@@ -19,7 +19,7 @@ use super::{
 };
 
 pub use self::paths::{Counts, Path, PeerId};
-use self::{paths::Paths, peer::Peer};
+use self::{paths::Paths, peers::Peers};
 
 /// A prefix, and the next hop of its best route from now on.
 pub type Change = (Ipv4Net, Option<Ipv4Addr>);
@@ -30,7 +30,7 @@ pub struct Table {
     /// A tree rather than a hash table: that would have to be there twice whenever it grows.
     routes: BTreeMap<Ipv4Net, Paths>,
     attributes: Interner,
-    peers: Vec<Option<Peer>>,
+    peers: Peers,
     rules: Rules,
     surroundings: Surroundings,
     changes: Vec<Change>,
@@ -44,7 +44,7 @@ impl Table {
         Self {
             routes: BTreeMap::new(),
             attributes: Interner::default(),
-            peers: Vec::new(),
+            peers: Peers::default(),
             rules,
             surroundings: Surroundings::default(),
             changes: Vec::new(),
@@ -54,37 +54,29 @@ impl Table {
 
     /// Takes in a peer.
     pub fn add_peer(&mut self, neighbour: Neighbour, limits: Limits) -> PeerId {
-        let peer = Some(Peer::new(neighbour, limits));
-        let index = self.peers.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.peers.push(None);
-            self.peers.len() - 1
-        });
-        self.peers[index] = peer;
-        PeerId(index as u16)
+        self.peers.add(neighbour, limits)
     }
 
     /// Notes the identifier of a peer's new session.
     pub fn set_identifier(&mut self, id: PeerId, identifier: Ipv4Addr) {
-        if let Some(peer) = &mut self.peers[usize::from(id.0)] {
-            peer.neighbour.identifier = identifier;
-        }
+        self.peers.set_identifier(id, identifier);
     }
 
     /// Forgets a peer and all it said.
     pub fn remove_peer(&mut self, id: PeerId) {
         self.remove_paths(id, |_| true);
-        self.peers[usize::from(id.0)] = None;
+        self.peers.remove(id);
     }
 
     /// How many routes of a peer are here.
     pub fn counts(&self, id: PeerId) -> Counts {
-        self.peers[usize::from(id.0)].as_ref().map(|peer| peer.counts).unwrap_or_default()
+        self.peers.counts(id)
     }
 
     /// A peer announces prefixes, all with the same attributes.
     pub fn announce(&mut self, id: PeerId, prefixes: &[Ipv4Net], attributes: Attributes) {
-        let Some(peer) = &self.peers[usize::from(id.0)] else { return };
-        let by_attributes = self.surroundings.judge_attributes(&self.rules, peer.limits, &attributes);
+        let Some(limits) = self.peers.limits(id) else { return };
+        let by_attributes = self.surroundings.judge_attributes(&self.rules, limits, &attributes);
         let attributes = self.attributes.acquire(attributes);
         for &prefix in prefixes {
             let by_prefix = self.surroundings.refuse_prefix(&self.rules, prefix);
@@ -151,7 +143,7 @@ impl Table {
                 path.stale = true;
             }
         }
-        count(&mut self.peers, id, |counts| counts.stale = counts.received);
+        self.peers.set_stale(id);
     }
 
     /// Forgets what a peer has not said again since it restarted.
@@ -212,13 +204,13 @@ impl Table {
 
     /// Whether a peer has fewer next hops again than it may have, and routes that were refused for that.
     pub fn can_readmit(&self) -> bool {
-        self.peers.iter().flatten().any(Peer::has_room)
+        self.peers.with_room().any(|room| room)
     }
 
     /// Judges those routes again. It looks at every route: not to be done for each that goes.
     pub fn readmit(&mut self) {
         let Self { routes, attributes, peers, rules, surroundings, changes, .. } = self;
-        let ids: Vec<bool> = peers.iter().map(|peer| peer.as_ref().is_some_and(Peer::has_room)).collect();
+        let ids: Vec<bool> = peers.with_room().collect();
         let waits =
             |path: &Path| path.refused == Some(Refusal::NextHopLimit) && ids[usize::from(path.peer.0)];
         for (&prefix, paths) in routes {
@@ -266,22 +258,12 @@ impl Table {
     }
 }
 
-fn count(peers: &mut [Option<Peer>], id: PeerId, change: impl FnOnce(&mut Counts)) {
-    if let Some(peer) = &mut peers[usize::from(id.0)] {
-        change(&mut peer.counts);
-    }
+fn enter(peers: &mut Peers, attributes: &Interner, path: &mut Path) {
+    peers.enter(path, attributes.get(path.attributes).next_hop);
 }
 
-fn enter(peers: &mut [Option<Peer>], attributes: &Interner, path: &mut Path) {
-    if let Some(peer) = &mut peers[usize::from(path.peer.0)] {
-        peer.enter(path, attributes.get(path.attributes).next_hop);
-    }
-}
-
-fn leave(peers: &mut [Option<Peer>], attributes: &Interner, path: &Path) {
-    if let Some(peer) = &mut peers[usize::from(path.peer.0)] {
-        peer.leave(path, attributes.get(path.attributes).next_hop);
-    }
+fn leave(peers: &mut Peers, attributes: &Interner, path: &Path) {
+    peers.leave(path, attributes.get(path.attributes).next_hop);
 }
 
 fn next_hop(attributes: &Interner, path: &Path) -> Option<Ipv4Addr> {
@@ -300,12 +282,9 @@ fn note(changes: &mut Vec<Change>, prefix: Ipv4Net, before: Option<Ipv4Addr>, af
 }
 
 /// Puts the best path first.
-fn select(paths: &mut Paths, attributes: &Interner, peers: &[Option<Peer>]) {
+fn select(paths: &mut Paths, attributes: &Interner, peers: &Peers) {
     let Paths::Many(paths) = paths else { return };
-    let neighbour = |path: &Path| {
-        let peer = peers[usize::from(path.peer.0)].as_ref();
-        peer.expect("a peer's paths go before it does").neighbour
-    };
+    let neighbour = |path: &Path| peers.neighbour(path.peer).expect("a peer's paths go before it does");
     if let Some(best) = decision::best(paths, attributes, neighbour) {
         paths.swap(0, best);
     }
@@ -316,7 +295,7 @@ fn take_off(
     prefix: Ipv4Net,
     paths: &mut Paths,
     attributes: &mut Interner,
-    peers: &mut [Option<Peer>],
+    peers: &mut Peers,
     changes: &mut Vec<Change>,
     gone: impl Fn(&Path) -> bool,
 ) -> bool {
@@ -345,7 +324,7 @@ fn judge(
     prefix: Ipv4Net,
     paths: &mut Paths,
     attributes: &Interner,
-    peers: &mut [Option<Peer>],
+    peers: &mut Peers,
     changes: &mut Vec<Change>,
     rules: &Rules,
     surroundings: &Surroundings,
@@ -353,11 +332,11 @@ fn judge(
     let before = told(attributes, paths);
     let by_prefix = surroundings.refuse_prefix(rules, prefix);
     for path in paths.as_mut_slice() {
-        let Some(peer) = &mut peers[usize::from(path.peer.0)] else { continue };
+        let Some(limits) = peers.limits(path.peer) else { continue };
         let of_path = attributes.get(path.attributes);
-        peer.leave(path, of_path.next_hop);
-        path.refused = surroundings.judge_attributes(rules, peer.limits, of_path).with(by_prefix);
-        peer.enter(path, of_path.next_hop);
+        peers.leave(path, of_path.next_hop);
+        path.refused = surroundings.judge_attributes(rules, limits, of_path).with(by_prefix);
+        peers.enter(path, of_path.next_hop);
     }
     select(paths, attributes, peers);
     note(changes, prefix, before, told(attributes, paths));

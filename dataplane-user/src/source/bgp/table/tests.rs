@@ -185,3 +185,22 @@ fn a_peer_has_so_many_next_hops_and_others_are_used_when_one_is_free() {
     table.remove_all(one);
     assert_eq!(table.counts(one), Counts::default());
 }
+
+#[test]
+fn all_peers_together_leave_next_hops_to_the_node() {
+    let mut table = Table::new(rules());
+    table.set_surroundings(surroundings());
+    let peers = [1, 2, 3].map(|n| table.add_peer(neighbour(&format!("10.141.0.{n}")), LIMITS));
+    for (peer, first) in peers.into_iter().zip([0u32, 4096, 4096]) {
+        for n in first..first + 4096 {
+            let (prefix, next_hop) = (Ipv4Addr::from(0xac13_0000 + n), Ipv4Addr::from(0x0a8d_0100 + n));
+            table.announce(peer, &[prefix.into()], attributes(&next_hop.to_string()));
+        }
+    }
+    // Seven sixteenths of 16,384, each of which takes two slots at most; who has the same as another takes no more.
+    let accepted = peers.map(|peer| table.counts(peer).accepted());
+    assert_eq!(accepted, [4096, 3072, 3072]);
+    table.remove_all(peers[0]);
+    table.readmit();
+    assert_eq!([peers[1], peers[2]].map(|peer| table.counts(peer).accepted()), [4096, 4096]);
+}
