@@ -30,6 +30,8 @@ pub struct Attempt {
     pub drops: Drops,
     /// Our KEEPALIVE is on its way: nothing else is said before the peer's comes.
     confirmed: bool,
+    /// The peer's KEEPALIVE came before ours was sent.
+    early: bool,
 }
 
 /// What became of an attempt.
@@ -61,12 +63,16 @@ impl Attempt {
             patience: timing.dial,
             drops,
             confirmed: false,
+            early: false,
         }
     }
 
     /// Waits for the next step. May be cancelled without loss.
     pub async fn progress(&mut self) -> Progress {
         loop {
+            if self.confirmed && std::mem::take(&mut self.early) {
+                return Progress::Established;
+            }
             let Connection { reader, writer, .. } = &mut self.connection;
             let received = tokio::select! {
                 received = reader.message() => received,
@@ -83,6 +89,10 @@ impl Attempt {
                 }
             };
             return match received {
+                Ok(Message::Keepalive) if self.opened.is_some() && !self.confirmed => {
+                    self.early = true;
+                    continue;
+                }
                 Ok(message) => self.take(message),
                 Err(Break::Lost(error)) => Progress::Failed(Fall::Lost(error)),
                 Err(Break::Unreadable(unreadable)) => Progress::Failed(Fall::Sent(unreadable)),

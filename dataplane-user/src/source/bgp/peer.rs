@@ -111,6 +111,10 @@ impl Peer {
         let mut table = self.shared.table.borrow_mut();
         let stale_until = match kept {
             Some(restart) if fall.is_silent() => {
+                // What was stale already is forgotten (RFC 4724 section 4.2), but not for two connections at once.
+                if !fall.is_collision() {
+                    table.remove_stale(self.id);
+                }
                 table.make_stale(self.id);
                 let kept = table.counts(self.id).stale;
                 if let Some(left_out) = self.may_log(Kind::Stale) {

@@ -70,9 +70,14 @@ impl Fall {
     }
 
     /// Whether it may be a restart of the peer, during which its routes are kept (RFC 4724 section 4.2): its
-    /// connection went, and nobody said why.
+    /// connection went, and nobody said why; or it keeps another one.
     pub fn is_silent(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::Replaced)
+        matches!(self, Self::Lost(_) | Self::Replaced) || self.is_collision()
+    }
+
+    /// Whether the peer keeps another connection in the place of this one.
+    pub fn is_collision(&self) -> bool {
+        matches!(self, Self::Received(why) if *why == Notification::COLLISION)
     }
 }
 

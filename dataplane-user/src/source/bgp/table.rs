@@ -134,10 +134,8 @@ impl Table {
         }
     }
 
-    /// The session to a peer ended, and it may come back with the same routes: they stay in use, as stale. What
-    /// was stale already is forgotten (RFC 4724 section 4.2).
+    /// The session to a peer ended, and it may come back with the same routes: they stay in use, as stale.
     pub fn make_stale(&mut self, id: PeerId) {
-        self.remove_stale(id);
         for paths in self.routes.values_mut() {
             for path in paths.as_mut_slice().iter_mut().filter(|path| path.peer == id) {
                 path.stale = true;

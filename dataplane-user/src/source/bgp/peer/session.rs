@@ -105,6 +105,7 @@ impl Peer {
         let send_hold = self.shared.timing.send_hold.max(2 * negotiated.hold.unwrap_or_default());
         let mut announced = self.shared.announced.subscribe();
         let mut replacement: Option<Attempt> = None;
+        let mut takeover_at = None;
         // UPDATEs may have come together with the KEEPALIVE that established the session.
         let mut taken = self.take_all(&mut session, || reader.next());
         let fall = loop {
@@ -118,8 +119,8 @@ impl Peer {
             let send_until = writer.waiting_since().map(|since| since + send_hold);
             let stale_until = self.status.borrow().stale_until;
             let hold_until = session.hold_until.filter(|_| !full);
-            let wake =
-                [hold_until, session.keepalive_at, send_until, stale_until].into_iter().flatten().min();
+            let wake = [hold_until, session.keepalive_at, send_until, stale_until, takeover_at];
+            let wake = wake.into_iter().flatten().min();
             tokio::select! {
                 told = self.stop.recv() => {
                     Connection { reader, writer, local, place }.close_with(told.unwrap_or(Notification::SHUTDOWN));
@@ -144,7 +145,7 @@ impl Peer {
                 Some(new) = self.accepted.recv() => {
                     let restarts = negotiated.graceful_restart.is_some();
                     match self.attempt(new.stream, Some(new.place)) {
-                        Some(attempt) if restarts => replacement = Some(attempt),
+                        Some(attempt) if restarts => (replacement, takeover_at) = (Some(attempt), None),
                         Some(attempt) => attempt.close_with(Notification::COLLISION),
                         None => {}
                     }
@@ -152,14 +153,17 @@ impl Peer {
                 step = progress(&mut replacement) => match step {
                     // The session that there is says more of the peer.
                     Progress::Silent => {}
-                    // A valid OPEN over a new connection: the old one is dead (RFC 4724 section 5).
+                    // A valid OPEN over a new connection: the old one is dead (RFC 4724 section 5), unless both sides
+                    // have dialled at once, and the peer is about to close one. Of a dead one the peer's host tells,
+                    // when it gets something over it.
                     Progress::Opened | Progress::Established => {
-                        if let Some(attempt) = &mut replacement {
-                            attempt.confirm();
+                        takeover_at = Some(Instant::now() + self.shared.timing.takeover);
+                        if writer.is_empty() {
+                            writer.push(&wire::encode_keepalive());
                         }
-                        break Fall::Replaced;
                     }
                     Progress::Failed(fall) => {
+                        takeover_at = None;
                         debug!("BGP peer {}: a second connection: {fall}", self.address());
                         if let (Some(attempt), Fall::Sent(why)) = (replacement.take(), fall) {
                             attempt.close_with(why.notification);
@@ -175,6 +179,9 @@ impl Peer {
                     if due(send_until) {
                         break Fall::SendHold;
                     }
+                    if due(takeover_at) {
+                        break Fall::Replaced;
+                    }
                     if due(session.keepalive_at) {
                         // A writer that is not empty says as much, and must not grow.
                         if writer.is_empty() {
@@ -186,6 +193,9 @@ impl Peer {
                 }
             }
         };
+        if let Some(attempt) = replacement.as_mut().filter(|attempt| attempt.opened.is_some()) {
+            attempt.confirm();
+        }
         if let Fall::Sent(why) = &fall {
             Connection { reader, writer, local, place }.close_with(why.notification.clone());
         }

@@ -98,7 +98,7 @@ fn stale_routes_stay_until_they_are_swept() {
 
     table.make_stale(one);
     table.make_stale(one);
-    assert_eq!(changes(&mut table), [change("172.19.36.0/24", None)], "a second restart does not keep them");
+    assert_eq!((changes(&mut table), table.counts(one).stale), (Vec::new(), 1));
 }
 
 #[test]
