@@ -76,8 +76,29 @@ pub fn drops(state_dir: &Path, json: bool) -> Result<()> {
 /// # Errors
 ///
 /// As [`ask`].
-pub fn bgp_peers(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list))
+pub fn bgp_peers(state_dir: &Path, json: bool, verbose: bool) -> Result<()> {
+    ask(state_dir, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list, verbose))
+}
+
+/// `dataplane bgp routes`, which may be a million: they are asked for and printed part by part.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn bgp_routes(state_dir: &Path, json: bool, refused: bool) -> Result<()> {
+    let ask = |after| client::ask(state_dir, &Request::BgpRoutePage { refused, after });
+    let output = std::io::BufWriter::new(std::io::stdout().lock());
+    match show::bgp::Routes::new(ask).write(output, json) {
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// `dataplane bgp routes | head` is no error.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let json = || error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+    io.or_else(json) == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 /// `dataplane reload`.

@@ -79,7 +79,7 @@ pub fn status(status: &answers::Status) -> String {
         text.push('\n');
     }
     if !status.peers.is_empty() {
-        text.push_str(&format!("\n{}", bgp::peers(&status.peers)));
+        text.push_str(&format!("\n{}", bgp::peers(&status.peers, false)));
     }
     let packets = status.packets;
     text.push_str(&format!(

@@ -26,7 +26,7 @@ use crate::{
         netlink::{Link, OwnTarget},
         object::Program,
     },
-    source::kernel::{Import, Mirror, Policy, Wanted},
+    source::kernel::{Import, Mirror, Policy, Reach, Wanted},
 };
 
 pub use uplink_hook::{Choice, Devices, table as uplink_table};
@@ -191,12 +191,8 @@ pub fn offer(wanted: Wanted) -> Offer {
 
 /// Where packets go that are for that router: to it by the uplink that it is on the link of, or else to the
 /// kernel, for want of a next hop.
-pub fn by_router(mirror: &Mirror, policy: &Policy, router: Ipv4Addr) -> Destination {
-    let link = mirror
-        .on_link(router)
-        .and_then(|on_link| policy.uplink(on_link.oif?))
-        .filter(|link| link.up && !mirror.is_local(router));
-    match link {
+pub fn by_router(reach: &Reach, policy: &Policy, router: Ipv4Addr) -> Destination {
+    match reach.uplink(router).ok().and_then(|index| policy.usable_uplink(index)) {
         Some(link) => Destination::NextHop(next_hop(Some(router), link.index, link.mtu)),
         None => Destination::Kernel(Reason::NoNextHop),
     }
@@ -293,6 +289,7 @@ fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, picture: 
 }
 
 fn config_routes(config: &Config, mirror: &Mirror, policy: &Policy, picture: &mut Picture) {
+    let reach = mirror.reach(policy);
     for route in &config.routes {
         if route.to.prefix_len() == 32 && mirror.is_local(route.to.addr()) {
             picture
@@ -300,7 +297,7 @@ fn config_routes(config: &Config, mirror: &Mirror, policy: &Policy, picture: &mu
                 .push(format!("route to {}: it is an address of this node, which keeps it", route.to));
             continue;
         }
-        let destination = by_router(mirror, policy, route.via);
+        let destination = by_router(&reach, policy, route.via);
         picture.config.insert(route.to, Offer::To(destination));
         let Destination::NextHop(next_hop) = destination else {
             picture.complaints.push(format!(

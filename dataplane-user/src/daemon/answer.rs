@@ -39,7 +39,7 @@ impl Daemon {
             Request::NatStats => to_value(self.nat_stats()?)?,
             Request::Drops => to_value(self.counts()?)?,
             Request::BgpPeers => to_value(self.bgp_peers().await?)?,
-            Request::BgpRoutes { refused } => to_value(self.bgp_routes(refused).await?)?,
+            Request::BgpRoutePage { refused, after } => to_value(self.bgp_routes(refused, after).await?)?,
             Request::Metrics => to_value(self.metrics_text(self.bgp_peers().await?)?)?,
             Request::Trace(probe) => to_value(self.trace(&probe)?)?,
             Request::Reload | Request::Detach => {
@@ -110,9 +110,12 @@ impl Daemon {
             let why = peer.last_error.as_deref().unwrap_or("it has not connected yet");
             format!("BGP peer {} is not established ({}): {why}", peer.address, peer.state)
         });
+        let warnings = peers.iter().flat_map(|peer| {
+            peer.warnings.iter().map(|warning| format!("BGP peer {}: {warning}", peer.address))
+        });
         let listening = self.speaker.as_ref().and_then(Speaker::complaint);
         let own = self.complaints.iter().chain(self.metrics.complaint()).cloned();
-        own.chain(listening).chain(down).collect()
+        own.chain(listening).chain(down).chain(warnings).collect()
     }
 
     /// Counted when it is asked for: nothing else needs the number.

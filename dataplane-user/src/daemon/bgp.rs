@@ -110,15 +110,12 @@ impl Daemon {
     }
 
     fn surroundings(&self) -> Surroundings {
-        let by_uplink = |(prefix, link): (Ipv4Net, u32)| (prefix, self.policy.uplink(link).is_some());
-        // Containers' addresses are no routers', and come and go.
-        let reach =
-            self.mirror.on_links().map(by_uplink).filter(|(prefix, by)| *by || prefix.prefix_len() < 32);
         Surroundings {
             addresses: self.mirror.local_addresses().collect(),
             containers: self.containers(&self.config),
             blocks: self.config.blocks.iter().copied().collect(),
-            reach: reach.collect(),
+            connected: self.mirror.connected(),
+            reach: self.mirror.reach(&self.policy),
         }
     }
 
@@ -130,11 +127,15 @@ impl Daemon {
         }
     }
 
-    /// What was learned and announced by BGP.
-    pub(super) async fn bgp_routes(&self, refused: bool) -> Result<answers::BgpRoutes> {
+    /// A part of what was learned by BGP, and with the last part what is announced.
+    pub(super) async fn bgp_routes(
+        &self,
+        refused: bool,
+        after: Option<Ipv4Net>,
+    ) -> Result<answers::BgpRoutes> {
         match &self.speaker {
-            Some(speaker) => speaker.routes(refused).await,
-            None => Ok(answers::BgpRoutes { learned: Vec::new(), announced: Vec::new() }),
+            Some(speaker) => speaker.routes(refused, after).await,
+            None => Ok(answers::BgpRoutes::default()),
         }
     }
 }

@@ -19,12 +19,13 @@ impl Daemon {
     ///
     /// Nothing reaches the data path before [`Self::apply_offers`]: call that once for as many as there are.
     pub fn offer(&mut self, source: Source, changes: impl IntoIterator<Item = (Ipv4Net, Option<Ipv4Addr>)>) {
+        let (mirror, policy) = (&self.mirror, &self.policy);
+        let reach = std::cell::LazyCell::new(|| mirror.reach(policy));
         for (prefix, router) in changes {
             let changed = match router {
                 None => self.rib.withdraw(source, prefix),
                 Some(router) => {
-                    let (mirror, policy) = (&self.mirror, &self.policy);
-                    self.routers.entry(router).or_insert_with(|| wanted::by_router(mirror, policy, router));
+                    self.routers.entry(router).or_insert_with(|| wanted::by_router(&reach, policy, router));
                     self.rib.set(source, prefix, Offer::By(router))
                 }
             };
@@ -62,12 +63,30 @@ impl Daemon {
         self.apply_offers()
     }
 
+    /// Marks the next hops of what an earlier run left by the rules of translation that hold now: until a peer says
+    /// such a route again, no source offers it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply_offers`].
+    pub(super) fn mark_held(&mut self) -> Result<()> {
+        let mut result = Ok(());
+        for &prefix in self.held.iter().filter(|prefix| self.rib.best(**prefix).is_none()) {
+            if let Some(destination) = self.datapath.get(prefix) {
+                let marked = self.translated(prefix, destination);
+                result = result.and(self.datapath.set(prefix, Some(marked)));
+            }
+        }
+        result
+    }
+
     /// Looks for every router again, after links, addresses or uplinks changed; notes the prefixes of those that
     /// are reached otherwise now.
     pub(super) fn find_routers(&mut self) {
+        let reach = self.mirror.reach(&self.policy);
         let mut moved = false;
         for (router, destination) in &mut self.routers {
-            let now = wanted::by_router(&self.mirror, &self.policy, *router);
+            let now = wanted::by_router(&reach, &self.policy, *router);
             moved |= now != *destination;
             *destination = now;
         }
@@ -116,11 +135,9 @@ impl Daemon {
     pub(super) fn destination(&self, offer: &Offer) -> Destination {
         match offer {
             Offer::To(destination) => *destination,
-            Offer::By(router) => self
-                .routers
-                .get(router)
-                .copied()
-                .unwrap_or_else(|| wanted::by_router(&self.mirror, &self.policy, *router)),
+            Offer::By(router) => self.routers.get(router).copied().unwrap_or_else(|| {
+                wanted::by_router(&self.mirror.reach(&self.policy), &self.policy, *router)
+            }),
         }
     }
 }

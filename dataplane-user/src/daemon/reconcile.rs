@@ -155,6 +155,8 @@ impl Daemon {
     pub(super) async fn take_over(&mut self) -> Result<()> {
         let (slow_path, result) = self.update_data_path().await?;
         result?;
+        // An earlier run may have ended between the rules and the marks.
+        self.mark_held()?;
         self.update_slow_path(slow_path).await;
         self.tell_speaker();
         Ok(())
@@ -265,6 +267,7 @@ impl Daemon {
         let datapath = &mut self.datapath;
         if self.nat.set_rules(rules, sources, || datapath.synchronize())? {
             self.dirty.extend(self.rib.iter().map(|(prefix, _, _)| prefix));
+            self.mark_held()?;
             // Flows that the new rules do not allow end now.
             self.nat.sweep(&mut self.object, 1)?;
         }
@@ -272,7 +275,7 @@ impl Daemon {
     }
 
     /// The same destination, marked where packets to it may have to be translated.
-    fn translated(&self, prefix: Ipv4Net, destination: Destination) -> Destination {
+    pub(super) fn translated(&self, prefix: Ipv4Net, destination: Destination) -> Destination {
         match destination {
             Destination::NextHop(next_hop) => {
                 if !masquerade::may_translate(self.nat.rules(), prefix, next_hop.ifindex) {

@@ -5,6 +5,7 @@
 
 mod import;
 mod nexthops;
+mod reach;
 mod routes;
 mod wanted;
 
@@ -21,6 +22,7 @@ use ipnet::Ipv4Net;
 
 pub use self::{
     import::{Account, Cause, Import},
+    reach::{Reach, Unreachable},
     wanted::{Policy, Wanted},
 };
 use self::{
@@ -328,20 +330,11 @@ impl Mirror {
         self.addresses.iter().map(|own| own.network.addr())
     }
 
-    /// What [`Self::on_link`] finds, all of it: destinations that are reached directly, and by which link.
+    /// Destinations that are reached directly, and by which link: unicast routes of table `main` without a gateway.
     pub fn on_links(&self) -> impl Iterator<Item = (Ipv4Net, u32)> {
-        self.routes.by_destination(MAIN).filter_map(|mut routes| {
-            let route = routes.find(|route| is_on_link(route))?;
-            Some((route.destination, route.oif?))
-        })
-    }
-
-    /// The route that says by which link an address is reached directly: the longest match among the unicast
-    /// routes of table `main` that have no gateway.
-    pub fn on_link(&self, address: Ipv4Addr) -> Option<&Route> {
-        (0..=32).rev().find_map(|length| {
-            let prefix = Ipv4Net::new_assert(address, length).trunc();
-            self.routes.of(MAIN, prefix).find(|route| is_on_link(route))
+        self.routes.direct(MAIN).filter_map(|prefix| {
+            let route = self.routes.of(MAIN, prefix).find(|route| is_on_link(route))?;
+            Some((prefix, route.oif?))
         })
     }
 
@@ -378,6 +371,11 @@ fn is_on_link(route: &Route) -> bool {
         && route.oif.is_some()
         && !route.multipath
         && !route.encap
+}
+
+/// To a network of an address of the node's.
+fn is_connected(route: &Route) -> bool {
+    is_on_link(route) && route.protocol == libc::RTPROT_KERNEL && route.scope == libc::RT_SCOPE_LINK
 }
 
 /// Address and link of a route that has the shape of a container's.
