@@ -9,6 +9,7 @@ mod nat;
 mod offers;
 mod reconcile;
 mod reload;
+mod retry;
 mod state;
 mod systemd;
 
@@ -56,13 +57,11 @@ pub use lock::Lock;
 use metrics::Metrics;
 use migrate::Tables;
 pub use reconcile::{read_kernel, remove_everything};
+use retry::Retry;
 pub use state::remove_state;
 
 /// How long the daemon gathers further events after one, so that a burst costs one reconciliation.
 const GATHER: Duration = Duration::from_micros(500);
-
-/// How long a reconciliation that failed waits for its next try.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// How often every flow is looked at whether it has ended, and in how many parts: a part of a million flows takes
 /// some milliseconds.
@@ -79,6 +78,15 @@ enum Stale {
     Picture,
     /// Everything, each route of the kernel's among it.
     Everything,
+}
+
+/// What of the kernel's state is not known any more.
+#[derive(Clone, Copy, Debug, Default)]
+struct Unread {
+    /// Links, addresses, nexthop objects and routes.
+    mirror: bool,
+    /// The policy routing rules.
+    rules: bool,
 }
 
 /// Kernel routes that are written between two looks at what else there is to do: some milliseconds' worth.
@@ -123,6 +131,9 @@ pub struct Daemon {
     places: BTreeMap<Place, Program>,
     complaints: Vec<String>,
     rules_are_default: bool,
+    /// What must be read from the kernel again before the next reconciliation.
+    unread: Unread,
+    retry: Retry,
     ready_since: Instant,
     metrics: Metrics,
     _lock: Lock,
@@ -173,7 +184,6 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut failed = false;
     let mut watchdog = systemd::watchdog();
     let mut sweeps = tokio::time::interval(SWEEP_PERIOD / SWEEP_PARTS);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -181,15 +191,18 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
         tokio::select! {
             event = events.next() => {
                 if daemon.gather(event?, &mut events).await? {
-                    failed = daemon.try_reconcile().await;
+                    daemon.try_reconcile().await;
                 }
             }
             () = systemd::tick(&mut watchdog) => {}
             _ = sweeps.tick(), if daemon.nat.settings().buckets != 0 => daemon.sweep(),
-            () = tokio::time::sleep(RETRY), if failed => failed = daemon.try_reconcile().await,
+            () = daemon.retry.due() => {
+                daemon.retry.restart();
+                daemon.try_reconcile().await;
+            }
             () = std::future::ready(()), if daemon.slow_path.is_pending() => daemon.work_slow_path(CHUNK).await,
             news = bgp::next(&mut daemon.speaker) => {
-                failed |= daemon.heed(news?);
+                daemon.heed(news?);
                 // There may be more for a while: the server of the requests must have its turn.
                 tokio::task::yield_now().await;
             }
@@ -268,6 +281,8 @@ impl Daemon {
             places: BTreeMap::new(),
             complaints: Vec::new(),
             rules_are_default: true,
+            unread: Unread::default(),
+            retry: Retry::default(),
             ready_since: Instant::now(),
             metrics,
             _lock: lock,
@@ -285,10 +300,10 @@ impl Daemon {
 
     /// Takes in the event and those that come within a moment; says whether anything of them matters.
     async fn gather(&mut self, first: Event, events: &mut Events) -> Result<bool> {
-        let mut matters = self.absorb(first).await?;
+        let mut matters = self.absorb(first);
         let deadline = tokio::time::Instant::now() + GATHER;
         while let Ok(event) = tokio::time::timeout_at(deadline, events.next()).await {
-            matters |= self.absorb(event?).await?;
+            matters |= self.absorb(event?);
         }
         Ok(matters)
     }
@@ -299,15 +314,12 @@ impl Daemon {
         }
     }
 
-    async fn try_reconcile(&mut self) -> bool {
-        match self.catch_up().await {
-            Ok(()) => false,
-            Err(error) => {
-                self.stale = Stale::Everything;
-                error!("cannot bring the data path in step, trying again: {error:#}");
-                true
-            }
+    async fn try_reconcile(&mut self) {
+        let result = self.catch_up().await;
+        if result.is_err() {
+            self.stale = Stale::Everything;
         }
+        self.retry.note(result);
     }
 
     async fn serve_reload(&mut self) -> Result<Vec<String>> {

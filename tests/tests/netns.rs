@@ -23,6 +23,7 @@ mod netns {
     mod offload;
     mod operations;
     mod places;
+    mod reconcile;
     mod reload;
     mod restart;
     mod service;

@@ -112,7 +112,7 @@ impl Daemon {
         });
         let listening = self.speaker.as_ref().and_then(Speaker::complaint);
         let own = self.complaints.iter().chain(self.metrics.complaint()).cloned();
-        own.chain(listening).chain(down).collect()
+        self.retry.complaint().into_iter().chain(own).chain(listening).chain(down).collect()
     }
 
     /// Counted when it is asked for: nothing else needs the number.

@@ -29,15 +29,15 @@ const FULL_CHUNK: usize = 4096;
 
 impl Daemon {
     /// Takes one event into the mirror of the kernel; says whether it matters.
-    pub(super) async fn absorb(&mut self, event: Event) -> Result<bool> {
+    pub(super) fn absorb(&mut self, event: Event) -> bool {
         match &event {
             Event::Overrun => {
                 warn!("the kernel had more to tell than fitted: reading everything again");
-                self.load_mirror().await?;
+                self.unread.mirror = true;
                 self.macs.clear();
                 self.devices = Devices::default();
                 self.stale = Stale::Everything;
-                return Ok(true);
+                return true;
             }
             // The peer may be another one, or have another address, than a moment ago.
             Event::Link(Link { index, .. }) | Event::LinkGone(index) => {
@@ -52,7 +52,7 @@ impl Daemon {
                 if known {
                     self.stale = self.stale.max(Stale::Picture);
                 }
-                return Ok(known);
+                return known;
             }
             Event::PeerLink { peer, .. } => {
                 let link = self.mirror.link_with_peer(*peer).map(|link| link.index);
@@ -60,9 +60,12 @@ impl Daemon {
                 if known {
                     self.stale = self.stale.max(Stale::Picture);
                 }
-                return Ok(known);
+                return known;
             }
-            Event::Rules => self.check_rules().await?,
+            Event::Rules => {
+                self.unread.rules = true;
+                return true;
+            }
             Event::Address(_)
             | Event::AddressGone(_)
             | Event::Route(..)
@@ -71,15 +74,28 @@ impl Daemon {
             | Event::NextHopGone(_) => {}
         }
         match self.mirror.apply(event) {
-            Effect::Unchanged => return Ok(self.stale != Stale::Prefixes),
+            Effect::Unchanged => return self.stale != Stale::Prefixes,
             Effect::Route(_) => {}
             Effect::Changed => self.stale = self.stale.max(Stale::Picture),
             Effect::Reload => {
-                self.load_mirror().await?;
+                self.unread.mirror = true;
                 self.stale = Stale::Everything;
             }
         }
-        Ok(true)
+        true
+    }
+
+    /// Reads what events alone did not tell. Events that come meanwhile are taken in afterwards.
+    async fn read_again(&mut self) -> Result<()> {
+        if self.unread.rules {
+            self.check_rules().await?;
+            self.unread.rules = false;
+        }
+        if self.unread.mirror {
+            self.load_mirror().await?;
+            self.unread.mirror = false;
+        }
+        Ok(())
     }
 
     /// Reads the kernel's state anew.
@@ -107,6 +123,7 @@ impl Daemon {
 
     /// Brings in step what the events since the last time concern.
     pub(super) async fn catch_up(&mut self) -> Result<()> {
+        self.read_again().await?;
         if self.stale != Stale::Prefixes {
             return self.reconcile().await;
         }
@@ -144,10 +161,11 @@ impl Daemon {
     pub(super) async fn reconcile(&mut self) -> Result<()> {
         let (slow_path, result) = self.update_data_path().await?;
         self.update_slow_path(slow_path).await;
+        let speaker = self.start_missing_speaker();
         self.tell_speaker();
         result?;
         self.stale = Stale::default();
-        Ok(())
+        speaker
     }
 
     /// The first reconciliation. Where it fails, the kernel's own routes are as they were: they may be those
@@ -162,6 +180,7 @@ impl Daemon {
 
     /// Tables and hooks; gives the routes that are wanted in the kernel's table, and what went wrong.
     async fn update_data_path(&mut self) -> Result<(BTreeMap<Ipv4Net, OwnTarget>, Result<()>)> {
+        self.nat.configure(&self.config.limits())?;
         self.learn_macs().await?;
         self.learn_devices().await;
         let picture = wanted::picture(&self.config, &self.mirror, &self.macs, &self.devices);
