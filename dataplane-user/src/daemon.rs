@@ -2,6 +2,7 @@
 
 mod answer;
 mod bgp;
+mod hooks;
 mod lock;
 mod metrics;
 mod migrate;
@@ -40,7 +41,7 @@ use crate::{
         nat::Nat,
         netlink::{Event, Events, Netlink, OwnTarget},
         object::{Program, Sizes},
-        pins::Pins,
+        pins::{Held, Pins},
         previous::Previous,
         uplinks::Uplinks,
     },
@@ -98,6 +99,8 @@ pub struct Daemon {
     config_file: Option<PathBuf>,
     places_given: Places,
     pins: Pins,
+    /// The maps, which are pinned again where somebody removes the pins.
+    held_maps: Held,
     mode: Mode,
     object: Ebpf,
     datapath: Datapath,
@@ -187,6 +190,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     let mut watchdog = systemd::watchdog();
     let mut sweeps = tokio::time::interval(SWEEP_PERIOD / SWEEP_PARTS);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut checks = tokio::time::interval(hooks::CHECK_PERIOD);
+    checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             event = events.next() => {
@@ -196,6 +201,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
             }
             () = systemd::tick(&mut watchdog) => {}
             _ = sweeps.tick(), if daemon.nat.settings().buckets != 0 => daemon.sweep(),
+            _ = checks.tick() => daemon.check_hooks().await,
             () = daemon.retry.due() => {
                 daemon.retry.restart();
                 daemon.try_reconcile().await;
@@ -257,6 +263,7 @@ impl Daemon {
             config,
             config_file,
             places_given: Places::default(),
+            held_maps: Held::open(&pins)?,
             pins,
             object,
             netlink,

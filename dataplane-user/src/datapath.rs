@@ -173,6 +173,15 @@ impl Datapath {
         self.table.synchronize()
     }
 
+    /// Pins the table's slabs again whose pins somebody removed, and says whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapped::pin_missing`].
+    pub fn pin_missing(&self) -> Result<bool> {
+        self.table.memory().pin_missing()
+    }
+
     /// What every hook counted, summed over the CPUs.
     ///
     /// # Errors

@@ -134,6 +134,14 @@ fn uplinks(config: &Config, mirror: &Mirror, devices: &Devices, picture: &mut Pi
     } else if mirror.default_uplinks().is_empty() {
         picture.complaints.push("no default route, and so no uplink: set `node.uplinks`".to_owned());
     }
+    for link in uplink_links(config, mirror) {
+        if !link.up {
+            let name = &link.name;
+            picture.complaints.push(format!("uplink {name} is down: ip link set {name} up"));
+        } else if !link.carrier {
+            picture.complaints.push(format!("uplink {} is down: it has no carrier", link.name));
+        }
+    }
     let (links, others): (Vec<&Link>, Vec<&Link>) =
         uplink_links(config, mirror).into_iter().partition(|link| link.ethernet);
     for link in others {

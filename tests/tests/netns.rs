@@ -11,6 +11,7 @@ mod netns {
     mod errors;
     mod foreign;
     mod from_kernel;
+    mod hooks;
     mod import;
     mod load;
     mod masquerade;

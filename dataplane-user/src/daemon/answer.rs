@@ -59,14 +59,24 @@ impl Daemon {
                 packets.add(reason.class(), count);
             }
         }
-        let hooks = self.places.iter().map(|(place, program)| answers::HookStatus {
-            interface: place.interface.clone(),
-            ifindex: place.ifindex,
-            hook: place.hook.name().to_owned(),
-            program: program.name().to_owned(),
-            program_id: attach::program_id(place, self.mode, &self.pins),
-            mode: place.mode_name(self.mode).to_owned(),
-        });
+        let mut complaints = self.all_complaints(&peers);
+        let mut hooks = Vec::new();
+        for (place, program) in &self.places {
+            let program_id = attach::program_id(place, self.mode, &self.pins);
+            match &program_id {
+                Ok(Some(_)) => {}
+                Ok(None) => complaints.push(Self::hook_complaint(place)),
+                Err(error) => complaints.push(format!("{error:#}")),
+            }
+            hooks.push(answers::HookStatus {
+                interface: place.interface.clone(),
+                ifindex: place.ifindex,
+                hook: place.hook.name().to_owned(),
+                program: program.name().to_owned(),
+                program_id: program_id.ok().flatten(),
+                mode: place.mode_name(self.mode).to_owned(),
+            });
+        }
         let uplinks = self.choices.iter().map(|choice| answers::UplinkStatus {
             interface: self.interface(choice.ifindex),
             uplink_hook: if choice.xdp { "xdp" } else { "tc" }.to_owned(),
@@ -80,7 +90,6 @@ impl Daemon {
         };
         let ((endpoints, max_endpoints), (next_hops, max_next_hops)) =
             (self.datapath.endpoint_slots(), self.datapath.next_hop_slots());
-        let complaints = self.all_complaints(&peers);
         Ok(answers::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.config.node.name.clone(),
@@ -89,7 +98,7 @@ impl Daemon {
             uptime_seconds: self.ready_since.elapsed().as_secs(),
             pid: std::process::id(),
             config_file: self.config_file.as_ref().map(|file| file.display().to_string()),
-            hooks: hooks.collect(),
+            hooks,
             uplinks: uplinks.collect(),
             tables: vec![
                 table("routes", usage.routes, self.datapath.max_routes()),

@@ -6,15 +6,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use anyhow::{Context as _, Result};
 use dataplane_common::{flow::rule::Rule, next_hop::NextHop, stats::Hook};
 use ipnet::Ipv4Net;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::{Daemon, Stale};
 use crate::{
-    config::UplinkHook,
     kernel::{
-        attach::{self, Mode, Place},
+        attach,
         netlink::{Device, Event, Link, Netlink, OwnTarget},
-        object::Program,
         pins::Pins,
         sysctl,
     },
@@ -39,7 +37,7 @@ impl Daemon {
                 self.stale = Stale::Everything;
                 return true;
             }
-            // The peer may be another one, or have another address, than a moment ago.
+            // The peer may be another one, or have another address, than a moment ago; the device may do other things.
             Event::Link(Link { index, .. }) | Event::LinkGone(index) => {
                 self.macs.remove(index);
                 self.devices.able.remove(index);
@@ -48,19 +46,21 @@ impl Daemon {
                 }
             }
             Event::Device(index) => {
-                let known = self.devices.able.remove(index).is_some();
-                if known {
+                // Whether it was known makes no difference: an event of the link may have come in between.
+                self.devices.able.remove(index);
+                let is_uplink = self.policy.uplink(*index).is_some();
+                if is_uplink {
                     self.stale = self.stale.max(Stale::Picture);
                 }
-                return known;
+                return is_uplink;
             }
             Event::PeerLink { peer, .. } => {
                 let link = self.mirror.link_with_peer(*peer).map(|link| link.index);
-                let known = link.is_some_and(|index| self.macs.remove(&index).is_some());
-                if known {
+                if let Some(index) = link {
+                    self.macs.remove(&index);
                     self.stale = self.stale.max(Stale::Picture);
                 }
-                return known;
+                return link.is_some();
             }
             Event::Rules => {
                 self.unread.rules = true;
@@ -302,65 +302,6 @@ impl Daemon {
             }
             other => other,
         }
-    }
-
-    /// Attaches where a program is wanted and takes it off where it is not. One interface that cannot be
-    /// attached to is a complaint and an error, and the others are attached all the same.
-    fn update_hooks(&mut self, mut wanted: BTreeMap<Place, Program>) -> Result<()> {
-        if self.mode == Mode::Clsact {
-            // A filter is added at once: nothing is gained by holding its place.
-            wanted.retain(|_, program| *program != Program::Waiting);
-        }
-        let mut result = Ok(());
-        // An interface that was renamed is where it was, with its program.
-        let renamed =
-            |(place, program): (Place, Program)| (place.find_in(&wanted).cloned().unwrap_or(place), program);
-        self.places = std::mem::take(&mut self.places).into_iter().map(renamed).collect();
-        for (place, &program) in &wanted {
-            if self.places.get(place) == Some(&program) {
-                continue;
-            }
-            if program == Program::Walk(Hook::FromContainer) && self.config.datapath.kernel_routes {
-                // As Calico does: what BPF leaves to the kernel must be forwarded by it.
-                if let Err(error) = sysctl::enable_forwarding(&place.interface) {
-                    debug!("{error:#}");
-                }
-            }
-            match attach::attach(&mut self.object, &self.pins, self.mode, place, program) {
-                Ok(()) => drop(self.places.insert(place.clone(), program)),
-                // It went, or was renamed, a moment ago; the event is on its way.
-                Err(error) if !place.exists() => debug!("{error:#}"),
-                Err(error) if error.is::<attach::Refused>() => self.fall_back(place, &error),
-                Err(error) => {
-                    self.complaints.push(format!("{error:#}"));
-                    result = result.and(Err(error));
-                }
-            }
-        }
-        let stale =
-            attach::attached(&self.pins, |index| self.mirror.link(index).map(|link| link.name.clone()))?;
-        for place in stale.iter().chain(self.places.clone().keys()) {
-            if !wanted.contains_key(place) {
-                attach::detach(&self.pins, place)?;
-                self.places.remove(place);
-            }
-        }
-        result
-    }
-
-    /// Goes on with an uplink at tc alone, until its link changes.
-    fn fall_back(&mut self, place: &Place, error: &anyhow::Error) {
-        let why = error.root_cause().to_string();
-        if let Some(choice) = self.choices.iter_mut().find(|choice| choice.ifindex == place.ifindex) {
-            (choice.xdp, choice.why) = (false, why.clone());
-        }
-        let complaint = format!("uplink {} is served at tc, not at XDP: {why}", place.interface);
-        if self.config.datapath.uplink_hook == UplinkHook::Xdp {
-            self.complaints.push(complaint);
-        } else {
-            info!("{complaint}");
-        }
-        self.devices.refused.insert(place.ifindex, why);
     }
 
     fn check_forwarding(&mut self) {
