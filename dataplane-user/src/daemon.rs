@@ -51,7 +51,7 @@ use crate::{
         bgp::{Speaker, Surroundings},
         kernel::{Mirror, Policy},
     },
-    wanted::{Choice, Destination, Devices, Offer, PeerMacs},
+    wanted::{Choice, Destination, Devices, FoundUplinks, Offer, PeerMacs},
 };
 
 pub use lock::Lock;
@@ -112,6 +112,8 @@ pub struct Daemon {
     mirror: Mirror,
     macs: PeerMacs,
     devices: Devices,
+    /// The uplinks, where the file does not name them.
+    found_uplinks: FoundUplinks,
     /// Where the uplinks' programs run, and why.
     choices: Vec<Choice>,
     rib: Rib<Offer>,
@@ -202,6 +204,11 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
             () = systemd::tick(&mut watchdog) => {}
             _ = sweeps.tick(), if daemon.nat.settings().buckets != 0 => daemon.sweep(),
             _ = checks.tick() => daemon.check_hooks().await,
+            () = due(daemon.found_uplinks.due()) => {
+                daemon.find_uplinks();
+                daemon.stale = daemon.stale.max(Stale::Picture);
+                daemon.try_reconcile().await;
+            }
             () = daemon.retry.due() => {
                 daemon.retry.restart();
                 daemon.try_reconcile().await;
@@ -270,6 +277,7 @@ impl Daemon {
             mirror,
             macs: PeerMacs::new(),
             devices: Devices::default(),
+            found_uplinks: FoundUplinks::default(),
             choices: Vec::new(),
             dirty,
             held,
@@ -365,6 +373,14 @@ impl Daemon {
     async fn detach(&mut self) -> Result<()> {
         self.end_bgp().await?;
         remove_everything(&self.pins, &self.netlink).await
+    }
+}
+
+/// Returns at that time: never, where there is none.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

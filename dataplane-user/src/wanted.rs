@@ -3,6 +3,7 @@
 
 pub mod masquerade;
 mod uplink_hook;
+mod uplinks;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -30,6 +31,7 @@ use crate::{
 };
 
 pub use uplink_hook::{Choice, Devices, table as uplink_table};
+pub use uplinks::FoundUplinks;
 
 /// Where packets for a prefix go, in full: indexes into tables come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -80,9 +82,15 @@ pub struct Picture {
 }
 
 /// The picture for this configuration and this state of the kernel.
-pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs, devices: &Devices) -> Picture {
+pub fn picture(
+    config: &Config,
+    mirror: &Mirror,
+    macs: &PeerMacs,
+    devices: &Devices,
+    found: &FoundUplinks,
+) -> Picture {
     let mut picture = Picture::default();
-    let uplinks = uplinks(config, mirror, devices, &mut picture);
+    let uplinks = uplinks(config, mirror, devices, found, &mut picture);
 
     let policy = Policy {
         uplinks: uplinks.iter().filter_map(|index| mirror.link(*index)).cloned().collect(),
@@ -126,15 +134,29 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs, devices: &Devi
 }
 
 /// The uplinks that are there, hooked.
-fn uplinks(config: &Config, mirror: &Mirror, devices: &Devices, picture: &mut Picture) -> Vec<u32> {
+fn uplinks(
+    config: &Config,
+    mirror: &Mirror,
+    devices: &Devices,
+    found: &FoundUplinks,
+    picture: &mut Picture,
+) -> Vec<u32> {
     if let Some(names) = &config.node.uplinks {
         for name in names.iter().filter(|name| mirror.link_by_name(name).is_none()) {
             picture.complaints.push(format!("uplink {name} does not exist: it is attached when it does"));
         }
     } else if mirror.default_uplinks().is_empty() {
-        picture.complaints.push("no default route, and so no uplink: set `node.uplinks`".to_owned());
+        let held: Vec<&str> =
+            found.held().filter_map(|index| mirror.link(index)).map(|link| &*link.name).collect();
+        picture.complaints.push(match &*held {
+            [] => "no default route, and so no uplink: set `node.uplinks`".to_owned(),
+            held => format!(
+                "the default route is gone: {} stays the uplink for some seconds; set `node.uplinks`",
+                held.join(", ")
+            ),
+        });
     }
-    for link in uplink_links(config, mirror) {
+    for link in uplink_links(config, mirror, found) {
         if !link.up {
             let name = &link.name;
             picture.complaints.push(format!("uplink {name} is down: ip link set {name} up"));
@@ -143,7 +165,7 @@ fn uplinks(config: &Config, mirror: &Mirror, devices: &Devices, picture: &mut Pi
         }
     }
     let (links, others): (Vec<&Link>, Vec<&Link>) =
-        uplink_links(config, mirror).into_iter().partition(|link| link.ethernet);
+        uplink_links(config, mirror, found).into_iter().partition(|link| link.ethernet);
     for link in others {
         picture
             .complaints
@@ -170,10 +192,10 @@ fn uplinks(config: &Config, mirror: &Mirror, devices: &Devices, picture: &mut Pi
 }
 
 /// The links that are uplinks: by configuration, or the interfaces of the default routes.
-pub fn uplink_links<'a>(config: &Config, mirror: &'a Mirror) -> Vec<&'a Link> {
+pub fn uplink_links<'a>(config: &Config, mirror: &'a Mirror, found: &FoundUplinks) -> Vec<&'a Link> {
     match &config.node.uplinks {
         Some(names) => names.iter().filter_map(|name| mirror.link_by_name(name)).collect(),
-        None => mirror.default_uplinks().into_iter().filter_map(|index| mirror.link(index)).collect(),
+        None => found.all().filter_map(|index| mirror.link(index)).collect(),
     }
 }
 

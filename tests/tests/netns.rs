@@ -30,6 +30,7 @@ mod netns {
     mod service;
     mod slow_path;
     mod spoofing;
+    mod uplinks;
 
     /// Ends the test, reported as skipped, where this process may not make network namespaces.
     macro_rules! require_root {

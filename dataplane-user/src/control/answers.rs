@@ -100,7 +100,7 @@ pub struct Import {
 /// Routes that are left to the kernel for one cause.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImportLeft {
-    /// `multipath`, `encapsulation`, `tos`, `not-by-uplink` or `kind` (`unreachable`, `prohibit`, …).
+    /// `multipath`, `encapsulation`, `ipv6-next-hop`, `tos`, `not-by-uplink` or `kind` (`unreachable`, `prohibit`, …).
     pub cause: String,
     /// How many.
     pub routes: u64,

@@ -1,7 +1,10 @@
 //! From what is wanted to what is: tables first, hooks then, the kernel's own routes last; removal after
 //! addition, so that a packet never meets a gap.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result};
 use dataplane_common::{flow::rule::Rule, next_hop::NextHop, stats::Hook};
@@ -178,12 +181,20 @@ impl Daemon {
         Ok(())
     }
 
+    /// Follows the default routes, which name the uplinks where the file does not.
+    pub(super) fn find_uplinks(&mut self) {
+        let exists = |index| self.mirror.link(index).is_some();
+        self.found_uplinks.update(self.mirror.default_uplinks(), exists, Instant::now());
+    }
+
     /// Tables and hooks; gives the routes that are wanted in the kernel's table, and what went wrong.
     async fn update_data_path(&mut self) -> Result<(BTreeMap<Ipv4Net, OwnTarget>, Result<()>)> {
         self.nat.configure(&self.config.limits())?;
+        self.find_uplinks();
         self.learn_macs().await?;
         self.learn_devices().await;
-        let picture = wanted::picture(&self.config, &self.mirror, &self.macs, &self.devices);
+        let Self { config, mirror, macs, devices, found_uplinks, .. } = &*self;
+        let picture = wanted::picture(config, mirror, macs, devices, found_uplinks);
         self.complaints = picture.complaints;
         self.choices = picture.choices;
 
@@ -250,7 +261,7 @@ impl Daemon {
     /// Asks what the uplinks' devices can do, where that is not known. What cannot be learned keeps nothing from being
     /// forwarded: tc serves every device.
     async fn learn_devices(&mut self) {
-        for link in wanted::uplink_links(&self.config, &self.mirror) {
+        for link in wanted::uplink_links(&self.config, &self.mirror, &self.found_uplinks) {
             if !self.devices.able.contains_key(&link.index) {
                 let device = self.netlink.device(link.index).await.unwrap_or_else(|error| {
                     warn!("{} is taken for one that tells nothing of XDP: {error:#}", link.name);

@@ -123,6 +123,8 @@ pub struct Route {
     pub multipath_oifs: Box<[u32]>,
     /// Packets are encapsulated, or the gateway is not an IPv4 one.
     pub encap: bool,
+    /// The gateway is an IPv6 one.
+    pub via_ipv6: bool,
 }
 
 /// Where a new route stands among those with the same prefix, TOS and metric. The kernel uses the first.

@@ -142,6 +142,7 @@ pub(super) fn route(mirror: &Mirror, line: &str) -> Route {
         multipath: false,
         multipath_oifs: Box::default(),
         encap: false,
+        via_ipv6: false,
     };
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap();
@@ -153,6 +154,7 @@ pub(super) fn route(mirror: &Mirror, line: &str) -> Route {
             "mtu" => route.mtu = Some(value().parse().unwrap()),
             "tos" => route.tos = value().parse().unwrap(),
             "encap" => route.encap = true,
+            "inet6" => (route.encap, route.via_ipv6) = (true, true),
             "nhid" => route.nexthop = Some(value().parse().unwrap()),
             "nexthops" => {
                 route.multipath = true;
