@@ -88,6 +88,8 @@ struct Unread {
     mirror: bool,
     /// The policy routing rules.
     rules: bool,
+    /// Whether the kernel forwards.
+    forwarding: bool,
 }
 
 /// Kernel routes that are written between two looks at what else there is to do: some milliseconds' worth.
@@ -111,6 +113,8 @@ pub struct Daemon {
     netlink: Netlink,
     mirror: Mirror,
     macs: PeerMacs,
+    /// What was known before of those that are to be asked for again.
+    former_macs: PeerMacs,
     devices: Devices,
     /// The uplinks, where the file does not name them.
     found_uplinks: FoundUplinks,
@@ -135,6 +139,8 @@ pub struct Daemon {
     surroundings: Option<Surroundings>,
     places: BTreeMap<Place, Program>,
     complaints: Vec<String>,
+    /// What is wrong with the kernel's forwarding.
+    not_forwarding: Vec<String>,
     rules_are_default: bool,
     /// What must be read from the kernel again before the next reconciliation.
     unread: Unread,
@@ -276,6 +282,7 @@ impl Daemon {
             netlink,
             mirror,
             macs: PeerMacs::new(),
+            former_macs: PeerMacs::new(),
             devices: Devices::default(),
             found_uplinks: FoundUplinks::default(),
             choices: Vec::new(),
@@ -295,6 +302,7 @@ impl Daemon {
             surroundings: None,
             places: BTreeMap::new(),
             complaints: Vec::new(),
+            not_forwarding: Vec::new(),
             rules_are_default: true,
             unread: Unread::default(),
             retry: Retry::default(),
@@ -319,6 +327,9 @@ impl Daemon {
         let deadline = tokio::time::Instant::now() + GATHER;
         while let Ok(event) = tokio::time::timeout_at(deadline, events.next()).await {
             matters |= self.absorb(event?);
+        }
+        if std::mem::take(&mut self.unread.forwarding) {
+            self.check_forwarding();
         }
         Ok(matters)
     }

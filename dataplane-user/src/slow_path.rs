@@ -7,7 +7,7 @@ use ipnet::Ipv4Net;
 use tracing::{info, warn};
 
 use crate::{
-    kernel::netlink::{Added, Netlink, OwnRoute, OwnTarget},
+    kernel::netlink::{Added, Netlink, OwnRoute, OwnTarget, Present},
     source::kernel::Mirror,
 };
 
@@ -20,6 +20,21 @@ pub struct SlowPath {
     pending: BTreeSet<Ipv4Net>,
     /// Those that the kernel refused.
     refused: BTreeSet<Ipv4Net>,
+    /// Why, of the first.
+    refusal: Option<String>,
+}
+
+/// The routes for a prefix.
+#[derive(Clone, Copy, Debug)]
+pub struct State {
+    /// The daemon's that is there.
+    pub present: Option<OwnTarget>,
+    /// The one of an older version, with another metric.
+    pub older: Option<OwnTarget>,
+    /// What has the metric of the daemon's.
+    pub in_the_way: Option<Present>,
+    /// What is wanted.
+    pub wanted: Option<OwnTarget>,
 }
 
 impl SlowPath {
@@ -43,22 +58,25 @@ impl SlowPath {
         self.pending.append(&mut self.refused);
     }
 
+    /// What could not be written, and why.
+    pub fn complaint(&self) -> Option<String> {
+        let refusal = self.refusal.as_ref().filter(|_| !self.refused.is_empty())?;
+        let refused = self.refused.len();
+        Some(format!(
+            "{refused} kernel routes could not be written, and are tried again; of the first: {refusal}"
+        ))
+    }
+
     /// Whether [`Self::work`] has something to do.
     pub fn is_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
     /// Makes the kernel's table hold what is wanted for at most so many prefixes. A route that somebody else has
-    /// for the same destination is theirs and stays. `route` gives for a prefix our route that is there, and the
-    /// one that is wanted.
+    /// for the same destination and metric is theirs and stays. `route` gives the routes for a prefix.
     ///
     /// A route that the kernel refuses is logged, and tried again after [`Self::retry`].
-    pub async fn work(
-        &mut self,
-        netlink: &Netlink,
-        most: usize,
-        route: impl Fn(Ipv4Net) -> (Option<OwnTarget>, Option<OwnTarget>),
-    ) {
+    pub async fn work(&mut self, netlink: &Netlink, most: usize, route: impl Fn(Ipv4Net) -> State) {
         let mut first_refusal = None;
         let mut refusals = 0;
         for _ in 0..most {
@@ -69,8 +87,15 @@ impl SlowPath {
                 refusals += 1;
             }
         }
-        if let Some(error) = first_refusal {
-            warn!("{refusals} kernel routes could not be written; of the first: {error:#}");
+        match first_refusal.map(|error| format!("{error:#}")) {
+            None if self.refused.is_empty() => self.refusal = None,
+            None => {}
+            // Said once, however often it is tried.
+            Some(error) if self.refusal.as_ref() == Some(&error) => {}
+            Some(error) => {
+                warn!("{refusals} kernel routes could not be written; of the first: {error}");
+                self.refusal = Some(error);
+            }
         }
     }
 
@@ -78,21 +103,36 @@ impl SlowPath {
         &mut self,
         netlink: &Netlink,
         destination: Ipv4Net,
-        (present, wanted): (Option<OwnTarget>, Option<OwnTarget>),
+        State { present, older, in_the_way, wanted }: State,
     ) -> anyhow::Result<()> {
-        if present == wanted {
-            return Ok(());
+        if present != wanted {
+            self.write(netlink, destination, present, in_the_way, wanted).await?;
         }
+        // Last, so that there is no gap.
+        if let Some(target) = older {
+            netlink.delete_route(&OwnRoute { destination, target, metric: 0 }).await?;
+        }
+        Ok(())
+    }
+
+    async fn write(
+        &mut self,
+        netlink: &Netlink,
+        destination: Ipv4Net,
+        present: Option<OwnTarget>,
+        in_the_way: Option<Present>,
+        wanted: Option<OwnTarget>,
+    ) -> anyhow::Result<()> {
         let Some(target) = wanted else {
             if let Some(target) = present {
-                netlink.delete_route(&OwnRoute { destination, target }).await?;
+                netlink.delete_route(&OwnRoute::new(destination, target)).await?;
             }
             self.taken.remove(&destination);
             return Ok(());
         };
         // An older one of ours is replaced without a gap.
-        let route = OwnRoute { destination, target };
-        match netlink.add_route(&route).await? {
+        let route = OwnRoute::new(destination, target);
+        match netlink.add_route(&route, in_the_way).await? {
             Added::Added | Added::AlreadyThere => drop(self.taken.remove(&destination)),
             Added::TakenBy { protocol } => {
                 if self.taken.insert(destination) {

@@ -118,7 +118,10 @@ pub fn picture(
     }
 
     for block in &config.blocks {
-        picture.config.insert(*block, Offer::To(Destination::Block));
+        // A block of one address is its container's once there is one.
+        if !picture.discovered.contains_key(block) {
+            picture.config.insert(*block, Offer::To(Destination::Block));
+        }
         picture.slow_path.insert(*block, OwnTarget::Blackhole);
     }
     config_endpoints(config, mirror, macs, &mut picture);

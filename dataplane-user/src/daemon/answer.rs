@@ -120,8 +120,9 @@ impl Daemon {
             format!("BGP peer {} is not established ({}): {why}", peer.address, peer.state)
         });
         let listening = self.speaker.as_ref().and_then(Speaker::complaint);
-        let own = self.complaints.iter().chain(self.metrics.complaint()).cloned();
-        self.retry.complaint().into_iter().chain(own).chain(listening).chain(down).collect()
+        let own = self.complaints.iter().chain(&self.not_forwarding).chain(self.metrics.complaint()).cloned();
+        let failed = self.retry.complaint().into_iter().chain(self.slow_path.complaint());
+        failed.chain(own).chain(listening).chain(down).collect()
     }
 
     /// Counted when it is asked for: nothing else needs the number.

@@ -22,6 +22,7 @@ pub(super) const CHECK_PERIOD: Duration = Duration::from_secs(4);
 impl Daemon {
     /// Looks whether every program is where it was attached and every pin in place, and has put back what is not.
     pub(super) async fn check_hooks(&mut self) {
+        self.slow_path.retry();
         if let Err(error) = self.restore_pins() {
             error!("{error:#}");
         }

@@ -9,6 +9,7 @@ use super::Daemon;
 use crate::{
     kernel::netlink::OwnTarget,
     rib::Source,
+    slow_path::State,
     wanted::{self, Destination, Offer},
 };
 
@@ -87,7 +88,12 @@ impl Daemon {
     /// Writes into the kernel's own table what is wanted there, for at most so many prefixes.
     pub(super) async fn work_slow_path(&mut self, most: usize) {
         let mut slow_path = std::mem::take(&mut self.slow_path);
-        let route = |prefix| (self.mirror.own_route(prefix), self.own_route(prefix));
+        let route = |prefix| State {
+            present: self.mirror.own_route(prefix),
+            older: self.mirror.older_own_route(prefix),
+            in_the_way: self.mirror.in_the_way(prefix),
+            wanted: self.own_route(prefix),
+        };
         slow_path.work(&self.netlink, most, route).await;
         self.slow_path = slow_path;
     }

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use dataplane_common::{flow::rule::Rule, next_hop::NextHop, stats::Hook};
+use dataplane_common::{flow::rule::Rule, net::MacAddr, next_hop::NextHop, stats::Hook};
 use ipnet::Ipv4Net;
 use tracing::{debug, warn};
 
@@ -22,7 +22,7 @@ use crate::{
     rib::Source,
     slow_path::SlowPath,
     source::kernel::{Effect, Mirror},
-    wanted::{self, Destination, Devices, Offer, masquerade},
+    wanted::{self, Destination, Devices, masquerade},
 };
 
 /// Kernel routes that a full reconciliation writes at once; the loop writes the rest.
@@ -35,14 +35,14 @@ impl Daemon {
             Event::Overrun => {
                 warn!("the kernel had more to tell than fitted: reading everything again");
                 self.unread.mirror = true;
-                self.macs.clear();
+                self.former_macs.extend(self.macs.drain());
                 self.devices = Devices::default();
                 self.stale = Stale::Everything;
                 return true;
             }
             // The peer may be another one, or have another address, than a moment ago; the device may do other things.
             Event::Link(Link { index, .. }) | Event::LinkGone(index) => {
-                self.macs.remove(index);
+                self.forget_mac(*index);
                 self.devices.able.remove(index);
                 if self.devices.refused.remove(index).is_some() {
                     self.stale = self.stale.max(Stale::Picture);
@@ -60,7 +60,7 @@ impl Daemon {
             Event::PeerLink { peer, .. } => {
                 let link = self.mirror.link_with_peer(*peer).map(|link| link.index);
                 if let Some(index) = link {
-                    self.macs.remove(&index);
+                    self.forget_mac(index);
                     self.stale = self.stale.max(Stale::Picture);
                 }
                 return link.is_some();
@@ -68,6 +68,10 @@ impl Daemon {
             Event::Rules => {
                 self.unread.rules = true;
                 return true;
+            }
+            Event::Forwarding => {
+                self.unread.forwarding = true;
+                return false;
             }
             Event::Address(_)
             | Event::AddressGone(_)
@@ -86,6 +90,11 @@ impl Daemon {
             }
         }
         true
+    }
+
+    /// The MAC address behind that link is to be asked for again.
+    fn forget_mac(&mut self, index: u32) {
+        self.former_macs.extend(self.macs.remove_entry(&index));
     }
 
     /// Reads what events alone did not tell. Events that come meanwhile are taken in afterwards.
@@ -132,7 +141,7 @@ impl Daemon {
         }
         let mut touched = self.take_touched();
         touched.retain(|prefix| !self.policy.is_endpoint(*prefix));
-        self.offer_kernel_routes(touched, &BTreeMap::new());
+        self.offer_kernel_routes(touched);
         self.update_tables()
     }
 
@@ -140,17 +149,19 @@ impl Daemon {
         let touched = self.mirror.take_touched();
         // Whoever changed it: with an interface routes of ours go that nobody tells of, and one that somebody
         // else's was in the way of may have its turn.
-        let differs = |prefix: &&Ipv4Net| self.mirror.own_route(**prefix) != self.own_route(**prefix);
+        let differs = |prefix: &&Ipv4Net| {
+            let older = self.mirror.older_own_route(**prefix);
+            older.is_some() || self.mirror.own_route(**prefix) != self.own_route(**prefix)
+        };
         let lost: Vec<Ipv4Net> = touched.difference(&self.held).filter(differs).copied().collect();
         self.slow_path.look_at(lost);
         touched
     }
 
-    /// Asks the mirror again what is wanted for these prefixes; `endpoints` go before its routes.
-    fn offer_kernel_routes(&mut self, prefixes: BTreeSet<Ipv4Net>, endpoints: &BTreeMap<Ipv4Net, Offer>) {
+    /// Asks the mirror again what is wanted for these prefixes.
+    fn offer_kernel_routes(&mut self, prefixes: BTreeSet<Ipv4Net>) {
         for prefix in prefixes {
-            let route = || self.mirror.wanted_at(prefix, &self.policy).map(wanted::offer);
-            let changed = match endpoints.get(&prefix).copied().or_else(route) {
+            let changed = match self.mirror.wanted_at(prefix, &self.policy).map(wanted::offer) {
                 Some(offer) => self.rib.set(Source::Kernel, prefix, offer),
                 None => self.rib.withdraw(Source::Kernel, prefix),
             };
@@ -204,16 +215,15 @@ impl Daemon {
         if same {
             let endpoints = before.endpoints.iter().chain(&self.policy.endpoints);
             touched.extend(endpoints.map(|(address, _)| Ipv4Net::from(*address)));
-            self.offer_kernel_routes(touched, &picture.discovered);
+            self.offer_kernel_routes(touched);
         } else {
             let wanted = self.mirror.wanted(&self.policy).into_iter();
-            let mut offers: BTreeMap<_, _> =
-                wanted.map(|(prefix, wanted)| (prefix, wanted::offer(wanted))).collect();
-            offers.extend(picture.discovered);
+            let offers = wanted.map(|(prefix, wanted)| (prefix, wanted::offer(wanted))).collect();
             self.dirty.append(&mut self.rib.replace(Source::Kernel, offers));
         }
         self.dirty.append(&mut self.rib.replace(Source::Host, picture.host));
         self.dirty.append(&mut self.rib.replace(Source::Config, picture.config));
+        self.dirty.append(&mut self.rib.replace(Source::Workload, picture.discovered));
         self.find_routers();
         // Before the routes that lead to them: a packet that is to be translated must not find no rule.
         let rules = self.update_rules(&picture.rules);
@@ -238,6 +248,8 @@ impl Daemon {
 
     /// Asks for the MACs of the containers behind veths that may be endpoints and are not known yet.
     async fn learn_macs(&mut self) -> Result<()> {
+        let mirror = &self.mirror;
+        self.former_macs.retain(|index, _| mirror.link(*index).is_some());
         let configured = self.config.endpoints.iter().filter_map(|e| self.mirror.link_by_name(&e.interface));
         let discovered = wanted::discovered(&self.config, &self.mirror);
         let discovered = discovered.iter().filter_map(|(_, index)| self.mirror.link(*index));
@@ -249,13 +261,27 @@ impl Daemon {
         for link in unknown {
             let Some(peer) = link.peer else { continue };
             match self.netlink.peer_mac(peer).await {
-                Ok(Some(mac)) => drop(self.macs.insert(link.index, mac)),
+                Ok(Some(mac)) => {
+                    self.macs.insert(link.index, mac);
+                    self.follow_mac(&link, mac).await;
+                }
                 // It is on its way in or out; an event follows.
                 Ok(None) => debug!("no peer behind {} now", link.name),
                 Err(error) => warn!("cannot ask for the peer of {}: {error:#}", link.name),
             }
         }
         Ok(())
+    }
+
+    /// Has the kernel follow a container's new MAC address, too: it would find out half a minute later, when its neighbour
+    /// entry fails.
+    async fn follow_mac(&mut self, link: &Link, mac: MacAddr) {
+        let Some(former) = self.former_macs.remove(&link.index).filter(|former| *former != mac) else {
+            return;
+        };
+        if let Err(error) = self.netlink.change_neighbours(link.index, former, mac).await {
+            warn!("the kernel does not follow the new MAC address behind {} at once: {error:#}", link.name);
+        }
     }
 
     /// Asks what the uplinks' devices can do, where that is not known. What cannot be learned keeps nothing from being
@@ -315,10 +341,11 @@ impl Daemon {
         }
     }
 
-    fn check_forwarding(&mut self) {
+    pub(super) fn check_forwarding(&mut self) {
+        self.not_forwarding.clear();
         for place in self.places.keys().filter(|place| place.hook == Hook::FromUplink) {
             if let Ok(false) = sysctl::forwarding(&place.interface) {
-                self.complaints.push(format!(
+                self.not_forwarding.push(format!(
                     "the kernel does not forward packets from {0}: ICMP errors and what BPF leaves to it get \
                      lost; sysctl -w net.ipv4.conf.{0}.forwarding=1",
                     place.interface

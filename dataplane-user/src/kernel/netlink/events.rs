@@ -13,7 +13,11 @@ use super::{
     types::{Event, Peer, Place},
 };
 
-/// Changes of links, IPv4 addresses, routes and rules in this namespace, and of links in others.
+/// `RTNLGRP_IPV4_NETCONF` and `RTM_NEWNETCONF` of `linux/rtnetlink.h`: settings of `net.ipv4.conf`.
+const IPV4_NETCONF: u32 = 24;
+const RTM_NEWNETCONF: u16 = 80;
+
+/// Changes of links, IPv4 addresses, routes, rules and forwarding in this namespace, and of links in others.
 #[derive(Debug)]
 pub struct Events {
     /// This namespace alone.
@@ -36,6 +40,7 @@ impl Events {
                 libc::RTNLGRP_IPV4_ROUTE,
                 libc::RTNLGRP_IPV4_RULE,
                 nexthop::GROUP,
+                IPV4_NETCONF,
             ] {
                 socket.add_membership(group)?;
             }
@@ -137,6 +142,7 @@ fn own_event(message: &Message<'_>, _netnsid: Option<i32>) -> Result<Option<Even
         nexthop::RTM_NEWNEXTHOP => Some(Event::NextHop(nexthop::decode(payload)?)),
         nexthop::RTM_DELNEXTHOP => Some(Event::NextHopGone(nexthop::decode(payload)?.id)),
         libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Event::Rules),
+        RTM_NEWNETCONF => Some(Event::Forwarding),
         _ => None,
     })
 }
