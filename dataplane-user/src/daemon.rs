@@ -2,7 +2,10 @@
 
 mod answer;
 mod bgp;
+mod events;
 mod hooks;
+mod ipsec;
+mod learn;
 mod lock;
 mod metrics;
 mod migrate;
@@ -11,6 +14,7 @@ mod offers;
 mod reconcile;
 mod reload;
 mod retry;
+mod serve;
 mod state;
 mod systemd;
 
@@ -27,19 +31,19 @@ use dataplane_common::flow::settings::words_of_records;
 use ipnet::Ipv4Net;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
 };
 use tracing::{error, info, warn};
 
 use crate::{
     config::{Config, Places},
-    control::{Answer, BadFile, Request, server},
+    control::server,
     datapath::Datapath,
     kernel::{
         attach::{Mode, Place},
         capabilities,
         nat::Nat,
-        netlink::{Event, Events, Netlink, OwnTarget},
+        netlink::{IpsecPolicy, Netlink, OwnTarget},
         object::{Program, Sizes},
         pins::{Held, Pins},
         previous::Previous,
@@ -51,18 +55,16 @@ use crate::{
         bgp::{Speaker, Surroundings},
         kernel::{Mirror, Policy},
     },
-    wanted::{Choice, Destination, Devices, FoundUplinks, Offer, PeerMacs},
+    wanted::{Choice, Destination, Devices, FoundUplinks, Ipsec, Offer, PeerMacs},
 };
 
+use events::Unread;
 pub use lock::Lock;
 use metrics::Metrics;
 use migrate::Tables;
 pub use reconcile::{read_kernel, remove_everything};
 use retry::Retry;
 pub use state::remove_state;
-
-/// How long the daemon gathers further events after one, so that a burst costs one reconciliation.
-const GATHER: Duration = Duration::from_micros(500);
 
 /// How often every flow is looked at whether it has ended, and in how many parts: a part of a million flows takes
 /// some milliseconds.
@@ -79,17 +81,6 @@ enum Stale {
     Picture,
     /// Everything, each route of the kernel's among it.
     Everything,
-}
-
-/// What of the kernel's state is not known any more.
-#[derive(Clone, Copy, Debug, Default)]
-struct Unread {
-    /// Links, addresses, nexthop objects and routes.
-    mirror: bool,
-    /// The policy routing rules.
-    rules: bool,
-    /// Whether the kernel forwards.
-    forwarding: bool,
 }
 
 /// Kernel routes that are written between two looks at what else there is to do: some milliseconds' worth.
@@ -142,6 +133,9 @@ pub struct Daemon {
     /// What is wrong with the kernel's forwarding.
     not_forwarding: Vec<String>,
     rules_are_default: bool,
+    ipsec_policies: Vec<IpsecPolicy>,
+    /// What these leave to the kernel.
+    ipsec: Ipsec,
     /// What must be read from the kernel again before the next reconciliation.
     unread: Unread,
     retry: Retry,
@@ -179,6 +173,13 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     daemon.places_given = places;
     server::listen(&daemon.config.node.state_dir, sender)?;
     daemon.check_rules().await?;
+    let ipsec = daemon.check_ipsec().await.and_then(|()| daemon.refuse_ipsec());
+    if let Err(error) = ipsec {
+        if fresh {
+            daemon.pins.remove()?;
+        }
+        return Err(error);
+    }
     let taken_over = match daemon.start_bgp() {
         Ok(()) => daemon.take_over().await,
         refused => refused,
@@ -304,6 +305,8 @@ impl Daemon {
             complaints: Vec::new(),
             not_forwarding: Vec::new(),
             rules_are_default: true,
+            ipsec_policies: Vec::new(),
+            ipsec: Ipsec::default(),
             unread: Unread::default(),
             retry: Retry::default(),
             ready_since: Instant::now(),
@@ -321,19 +324,6 @@ impl Daemon {
         systemd::ready();
     }
 
-    /// Takes in the event and those that come within a moment; says whether anything of them matters.
-    async fn gather(&mut self, first: Event, events: &mut Events) -> Result<bool> {
-        let mut matters = self.absorb(first);
-        let deadline = tokio::time::Instant::now() + GATHER;
-        while let Ok(event) = tokio::time::timeout_at(deadline, events.next()).await {
-            matters |= self.absorb(event?);
-        }
-        if std::mem::take(&mut self.unread.forwarding) {
-            self.check_forwarding();
-        }
-        Ok(matters)
-    }
-
     fn sweep(&mut self) {
         if let Err(error) = self.nat.sweep(&mut self.object, SWEEP_PARTS) {
             error!("{error:#}");
@@ -346,44 +336,6 @@ impl Daemon {
             self.stale = Stale::Everything;
         }
         self.retry.note(result);
-    }
-
-    async fn serve_reload(&mut self) -> Result<Vec<String>> {
-        systemd::reloading();
-        let result = self.reload().await;
-        self.metrics.note_reload(result.is_ok());
-        systemd::ready();
-        result
-    }
-
-    /// Answers a request; true when the daemon is to end.
-    async fn serve(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> bool {
-        let ends = matches!(request, Request::Detach);
-        let result = match request {
-            Request::Reload => {
-                self.serve_reload().await.and_then(|warnings| Ok(serde_json::to_value(warnings)?))
-            }
-            Request::Detach => self.detach().await.map(|()| serde_json::Value::Null),
-            other => self.answer(other).await,
-        };
-        let failed = result.is_err();
-        // A client that went away gets no answer.
-        let _ = answer.send(match result {
-            Ok(value) => Answer::Ok(value),
-            Err(error) if error.is::<BadFile>() => Answer::BadFile(error.to_string()),
-            Err(error) => Answer::Error(format!("{error:#}")),
-        });
-        if ends && !failed {
-            info!("detached: everything is removed");
-            // The connection writes the answer on this thread before the runtime ends.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        ends && !failed
-    }
-
-    async fn detach(&mut self) -> Result<()> {
-        self.end_bgp().await?;
-        remove_everything(&self.pins, &self.netlink).await
     }
 }
 

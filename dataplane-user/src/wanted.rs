@@ -1,6 +1,7 @@
 //! What the sources want: for each prefix a destination, for each interface a hook, for the kernel's own
 //! table a route. Pure functions of the configuration and of the mirror of the kernel.
 
+mod ipsec;
 pub mod masquerade;
 mod uplink_hook;
 mod uplinks;
@@ -30,6 +31,7 @@ use crate::{
     source::kernel::{Import, Mirror, Policy, Wanted},
 };
 
+pub use ipsec::Ipsec;
 pub use uplink_hook::{Choice, Devices, table as uplink_table};
 pub use uplinks::FoundUplinks;
 
@@ -88,6 +90,7 @@ pub fn picture(
     macs: &PeerMacs,
     devices: &Devices,
     found: &FoundUplinks,
+    ipsec: &Ipsec,
 ) -> Picture {
     let mut picture = Picture::default();
     let uplinks = uplinks(config, mirror, devices, found, &mut picture);
@@ -105,8 +108,12 @@ pub fn picture(
         .into_iter()
         .map(|(prefix, reason)| (prefix, Offer::To(Destination::Kernel(reason))))
         .collect();
+    for remote in &ipsec.remote {
+        picture.host.entry(*remote).or_insert(Offer::To(Destination::Kernel(Reason::KernelRoute)));
+    }
+    picture.complaints.extend(ipsec.complaint());
     for &(address, ifindex) in &policy.endpoints {
-        if let Some(endpoint) = endpoint(config, mirror, macs, address, ifindex) {
+        if let Some(endpoint) = endpoint(config, mirror, macs, ipsec, address, ifindex) {
             picture.add_endpoint(Origin::Kernel, endpoint, mirror);
         }
     }
@@ -124,9 +131,9 @@ pub fn picture(
         }
         picture.slow_path.insert(*block, OwnTarget::Blackhole);
     }
-    config_endpoints(config, mirror, macs, &mut picture);
+    config_endpoints(config, mirror, macs, ipsec, &mut picture);
     config_routes(config, mirror, &policy, &mut picture);
-    let (rules, mut complaints) = masquerade::rules(config, mirror, &policy);
+    let (rules, mut complaints) = masquerade::rules(config, mirror, &policy, ipsec);
     picture.rules = rules;
     picture.complaints.append(&mut complaints);
     picture.policy = policy;
@@ -268,17 +275,19 @@ fn endpoint(
     config: &Config,
     mirror: &Mirror,
     macs: &PeerMacs,
+    ipsec: &Ipsec,
     address: Ipv4Addr,
     ifindex: u32,
 ) -> Option<Endpoint> {
     let link = mirror.link(ifindex)?;
     let (mac, gateway_mac) = (*macs.get(&ifindex)?, link.mac?);
+    let is_kernels = config.datapath.egress == Egress::Kernel || ipsec.concerns(address);
     link.up.then_some(Endpoint {
         address: address.into(),
         ifindex,
         mtu: link.mtu,
         macs: MacPair::new(mac, gateway_mac),
-        flags: if config.datapath.egress == Egress::Kernel { Endpoint::KERNEL_EGRESS } else { 0 },
+        flags: if is_kernels { Endpoint::KERNEL_EGRESS } else { 0 },
         reserved: [0; 9],
     })
 }
@@ -302,7 +311,7 @@ impl Picture {
     }
 }
 
-fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, picture: &mut Picture) {
+fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, ipsec: &Ipsec, picture: &mut Picture) {
     for wanted in &config.endpoints {
         let name = &wanted.interface;
         let Some(link) = mirror.link_by_name(name) else { continue }; // comes when the container does
@@ -319,7 +328,7 @@ fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, picture: 
         }
         let target = OwnTarget::Device { oif: link.index };
         picture.slow_path.insert(wanted.address.into(), target);
-        if let Some(endpoint) = endpoint(config, mirror, macs, wanted.address, link.index) {
+        if let Some(endpoint) = endpoint(config, mirror, macs, ipsec, wanted.address, link.index) {
             picture.add_endpoint(Origin::Config, endpoint, mirror);
         }
     }

@@ -13,6 +13,7 @@ mod netns {
     mod from_kernel;
     mod hooks;
     mod import;
+    mod ipsec;
     mod load;
     mod masquerade;
     mod metrics;

@@ -108,6 +108,7 @@ impl Daemon {
             route_table_bytes: usage.bytes as u64,
             peers,
             import: self.import(),
+            ipsec: self.ipsec.remote.iter().copied().collect(),
             packets,
             packets_by_hook,
         })

@@ -7,132 +7,26 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use dataplane_common::{flow::rule::Rule, net::MacAddr, next_hop::NextHop, stats::Hook};
+use dataplane_common::{flow::rule::Rule, next_hop::NextHop, stats::Hook};
 use ipnet::Ipv4Net;
-use tracing::{debug, warn};
 
 use super::{Daemon, Stale};
 use crate::{
     kernel::{
         attach,
-        netlink::{Device, Event, Link, Netlink, OwnTarget},
+        netlink::{Netlink, OwnTarget},
         pins::Pins,
         sysctl,
     },
     rib::Source,
-    slow_path::SlowPath,
-    source::kernel::{Effect, Mirror},
-    wanted::{self, Destination, Devices, masquerade},
+    source::kernel::Mirror,
+    wanted::{self, Destination, masquerade},
 };
 
 /// Kernel routes that a full reconciliation writes at once; the loop writes the rest.
 const FULL_CHUNK: usize = 4096;
 
 impl Daemon {
-    /// Takes one event into the mirror of the kernel; says whether it matters.
-    pub(super) fn absorb(&mut self, event: Event) -> bool {
-        match &event {
-            Event::Overrun => {
-                warn!("the kernel had more to tell than fitted: reading everything again");
-                self.unread.mirror = true;
-                self.former_macs.extend(self.macs.drain());
-                self.devices = Devices::default();
-                self.stale = Stale::Everything;
-                return true;
-            }
-            // The peer may be another one, or have another address, than a moment ago; the device may do other things.
-            Event::Link(Link { index, .. }) | Event::LinkGone(index) => {
-                self.forget_mac(*index);
-                self.devices.able.remove(index);
-                if self.devices.refused.remove(index).is_some() {
-                    self.stale = self.stale.max(Stale::Picture);
-                }
-            }
-            Event::Device(index) => {
-                // Whether it was known makes no difference: an event of the link may have come in between.
-                self.devices.able.remove(index);
-                let is_uplink = self.policy.uplink(*index).is_some();
-                if is_uplink {
-                    self.stale = self.stale.max(Stale::Picture);
-                }
-                return is_uplink;
-            }
-            Event::PeerLink { peer, .. } => {
-                let link = self.mirror.link_with_peer(*peer).map(|link| link.index);
-                if let Some(index) = link {
-                    self.forget_mac(index);
-                    self.stale = self.stale.max(Stale::Picture);
-                }
-                return link.is_some();
-            }
-            Event::Rules => {
-                self.unread.rules = true;
-                return true;
-            }
-            Event::Forwarding => {
-                self.unread.forwarding = true;
-                return false;
-            }
-            Event::Address(_)
-            | Event::AddressGone(_)
-            | Event::Route(..)
-            | Event::RouteGone(_)
-            | Event::NextHop(_)
-            | Event::NextHopGone(_) => {}
-        }
-        match self.mirror.apply(event) {
-            Effect::Unchanged => return self.stale != Stale::Prefixes,
-            Effect::Route(_) => {}
-            Effect::Changed => self.stale = self.stale.max(Stale::Picture),
-            Effect::Reload => {
-                self.unread.mirror = true;
-                self.stale = Stale::Everything;
-            }
-        }
-        true
-    }
-
-    /// The MAC address behind that link is to be asked for again.
-    fn forget_mac(&mut self, index: u32) {
-        self.former_macs.extend(self.macs.remove_entry(&index));
-    }
-
-    /// Reads what events alone did not tell. Events that come meanwhile are taken in afterwards.
-    async fn read_again(&mut self) -> Result<()> {
-        if self.unread.rules {
-            self.check_rules().await?;
-            self.unread.rules = false;
-        }
-        if self.unread.mirror {
-            self.load_mirror().await?;
-            self.unread.mirror = false;
-        }
-        Ok(())
-    }
-
-    /// Reads the kernel's state anew.
-    async fn load_mirror(&mut self) -> Result<()> {
-        self.mirror = read_kernel(&self.netlink).await?;
-        self.slow_path = SlowPath::adopt(&self.mirror);
-        self.slow_path.postpone(&self.held);
-        self.slow_path.look_at(self.own_routes.keys().copied());
-        self.slow_path.look_at(self.by_routers());
-        Ok(())
-    }
-
-    /// Says so once when policy routing begins or ends.
-    pub(super) async fn check_rules(&mut self) -> Result<()> {
-        let default = self.netlink.rules_are_default().await?;
-        if self.rules_are_default && !default {
-            warn!(
-                "there are policy routing rules (`ip rule`): the data path follows the main table alone, so \
-                 containers' packets do not obey them"
-            );
-        }
-        self.rules_are_default = default;
-        Ok(())
-    }
-
     /// Brings in step what the events since the last time concern.
     pub(super) async fn catch_up(&mut self) -> Result<()> {
         self.read_again().await?;
@@ -204,8 +98,9 @@ impl Daemon {
         self.find_uplinks();
         self.learn_macs().await?;
         self.learn_devices().await;
-        let Self { config, mirror, macs, devices, found_uplinks, .. } = &*self;
-        let picture = wanted::picture(config, mirror, macs, devices, found_uplinks);
+        self.update_ipsec();
+        let Self { config, mirror, macs, devices, found_uplinks, ipsec, .. } = &*self;
+        let picture = wanted::picture(config, mirror, macs, devices, found_uplinks, ipsec);
         self.complaints = picture.complaints;
         self.choices = picture.choices;
 
@@ -246,58 +141,6 @@ impl Daemon {
         self.check_forwarding();
     }
 
-    /// Asks for the MACs of the containers behind veths that may be endpoints and are not known yet.
-    async fn learn_macs(&mut self) -> Result<()> {
-        let mirror = &self.mirror;
-        self.former_macs.retain(|index, _| mirror.link(*index).is_some());
-        let configured = self.config.endpoints.iter().filter_map(|e| self.mirror.link_by_name(&e.interface));
-        let discovered = wanted::discovered(&self.config, &self.mirror);
-        let discovered = discovered.iter().filter_map(|(_, index)| self.mirror.link(*index));
-        let unknown: Vec<Link> = configured
-            .chain(discovered)
-            .filter(|link| !self.macs.contains_key(&link.index))
-            .cloned()
-            .collect();
-        for link in unknown {
-            let Some(peer) = link.peer else { continue };
-            match self.netlink.peer_mac(peer).await {
-                Ok(Some(mac)) => {
-                    self.macs.insert(link.index, mac);
-                    self.follow_mac(&link, mac).await;
-                }
-                // It is on its way in or out; an event follows.
-                Ok(None) => debug!("no peer behind {} now", link.name),
-                Err(error) => warn!("cannot ask for the peer of {}: {error:#}", link.name),
-            }
-        }
-        Ok(())
-    }
-
-    /// Has the kernel follow a container's new MAC address, too: it would find out half a minute later, when its neighbour
-    /// entry fails.
-    async fn follow_mac(&mut self, link: &Link, mac: MacAddr) {
-        let Some(former) = self.former_macs.remove(&link.index).filter(|former| *former != mac) else {
-            return;
-        };
-        if let Err(error) = self.netlink.change_neighbours(link.index, former, mac).await {
-            warn!("the kernel does not follow the new MAC address behind {} at once: {error:#}", link.name);
-        }
-    }
-
-    /// Asks what the uplinks' devices can do, where that is not known. What cannot be learned keeps nothing from being
-    /// forwarded: tc serves every device.
-    async fn learn_devices(&mut self) {
-        for link in wanted::uplink_links(&self.config, &self.mirror, &self.found_uplinks) {
-            if !self.devices.able.contains_key(&link.index) {
-                let device = self.netlink.device(link.index).await.unwrap_or_else(|error| {
-                    warn!("{} is taken for one that tells nothing of XDP: {error:#}", link.name);
-                    Device::default()
-                });
-                self.devices.able.insert(link.index, device);
-            }
-        }
-    }
-
     /// Additions and changes first, removals last. One that fails does not keep the others back; it stays
     /// dirty, for the next reconciliation.
     pub(super) fn update_tables(&mut self) -> Result<()> {
@@ -306,7 +149,8 @@ impl Daemon {
             self.dirty.iter().copied().partition(|prefix| self.rib.best(*prefix).is_some());
         for prefix in wanted.into_iter().chain(unwanted) {
             let best = self.rib.best(prefix).map(|(_, offer)| self.destination(offer));
-            let destination = best.map(|destination| self.translated(prefix, destination));
+            let destination =
+                best.map(|destination| self.obeyed(prefix, self.translated(prefix, destination)));
             match self.datapath.set(prefix, destination) {
                 Ok(()) => drop(self.dirty.remove(&prefix)),
                 Err(error) => result = Err(error),

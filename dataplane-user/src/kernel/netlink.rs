@@ -19,11 +19,13 @@ mod raw;
 mod request;
 mod socket;
 mod types;
+mod xfrm;
 
 use anyhow::{Context, Result, bail};
 use dataplane_common::{names, net::MacAddr};
+use ipnet::Ipv4Net;
 use netlink_packet_core::{NetlinkMessage, NetlinkSerializable};
-use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE, NETLINK_XFRM};
 
 use self::exchange::{Answer, Requests};
 pub use self::{
@@ -32,6 +34,7 @@ pub use self::{
     exchange::Refusal,
     nexthop::{NextHop, NextHopTarget},
     types::{Added, Address, Event, Link, OwnRoute, OwnTarget, Peer, Place, Present, Route, RouteKind},
+    xfrm::IpsecPolicy,
 };
 
 /// How often a dump is begun again when the kernel says that what it walked changed meanwhile.
@@ -46,6 +49,8 @@ pub struct Netlink {
     requests: Requests,
     /// Generic netlink.
     generic: Requests,
+    /// IPsec, where the kernel has it.
+    ipsec: Option<Requests>,
 }
 
 impl Netlink {
@@ -70,7 +75,30 @@ impl Netlink {
     pub fn connect_with_receive_buffer(bytes: usize) -> Result<(Self, Events)> {
         let events = Events::open(bytes)?;
         let (requests, generic) = (Requests::open(NETLINK_ROUTE)?, Requests::open(NETLINK_GENERIC)?);
-        Ok((Self { requests, generic }, events))
+        let ipsec = without_support(Requests::open(NETLINK_XFRM))?;
+        Ok((Self { requests, generic, ipsec }, events))
+    }
+
+    /// The IPsec policies that do something to forwarded IPv4 packets.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses, or its answer cannot be read.
+    pub async fn ipsec_policies(&self) -> Result<Vec<IpsecPolicy>> {
+        let Some(ipsec) = &self.ipsec else { return Ok(Vec::new()) };
+        let mut found = dump(ipsec, "IPsec policies", xfrm::dump, xfrm::decode).await?;
+        let mut blocks = false;
+        let answer = ipsec.exchange(xfrm::default(), |payload| {
+            blocks |= xfrm::blocks_by_default(payload)?;
+            Ok(())
+        });
+        // An older kernel does not know the request, and blocks nothing by default.
+        if let (Answer::Complete, true) = (answer.await?, blocks) {
+            found.push(IpsecPolicy { source: Ipv4Net::default(), destination: Ipv4Net::default() });
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
     }
 
     /// Every link of this namespace.
@@ -276,33 +304,54 @@ impl Netlink {
         Ok(Some(Present::Own(own)))
     }
 
-    /// Dumps until the kernel says that nothing changed on the way.
     async fn dump<T, R: NetlinkSerializable>(
         &self,
         what: &str,
         request: impl Fn() -> NetlinkMessage<R>,
         decode: impl Fn(&[u8]) -> Result<Option<T>>,
     ) -> Result<Vec<T>> {
-        for _ in 0..DUMP_ATTEMPTS {
-            let mut found = Vec::new();
-            let answer = self
-                .requests
-                .exchange(request(), |payload| {
-                    found.extend(decode(payload)?);
-                    Ok(())
-                })
-                .await
-                .with_context(|| format!("listing the kernel's {what}"))?;
-            match answer {
-                Answer::Complete => return Ok(found),
-                Answer::Interrupted => {}
-                Answer::Refused(refusal) => {
-                    return Err(refusal).with_context(|| format!("listing the kernel's {what}"));
-                }
+        dump(&self.requests, what, request, decode).await
+    }
+}
+
+/// Dumps until the kernel says that nothing changed on the way.
+async fn dump<T, R: NetlinkSerializable>(
+    requests: &Requests,
+    what: &str,
+    request: impl Fn() -> NetlinkMessage<R>,
+    decode: impl Fn(&[u8]) -> Result<Option<T>>,
+) -> Result<Vec<T>> {
+    for _ in 0..DUMP_ATTEMPTS {
+        let mut found = Vec::new();
+        let answer = requests
+            .exchange(request(), |payload| {
+                found.extend(decode(payload)?);
+                Ok(())
+            })
+            .await
+            .with_context(|| format!("listing the kernel's {what}"))?;
+        match answer {
+            Answer::Complete => return Ok(found),
+            Answer::Interrupted => {}
+            Answer::Refused(refusal) => {
+                return Err(refusal).with_context(|| format!("listing the kernel's {what}"));
             }
         }
-        bail!("listing the kernel's {what}: they changed during each of {DUMP_ATTEMPTS} attempts; try again")
     }
+    bail!("listing the kernel's {what}: they changed during each of {DUMP_ATTEMPTS} attempts; try again")
+}
+
+/// `None` in place of the error that the kernel was built without this protocol.
+fn without_support<T>(opened: Result<T>) -> Result<Option<T>> {
+    match opened {
+        Err(error) if error.chain().any(is_unsupported) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+fn is_unsupported(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let errno = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    matches!(errno, Some(libc::EPROTONOSUPPORT | libc::ENOENT))
 }
 
 /// For requests whose answer is an acknowledgement alone.

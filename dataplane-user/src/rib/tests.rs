@@ -67,7 +67,10 @@ fn the_longest_match_wins_over_the_better_source() {
 
 #[test]
 fn sources_are_named_in_json() {
-    assert_eq!(serde_json::to_string(&Source::ALL).unwrap(), r#"["kernel","config","kernel","bgp","kernel"]"#);
+    assert_eq!(
+        serde_json::to_string(&Source::ALL).unwrap(),
+        r#"["kernel","config","kernel","bgp","kernel"]"#
+    );
 }
 
 #[derive(Clone, Debug)]

@@ -108,7 +108,7 @@ impl Mirror {
 
     /// Follows a change.
     ///
-    /// [`Event::Rules`], [`Event::Forwarding`] and a [`Event::PeerLink`] change nothing that is held here; the latter is `Changed`
+    /// [`Event::Rules`], [`Event::Ipsec`], [`Event::Forwarding`] and a [`Event::PeerLink`] change nothing that is held here; the latter is `Changed`
     /// where a link of the node has that peer.
     pub fn apply(&mut self, event: Event) -> Effect {
         match event {
@@ -131,7 +131,7 @@ impl Mirror {
             Event::NextHop(nexthop) => self.put_nexthop(nexthop),
             Event::NextHopGone(id) => self.remove_nexthop(id),
             Event::PeerLink { peer, .. } => Effect::changed(self.link_with_peer(peer).is_some()),
-            Event::Rules | Event::Forwarding | Event::Device(_) => Effect::Unchanged,
+            Event::Rules | Event::Ipsec | Event::Forwarding | Event::Device(_) => Effect::Unchanged,
             Event::Overrun => Effect::Reload,
         }
     }

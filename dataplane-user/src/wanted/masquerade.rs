@@ -20,6 +20,8 @@ use crate::{
     source::kernel::{Mirror, Policy},
 };
 
+use super::Ipsec;
+
 /// In place of an interface that does not exist: no packet leaves by it, but the programs know whom the rule covers, and
 /// leave none of those packets to the kernel, which would send them untranslated.
 const NO_INTERFACE: u32 = u32::MAX;
@@ -30,9 +32,18 @@ pub fn is_without_interface(rule: &Rule) -> bool {
 }
 
 /// The rules for the uplinks that are there, and what is wrong with them at the moment.
-pub fn rules(config: &Config, mirror: &Mirror, policy: &Policy) -> (Vec<Rule>, Vec<String>) {
+pub fn rules(config: &Config, mirror: &Mirror, policy: &Policy, ipsec: &Ipsec) -> (Vec<Rule>, Vec<String>) {
     let (mut rules, mut complaints) = (Vec::new(), Vec::new());
     for masquerade in &config.masquerade {
+        let is_excluded =
+            |remote: &&Ipv4Net| masquerade.exclude.iter().any(|network| network.contains(*remote));
+        for remote in ipsec.remote.iter().filter(|remote| !is_excluded(remote)) {
+            complaints.push(format!(
+                "masquerade of {}: IPsec policies select packets to {remote}, which are left to the kernel; those that the \
+                 rule covers are dropped (nat-kernel-route): add the network to the rule's `exclude`",
+                masquerade.source
+            ));
+        }
         let covers = |link: &&Link| masquerade.interface.as_ref().is_none_or(|name| *name == link.name);
         if !policy.uplinks.iter().any(|link| covers(&link)) {
             let interface = masquerade.interface.as_deref();

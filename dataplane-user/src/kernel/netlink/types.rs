@@ -163,6 +163,8 @@ pub enum Event {
     NextHopGone(u32),
     /// The IPv4 rules changed: ask [`Netlink::rules_are_default`](super::Netlink::rules_are_default).
     Rules,
+    /// The IPsec policies changed: list them again.
+    Ipsec,
     /// IPv4 forwarding, or another setting of `net.ipv4.conf`, may have changed for some interface.
     Forwarding,
     /// A link in another namespace is new, changed or gone. It comes for every namespace that our own has a
