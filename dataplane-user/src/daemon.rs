@@ -36,6 +36,7 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use crate::{
+    applied::Applied,
     config::{Config, Places},
     control::server,
     datapath::Datapath,
@@ -62,6 +63,7 @@ use events::Unread;
 pub use lock::Lock;
 use metrics::Metrics;
 use migrate::Tables;
+use reconcile::Refusal;
 pub use reconcile::{read_kernel, remove_everything};
 use retry::Retry;
 pub use state::remove_state;
@@ -122,7 +124,7 @@ pub struct Daemon {
     /// The kernel routes that the configuration asks for.
     own_routes: BTreeMap<Ipv4Net, OwnTarget>,
     /// Prefixes that the tables may not hold as wanted: at first, what an earlier run left there.
-    dirty: BTreeSet<Ipv4Net>,
+    routes: Applied<Ipv4Net, Refusal>,
     /// What an earlier run left for routers and may have learned from peers: kept until these had their say.
     held: BTreeSet<Ipv4Net>,
     speaker: Option<Speaker>,
@@ -267,9 +269,11 @@ impl Daemon {
         state::link_pins(&config)?;
         let Tables { object, datapath, nat, uplinks, previous } = Tables::open(&pins, &config)?;
         let mirror = read_kernel(&netlink).await?;
-        let (held, dirty) = datapath.prefixes().into_iter().partition(|prefix| {
+        let (held, left): (BTreeSet<_>, BTreeSet<_>) = datapath.prefixes().into_iter().partition(|prefix| {
             config.bgp.is_some() && matches!(datapath.get(*prefix), Some(Destination::NextHop(_)))
         });
+        let mut routes = Applied::default();
+        routes.mark(left);
         let mut slow_path = SlowPath::adopt(&mirror);
         slow_path.postpone(&held);
         Ok(Self {
@@ -287,7 +291,7 @@ impl Daemon {
             devices: Devices::default(),
             found_uplinks: FoundUplinks::default(),
             choices: Vec::new(),
-            dirty,
+            routes,
             held,
             datapath,
             nat,

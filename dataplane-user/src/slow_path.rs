@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 use tracing::{info, warn};
 
 use crate::{
+    applied::Applied,
     kernel::netlink::{Added, Netlink, OwnRoute, OwnTarget, Present},
     source::kernel::Mirror,
 };
@@ -16,11 +17,9 @@ use crate::{
 pub struct SlowPath {
     /// Prefixes for which somebody else has a route, which stays.
     taken: BTreeSet<Ipv4Net>,
-    /// Prefixes whose route in the kernel may not be the one that is wanted.
-    pending: BTreeSet<Ipv4Net>,
-    /// Those that the kernel refused.
-    refused: BTreeSet<Ipv4Net>,
-    /// Why, of the first.
+    /// Prefixes whose route in the kernel may not be the one that is wanted, and why the kernel refused it.
+    routes: Applied<Ipv4Net, String>,
+    /// What was said of the last refusal.
     refusal: Option<String>,
 }
 
@@ -40,36 +39,39 @@ pub struct State {
 impl SlowPath {
     /// Starts with the routes that bear the daemon's protocol number, by whichever run.
     pub fn adopt(mirror: &Mirror) -> Self {
-        Self { pending: mirror.own_routes().map(|route| route.destination).collect(), ..Self::default() }
+        let mut adopted = Self::default();
+        adopted.look_at(mirror.own_routes().map(|route| route.destination));
+        adopted
     }
 
     /// What is wanted for these prefixes may be another route than before, or none.
     pub fn look_at(&mut self, prefixes: impl IntoIterator<Item = Ipv4Net>) {
-        self.pending.extend(prefixes);
+        self.routes.mark(prefixes);
     }
 
     /// Leaves these as they are until [`Self::look_at`] names them.
     pub fn postpone(&mut self, prefixes: &BTreeSet<Ipv4Net>) {
-        self.pending.retain(|prefix| !prefixes.contains(prefix));
+        self.routes.postpone(|prefix| prefixes.contains(prefix));
     }
 
     /// Tries again what the kernel refused.
     pub fn retry(&mut self) {
-        self.pending.append(&mut self.refused);
+        self.routes.retry(|_| usize::MAX);
     }
 
     /// What could not be written, and why.
     pub fn complaint(&self) -> Option<String> {
-        let refusal = self.refusal.as_ref().filter(|_| !self.refused.is_empty())?;
-        let refused = self.refused.len();
+        let refusals = self.routes.refusals();
+        let (reason, (_, first)) = refusals.iter().next()?;
+        let refused: usize = refusals.values().map(|(count, _)| count).sum();
         Some(format!(
-            "{refused} kernel routes could not be written, and are tried again; of the first: {refusal}"
+            "{refused} kernel routes could not be written, and are tried again; the first, to {first}: {reason}"
         ))
     }
 
     /// Whether [`Self::work`] has something to do.
     pub fn is_pending(&self) -> bool {
-        !self.pending.is_empty()
+        self.routes.is_pending()
     }
 
     /// Makes the kernel's table hold what is wanted for at most so many prefixes. A route that somebody else has
@@ -79,16 +81,16 @@ impl SlowPath {
     pub async fn work(&mut self, netlink: &Netlink, most: usize, route: impl Fn(Ipv4Net) -> State) {
         let mut first_refusal = None;
         let mut refusals = 0;
-        for _ in 0..most {
-            let Some(prefix) = self.pending.pop_first() else { break };
+        for prefix in self.routes.take(most) {
             if let Err(error) = self.settle(netlink, prefix, route(prefix)).await {
-                self.refused.insert(prefix);
+                let error = format!("{error:#}");
+                self.routes.refuse(prefix, error.clone());
                 first_refusal.get_or_insert(error);
                 refusals += 1;
             }
         }
-        match first_refusal.map(|error| format!("{error:#}")) {
-            None if self.refused.is_empty() => self.refusal = None,
+        match first_refusal {
+            None if self.routes.is_settled() => self.refusal = None,
             None => {}
             // Said once, however often it is tried.
             Some(error) if self.refusal.as_ref() == Some(&error) => {}

@@ -123,7 +123,7 @@ impl Daemon {
         let listening = self.speaker.as_ref().and_then(Speaker::complaint);
         let own = self.complaints.iter().chain(&self.not_forwarding).chain(self.metrics.complaint()).cloned();
         let failed = self.retry.complaint().into_iter().chain(self.slow_path.complaint());
-        failed.chain(own).chain(listening).chain(down).collect()
+        failed.chain(self.route_complaints()).chain(own).chain(listening).chain(down).collect()
     }
 
     /// Counted when it is asked for: nothing else needs the number.

@@ -31,7 +31,7 @@ impl Daemon {
     pub(super) fn start_bgp(&mut self) -> Result<()> {
         let Some(bgp) = &self.config.bgp else { return Ok(()) };
         // An earlier run left at least the node's own addresses.
-        let preserved = !(self.dirty.is_empty() && self.held.is_empty());
+        let preserved = self.routes.is_pending() || !self.held.is_empty();
         self.speaker = Some(Speaker::start(Settings::new(bgp)?, preserved)?);
         Ok(())
     }

@@ -23,6 +23,10 @@ impl Daemon {
     /// Looks whether every program is where it was attached and every pin in place, and has put back what is not.
     pub(super) async fn check_hooks(&mut self) {
         self.slow_path.retry();
+        self.retry_routes();
+        if self.routes.is_pending() {
+            self.try_reconcile().await;
+        }
         if let Err(error) = self.restore_pins() {
             error!("{error:#}");
         }

@@ -38,7 +38,7 @@ impl Daemon {
                 Some(note) => info!("{note}"),
                 None => info!("no IPsec policy selects containers' packets any more"),
             }
-            self.dirty.extend(self.rib.iter().map(|(prefix, _, _)| prefix));
+            self.routes.mark(self.rib.iter().map(|(prefix, _, _)| prefix));
         }
         self.ipsec = ipsec;
     }

@@ -30,7 +30,7 @@ impl Daemon {
                 }
             };
             if changed {
-                self.dirty.insert(prefix.trunc());
+                self.routes.mark([prefix.trunc()]);
                 if self.config.datapath.kernel_routes {
                     self.slow_path.look_at([prefix.trunc()]);
                 }
@@ -43,8 +43,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// Where a table is full or cannot be written. The rest is written, and what is not stays noted for the
-    /// next time.
+    /// Where a table cannot be written. The rest is written, and what is not is tried again, as what found no room.
     pub fn apply_offers(&mut self) -> Result<()> {
         self.update_tables()
     }
@@ -59,7 +58,7 @@ impl Daemon {
     pub fn sweep_leftovers(&mut self) -> Result<()> {
         let held = std::mem::take(&mut self.held);
         self.slow_path.look_at(held.iter().copied());
-        self.dirty.extend(held.into_iter().filter(|prefix| self.rib.best(*prefix).is_none()));
+        self.routes.mark(held.into_iter().filter(|prefix| self.rib.best(*prefix).is_none()));
         self.apply_offers()
     }
 
@@ -74,7 +73,7 @@ impl Daemon {
         }
         if moved {
             let prefixes = self.by_routers();
-            self.dirty.extend(&prefixes);
+            self.routes.mark(prefixes.iter().copied());
             self.slow_path.look_at(prefixes);
         }
     }

@@ -12,6 +12,7 @@ use ipnet::Ipv4Net;
 
 use super::{Daemon, Stale};
 use crate::{
+    datapath::{Claim, Full},
     kernel::{
         attach,
         netlink::{Netlink, OwnTarget},
@@ -25,6 +26,27 @@ use crate::{
 
 /// Kernel routes that a full reconciliation writes at once; the loop writes the rest.
 const FULL_CHUNK: usize = 4096;
+
+/// Why a route is not in the data path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Refusal {
+    /// A table has no room for it.
+    Full { table: Full, claim: Claim, source: Source },
+    /// The kernel did not take it.
+    Other(String),
+}
+
+/// The node's own are its addresses, what the file says, its containers, and of the kernel's routes the default route and
+/// connected networks; everything else somebody announced.
+fn claim(source: Source, prefix: Ipv4Net, destination: Destination) -> Claim {
+    let is_connected =
+        matches!(destination, Destination::NextHop(next_hop) if next_hop.gateway.to_wire() == 0);
+    match source {
+        Source::Host | Source::Config | Source::Workload => Claim::Own,
+        Source::Kernel if prefix.prefix_len() == 0 || is_connected => Claim::Own,
+        Source::Bgp | Source::Kernel => Claim::Learned,
+    }
+}
 
 impl Daemon {
     /// Brings in step what the events since the last time concern.
@@ -60,7 +82,7 @@ impl Daemon {
                 None => self.rib.withdraw(Source::Kernel, prefix),
             };
             if changed {
-                self.dirty.insert(prefix);
+                self.routes.mark([prefix]);
             }
         }
     }
@@ -114,11 +136,15 @@ impl Daemon {
         } else {
             let wanted = self.mirror.wanted(&self.policy).into_iter();
             let offers = wanted.map(|(prefix, wanted)| (prefix, wanted::offer(wanted))).collect();
-            self.dirty.append(&mut self.rib.replace(Source::Kernel, offers));
+            let changed = self.rib.replace(Source::Kernel, offers);
+            self.routes.mark(changed);
         }
-        self.dirty.append(&mut self.rib.replace(Source::Host, picture.host));
-        self.dirty.append(&mut self.rib.replace(Source::Config, picture.config));
-        self.dirty.append(&mut self.rib.replace(Source::Workload, picture.discovered));
+        let changed = self.rib.replace(Source::Host, picture.host);
+        self.routes.mark(changed);
+        let changed = self.rib.replace(Source::Config, picture.config);
+        self.routes.mark(changed);
+        let changed = self.rib.replace(Source::Workload, picture.discovered);
+        self.routes.mark(changed);
         self.find_routers();
         // Before the routes that lead to them: a packet that is to be translated must not find no rule.
         let rules = self.update_rules(&picture.rules);
@@ -141,22 +167,77 @@ impl Daemon {
         self.check_forwarding();
     }
 
-    /// Additions and changes first, removals last. One that fails does not keep the others back; it stays
-    /// dirty, for the next reconciliation.
+    /// Additions and changes first, removals last. One that is refused does not keep the others back; it is tried again
+    /// where something went, and by time.
     pub(super) fn update_tables(&mut self) -> Result<()> {
-        let mut result = Ok(());
+        let removed = self.update_pending()?;
+        if removed {
+            self.retry_routes();
+            self.update_pending()?;
+        }
+        Ok(())
+    }
+
+    /// Tries as many refused routes again as there is room for.
+    pub(super) fn retry_routes(&mut self) {
+        let Self { datapath, routes, .. } = self;
+        routes.retry(|refusal| match refusal {
+            Refusal::Full { table, claim, .. } => datapath.room(*table, *claim),
+            Refusal::Other(_) => usize::MAX,
+        });
+    }
+
+    /// Writes what is pending, and says whether anything was removed.
+    fn update_pending(&mut self) -> Result<bool> {
+        let (mut result, mut removed) = (Ok(()), false);
         let (wanted, unwanted): (Vec<_>, Vec<_>) =
-            self.dirty.iter().copied().partition(|prefix| self.rib.best(*prefix).is_some());
+            self.routes.take(usize::MAX).into_iter().partition(|prefix| self.rib.best(*prefix).is_some());
+        removed |= !unwanted.is_empty();
         for prefix in wanted.into_iter().chain(unwanted) {
-            let best = self.rib.best(prefix).map(|(_, offer)| self.destination(offer));
+            let best = self.rib.best(prefix).map(|(source, offer)| (source, self.destination(offer)));
+            let claim = best.map_or(Claim::Own, |(source, destination)| claim(source, prefix, destination));
             let destination =
-                best.map(|destination| self.obeyed(prefix, self.translated(prefix, destination)));
-            match self.datapath.set(prefix, destination) {
-                Ok(()) => drop(self.dirty.remove(&prefix)),
-                Err(error) => result = Err(error),
+                best.map(|(_, destination)| self.obeyed(prefix, self.translated(prefix, destination)));
+            if let Err(error) = self.datapath.set(prefix, destination, claim) {
+                let source = best.map_or(Source::Host, |(source, _)| source);
+                let refusal = match error.downcast_ref::<Full>() {
+                    Some(table) => Refusal::Full { table: *table, claim, source },
+                    None => Refusal::Other(format!("{error:#}")),
+                };
+                if matches!(refusal, Refusal::Other(_)) {
+                    result = Err(error);
+                }
+                self.routes.refuse(prefix, refusal);
             }
         }
-        result
+        result.map(|()| removed)
+    }
+
+    /// Routes that are not carried for want of room, with whose they are.
+    pub(super) fn route_complaints(&self) -> Vec<String> {
+        let complaint = |(refusal, (count, first)): (&Refusal, (usize, Ipv4Net))| match refusal {
+            Refusal::Full { table, claim, source } => {
+                let whose = match (source, claim) {
+                    (Source::Bgp, _) => "learned by BGP",
+                    (Source::Kernel, Claim::Learned) => "taken over from the kernel's table",
+                    (Source::Config, _) => "of the file",
+                    _ => "of this node",
+                };
+                let kept = match (table, claim) {
+                    (Full::Routes | Full::NextHops, Claim::Learned) => {
+                        " (a part is kept for this node's own)"
+                    }
+                    _ => "",
+                };
+                format!(
+                    "{count} routes {whose} are not in the data path, the first to {first}: {table}{kept}"
+                )
+            }
+            Refusal::Other(error) => {
+                format!("{count} routes are not in the data path, the first to {first}: {error}")
+            }
+        };
+        self.routes.refusals().into_iter().map(complaint).collect()
     }
 
     /// Sets the rules of translation; where they changed, every next hop may have to be marked otherwise.
@@ -164,7 +245,7 @@ impl Daemon {
         let sources = masquerade::sources(&self.mirror, rules);
         let datapath = &mut self.datapath;
         if self.nat.set_rules(rules, sources, || datapath.synchronize())? {
-            self.dirty.extend(self.rib.iter().map(|(prefix, _, _)| prefix));
+            self.routes.mark(self.rib.iter().map(|(prefix, _, _)| prefix));
             // Flows that the new rules do not allow end now.
             self.nat.sweep(&mut self.object, 1)?;
         }
