@@ -10,7 +10,8 @@ use std::collections::{BTreeMap, BTreeSet};
 #[derive(Clone, Debug)]
 pub struct Applied<K, R> {
     pending: BTreeSet<K>,
-    refused: BTreeMap<K, R>,
+    /// By reason, of which there are few.
+    refused: BTreeMap<R, BTreeSet<K>>,
 }
 
 impl<K, R> Default for Applied<K, R> {
@@ -24,7 +25,7 @@ impl<K: Ord + Copy, R: Ord> Applied<K, R> {
     pub fn mark(&mut self, keys: impl IntoIterator<Item = K>) {
         for key in keys {
             // What was refused may be another thing now.
-            self.refused.remove(&key);
+            self.forgive(&key);
             self.pending.insert(key);
         }
     }
@@ -32,7 +33,10 @@ impl<K: Ord + Copy, R: Ord> Applied<K, R> {
     /// Leaves those as they are that the predicate names, until [`Self::mark`] names them.
     pub fn postpone(&mut self, is_postponed: impl Fn(&K) -> bool) {
         self.pending.retain(|key| !is_postponed(key));
-        self.refused.retain(|key, _| !is_postponed(key));
+        self.refused.retain(|_, keys| {
+            keys.retain(|key| !is_postponed(key));
+            !keys.is_empty()
+        });
     }
 
     /// At most so many keys to work on now. Each is done with, unless [`Self::refuse`] or [`Self::mark`] names it again.
@@ -46,24 +50,23 @@ impl<K: Ord + Copy, R: Ord> Applied<K, R> {
     /// It could not be made as wanted: it waits until [`Self::retry`] or [`Self::mark`].
     pub fn refuse(&mut self, key: K, reason: R) {
         if !self.pending.contains(&key) {
-            self.refused.insert(key, reason);
+            self.forgive(&key);
+            self.refused.entry(reason).or_default().insert(key);
         }
+    }
+
+    fn forgive(&mut self, key: &K) {
+        self.refused.retain(|_, keys| {
+            keys.remove(key);
+            !keys.is_empty()
+        });
     }
 
     /// Tries again what was refused: for each reason as many as `room` says.
     pub fn retry(&mut self, room: impl Fn(&R) -> usize) {
-        if self.refused.is_empty() {
-            return;
-        }
-        let mut left: BTreeMap<&R, usize> = BTreeMap::new();
-        let has_room = |(key, reason): (&K, _)| {
-            let left = left.entry(reason).or_insert_with(|| room(reason));
-            (*left > 0).then(|| {
-                *left -= 1;
-                *key
-            })
-        };
-        let keys: Vec<K> = self.refused.iter().filter_map(has_room).collect();
+        let some =
+            |(reason, keys): (&R, &BTreeSet<K>)| keys.iter().copied().take(room(reason)).collect::<Vec<K>>();
+        let keys: Vec<K> = self.refused.iter().flat_map(some).collect();
         self.mark(keys);
     }
 
@@ -79,11 +82,8 @@ impl<K: Ord + Copy, R: Ord> Applied<K, R> {
 
     /// For each reason, how many were refused for it, and the first of them.
     pub fn refusals(&self) -> BTreeMap<&R, (usize, K)> {
-        let mut refusals = BTreeMap::new();
-        for (key, reason) in &self.refused {
-            refusals.entry(reason).or_insert((0, *key)).0 += 1;
-        }
-        refusals
+        let some = self.refused.iter().filter_map(|(reason, keys)| Some((reason, keys.first()?, keys.len())));
+        some.map(|(reason, first, count)| (reason, (count, *first))).collect()
     }
 }
 
@@ -160,11 +160,12 @@ mod tests {
                     Step::Work(most) => work(&mut applied, &wanted, &mut present, (most, 4)),
                     Step::Retry(room) => applied.retry(|_| room),
                 }
-                let known = |key: &u8| applied.pending.contains(key) || applied.refused.contains_key(key);
+                let known = |key: &u8| applied.pending.contains(key) || applied.refused.values().any(|keys| keys.contains(key));
                 let keys = wanted.keys().chain(present.keys());
                 let differs = keys.filter(|key| wanted.get(key) != present.get(key));
                 prop_assert!(differs.into_iter().all(known));
-                prop_assert!(applied.pending.iter().all(|key| !applied.refused.contains_key(key)));
+                let refused = |key: &u8| applied.refused.values().any(|keys| keys.contains(key));
+                prop_assert!(!applied.pending.iter().any(refused));
             }
             applied.retry(|_| usize::MAX);
             work(&mut applied, &wanted, &mut present, (usize::MAX, 16));

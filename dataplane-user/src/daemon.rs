@@ -5,6 +5,7 @@ mod bgp;
 mod events;
 mod hooks;
 mod ipsec;
+mod journal;
 mod learn;
 mod lock;
 mod metrics;
@@ -60,6 +61,7 @@ use crate::{
 };
 
 use events::Unread;
+use journal::Journal;
 pub use lock::Lock;
 use metrics::Metrics;
 use migrate::Tables;
@@ -141,6 +143,7 @@ pub struct Daemon {
     /// What must be read from the kernel again before the next reconciliation.
     unread: Unread,
     retry: Retry,
+    journal: Journal,
     ready_since: Instant,
     metrics: Metrics,
     _lock: Lock,
@@ -313,6 +316,7 @@ impl Daemon {
             ipsec: Ipsec::default(),
             unread: Unread::default(),
             retry: Retry::default(),
+            journal: Journal::default(),
             ready_since: Instant::now(),
             metrics,
             _lock: lock,
@@ -321,9 +325,7 @@ impl Daemon {
 
     fn ready(&mut self) {
         self.ready_since = Instant::now();
-        for complaint in &self.complaints {
-            warn!("{complaint}");
-        }
+        self.log_health();
         println!("ready");
         systemd::ready();
     }
@@ -340,6 +342,7 @@ impl Daemon {
             self.stale = Stale::Everything;
         }
         self.retry.note(result);
+        self.log_health();
     }
 }
 

@@ -83,9 +83,8 @@ impl SlowPath {
         let mut refusals = 0;
         for prefix in self.routes.take(most) {
             if let Err(error) = self.settle(netlink, prefix, route(prefix)).await {
-                let error = format!("{error:#}");
-                self.routes.refuse(prefix, error.clone());
-                first_refusal.get_or_insert(error);
+                self.routes.refuse(prefix, error.root_cause().to_string());
+                first_refusal.get_or_insert_with(|| format!("{error:#}"));
                 refusals += 1;
             }
         }

@@ -118,6 +118,8 @@ pub fn picture(
         }
     }
 
+    picture.complaints.extend(nobody_found(config, mirror, &policy));
+
     // Veths that may become endpoints any moment: the endpoints' own entries replace these.
     for link in mirror.links().filter(|link| may_become_endpoint(config, link)) {
         let place = Place::new(&link.name, link.index, Hook::FromContainer);
@@ -254,6 +256,28 @@ pub fn discovered(config: &Config, mirror: &Mirror) -> BTreeSet<(Ipv4Addr, u32)>
     }
     let found = mirror.discovered(&config.node.workload_prefix).into_iter();
     found.filter(|(address, _)| is_workload_address(config, *address) && !mirror.is_local(*address)).collect()
+}
+
+/// Whether no container is known though there are interfaces that may be containers': what was looked for.
+fn nobody_found(config: &Config, mirror: &Mirror, policy: &Policy) -> Option<String> {
+    if !(config.datapath.discover && config.endpoints.is_empty() && policy.endpoints.is_empty()) {
+        return None;
+    }
+    let is_candidate = |link: &&Link| {
+        let elsewhere = link.peer.is_some_and(|peer| peer.netnsid.is_some());
+        link.kind.as_deref() == Some("veth") && elsewhere && policy.uplink(link.index).is_none()
+    };
+    let names: Vec<&str> = mirror.links().filter(is_candidate).map(|link| &*link.name).collect();
+    let first = names.first()?;
+    let within =
+        if config.pools.is_empty() && config.blocks.is_empty() { "" } else { " to addresses of the pools" };
+    Some(format!(
+        "no container was found behind {} veth interfaces, the first of them {first}: what was looked for in table main are \
+         routes `ADDRESS dev NAME scope link`{within}, by interfaces whose names begin with {:?} (`node.workload-prefix`); \
+         containers behind a bridge are not supported",
+        names.len(),
+        config.node.workload_prefix
+    ))
 }
 
 fn may_become_endpoint(config: &Config, link: &Link) -> bool {

@@ -39,6 +39,7 @@ impl Daemon {
         }
         if std::mem::take(&mut self.unread.forwarding) {
             self.check_forwarding();
+            self.log_health();
         }
         Ok(matters)
     }
@@ -97,6 +98,9 @@ impl Daemon {
             | Event::RouteGone(_)
             | Event::NextHop(_)
             | Event::NextHopGone(_) => {}
+        }
+        if let Event::Link(link) = &event {
+            self.log_link(link);
         }
         match self.mirror.apply(event) {
             Effect::Unchanged => return self.stale != Stale::Prefixes,

@@ -32,7 +32,7 @@ impl Daemon {
         }
         let missing = self.missing_hooks();
         if missing.is_empty() {
-            return;
+            return self.log_health();
         }
         for place in &missing {
             warn!(

@@ -123,6 +123,7 @@ impl Daemon {
         self.update_ipsec();
         let Self { config, mirror, macs, devices, found_uplinks, ipsec, .. } = &*self;
         let picture = wanted::picture(config, mirror, macs, devices, found_uplinks, ipsec);
+        self.log_endpoints(&picture);
         self.complaints = picture.complaints;
         self.choices = picture.choices;
 
@@ -202,7 +203,7 @@ impl Daemon {
                 let source = best.map_or(Source::Host, |(source, _)| source);
                 let refusal = match error.downcast_ref::<Full>() {
                     Some(table) => Refusal::Full { table: *table, claim, source },
-                    None => Refusal::Other(format!("{error:#}")),
+                    None => Refusal::Other(error.root_cause().to_string()),
                 };
                 if matches!(refusal, Refusal::Other(_)) {
                     result = Err(error);

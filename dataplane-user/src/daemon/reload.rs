@@ -27,6 +27,7 @@ impl Daemon {
         let speaker = loaded.config.bgp.as_ref().map(Settings::new).transpose();
         let speaker = speaker.with_context(|| format!("{}: nothing was changed", file.display()))?;
         self.withdraw_blocks(&loaded.config).await;
+        let differences = self.config.differences(&loaded.config);
         let before = std::mem::replace(&mut self.config, loaded.config);
         if before.datapath.kernel_routes != self.config.datapath.kernel_routes {
             self.slow_path.look_at(self.by_routers());
@@ -58,7 +59,13 @@ impl Daemon {
         match failure {
             Some(failure) => Err(failure),
             None => {
-                info!("read {} again", file.display());
+                let what = if differences.is_empty() {
+                    "nothing changed".to_owned()
+                } else {
+                    differences.join("; ")
+                };
+                info!("read {} again: {what}", file.display());
+                self.log_health();
                 Ok(warnings)
             }
         }

@@ -1,12 +1,12 @@
 //! What could not be done is tried again by time, and `health` says what is pending.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
-use tests::harness::{Config, Daemon, eventually, traffic};
+use tests::harness::{Config, Daemon, Fabric, Node, Stream, eventually, traffic};
 
 use super::{
     masquerade::{Egress, FAR, RULE},
-    network::{PATIENCE, base},
+    network::{Network, PATIENCE, await_endpoint, base, config1},
     require_root,
 };
 
@@ -34,6 +34,50 @@ pub fn await_health(daemon: &Daemon) -> Result<()> {
         ensure!(complaints.is_empty(), "{complaints}");
         Ok(())
     })
+}
+
+/// Calico's routes, and a prefix that none of the interfaces has; then a bridge, as flannel makes it.
+#[test]
+fn a_node_without_endpoints_says_what_it_looked_for() -> Result<()> {
+    require_root!();
+    let fabric = Fabric::new()?;
+    let node = Node::new(&fabric, "node1", "10.141.0.1")?;
+    let daemon = Daemon::start(&node, &base().node("workload-prefix", "\"veth\""))?;
+    await_health(&daemon)?;
+    let container = node.routed_container("cali1", "172.19.35.2")?;
+    let complaint = await_complaint(&daemon, &["no container was found", "cali1", "\"veth\""])?;
+    ensure!(complaint.contains("node.workload-prefix"), "{complaint}");
+    daemon.write_config(&base())?;
+    daemon.reload()?;
+    await_health(&daemon)?;
+    await_endpoint(&daemon, container.address).map(drop)
+}
+
+/// At nine in the morning the log tells what happened at three.
+#[test]
+fn changes_are_logged_once() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let Network { daemon1, node1, .. } = &network;
+    let process = daemon1.process().context("no daemon")?;
+    let logged = |words: &'static [&'static str]| {
+        let says = move |line: &str| words.iter().all(|word| line.contains(word));
+        process.wait_for_line(Stream::Stderr, says, PATIENCE)
+    };
+    logged(&["INFO", "endpoint 172.19.35.3 added", "cali2"])?;
+    node1.ip("link set eth0 down")?;
+    logged(&["INFO", "uplink is down", "eth0"])?;
+    logged(&["WARN", "health: uplink eth0 is down"])?;
+    node1.ip("link set eth0 up")?;
+    logged(&["INFO", "health: no more: uplink eth0 is down"])?;
+    node1.ip("route delete 172.19.35.3 dev cali2")?;
+    logged(&["INFO", "endpoint 172.19.35.3 removed"])?;
+    daemon1.write_config(&config1().block("172.19.41.0/24"))?;
+    daemon1.reload()?;
+    logged(&["INFO", "again: [[block]] +172.19.41.0/24"])?;
+    let log = process.output(Stream::Stderr);
+    ensure!(log.matches("health: uplink eth0 is down").count() == 1, "{log}");
+    Ok(())
 }
 
 /// The program that is in the way goes without an event of the kernel's; the sweeps of the flow table go on meanwhile.
