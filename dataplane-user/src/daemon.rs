@@ -98,6 +98,8 @@ pub struct Daemon {
     pins: Pins,
     /// The maps, which are pinned again where somebody removes the pins.
     held_maps: Held,
+    /// Why that failed.
+    pin_failure: Option<String>,
     mode: Mode,
     object: Ebpf,
     datapath: Datapath,
@@ -285,6 +287,7 @@ impl Daemon {
             config_file,
             places_given: Places::default(),
             held_maps: Held::open(&pins)?,
+            pin_failure: None,
             pins,
             object,
             netlink,
@@ -339,7 +342,7 @@ impl Daemon {
     async fn try_reconcile(&mut self) {
         let result = self.catch_up().await;
         if result.is_err() {
-            self.stale = Stale::Everything;
+            self.stale = self.stale.max(Stale::Picture);
         }
         self.retry.note(result);
         self.log_health();

@@ -121,7 +121,13 @@ impl Daemon {
             format!("BGP peer {} is not established ({}): {why}", peer.address, peer.state)
         });
         let listening = self.speaker.as_ref().and_then(Speaker::complaint);
-        let own = self.complaints.iter().chain(&self.not_forwarding).chain(self.metrics.complaint()).cloned();
+        let own = self
+            .complaints
+            .iter()
+            .chain(&self.not_forwarding)
+            .chain(&self.pin_failure)
+            .chain(self.metrics.complaint())
+            .cloned();
         let failed = self.retry.complaint().into_iter().chain(self.slow_path.complaint());
         failed.chain(self.route_complaints()).chain(own).chain(listening).chain(down).collect()
     }

@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, time::Duration};
 
 use anyhow::Result;
 use dataplane_common::stats::Hook;
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 
 use super::{Daemon, Stale};
 use crate::{
@@ -27,9 +27,7 @@ impl Daemon {
         if self.routes.is_pending() {
             self.try_reconcile().await;
         }
-        if let Err(error) = self.restore_pins() {
-            error!("{error:#}");
-        }
+        self.pin_failure = self.restore_pins().err().map(|error| format!("{error:#}"));
         let missing = self.missing_hooks();
         if missing.is_empty() {
             return self.log_health();

@@ -105,6 +105,7 @@ impl Daemon {
         result?;
         self.update_slow_path(slow_path).await;
         self.tell_speaker();
+        self.stale = Stale::default();
         Ok(())
     }
 
@@ -146,6 +147,8 @@ impl Daemon {
         self.routes.mark(changed);
         let changed = self.rib.replace(Source::Workload, picture.discovered);
         self.routes.mark(changed);
+        // What fails from here on is pending on its own: the sources need not be asked for everything again.
+        self.stale = Stale::Picture;
         self.find_routers();
         // Before the routes that lead to them: a packet that is to be translated must not find no rule.
         let rules = self.update_rules(&picture.rules);

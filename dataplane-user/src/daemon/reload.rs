@@ -50,7 +50,7 @@ impl Daemon {
         let speaker = self.configure_bgp(speaker).await;
         let result = self.catch_up().await.and(speaker);
         if result.is_err() {
-            self.stale = Stale::Everything;
+            self.stale = self.stale.max(Stale::Picture);
         }
         let failure = result.as_ref().err().map(|error| {
             anyhow!("{}: it holds now, but not all of it is in place yet: {error:#}", file.display())
