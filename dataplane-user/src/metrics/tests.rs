@@ -18,7 +18,7 @@ fn snapshot() -> Snapshot {
         offered: vec![("config", 1), ("bgp", 2), ("kernel", 4)],
         route_table_bytes: 1 << 19,
         flows: (5, 1000),
-        nat: NatCounters { opened: 9, ..NatCounters::zeroed() },
+        nat: Stats { opened: 9, ..Stats::zeroed() },
         peers: vec![
             serde_json::from_value(serde_json::json!({
                 "address": "10.141.0.2", "port": 179, "asn": 64512, "passive": false, "state": "established",
