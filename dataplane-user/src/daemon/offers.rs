@@ -9,6 +9,7 @@ use super::Daemon;
 use crate::{
     kernel::netlink::OwnTarget,
     rib::Source,
+    slow_path::State,
     wanted::{self, Destination, Offer},
 };
 
@@ -30,7 +31,7 @@ impl Daemon {
                 }
             };
             if changed {
-                self.dirty.insert(prefix.trunc());
+                self.routes.mark([prefix.trunc()]);
                 if self.config.datapath.kernel_routes {
                     self.slow_path.look_at([prefix.trunc()]);
                 }
@@ -43,8 +44,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// Where a table is full or cannot be written. The rest is written, and what is not stays noted for the
-    /// next time.
+    /// Where a table cannot be written. The rest is written, and what is not is tried again, as what found no room.
     pub fn apply_offers(&mut self) -> Result<()> {
         self.update_tables()
     }
@@ -59,7 +59,7 @@ impl Daemon {
     pub fn sweep_leftovers(&mut self) -> Result<()> {
         let held = std::mem::take(&mut self.held);
         self.slow_path.look_at(held.iter().copied());
-        self.dirty.extend(held.into_iter().filter(|prefix| self.rib.best(*prefix).is_none()));
+        self.routes.mark(held.into_iter().filter(|prefix| self.rib.best(*prefix).is_none()));
         self.apply_offers()
     }
 
@@ -92,7 +92,7 @@ impl Daemon {
         }
         if moved {
             let prefixes = self.by_routers();
-            self.dirty.extend(&prefixes);
+            self.routes.mark(prefixes.iter().copied());
             self.slow_path.look_at(prefixes);
         }
     }
@@ -106,7 +106,12 @@ impl Daemon {
     /// Writes into the kernel's own table what is wanted there, for at most so many prefixes.
     pub(super) async fn work_slow_path(&mut self, most: usize) {
         let mut slow_path = std::mem::take(&mut self.slow_path);
-        let route = |prefix| (self.mirror.own_route(prefix), self.own_route(prefix));
+        let route = |prefix| State {
+            present: self.mirror.own_route(prefix),
+            older: self.mirror.older_own_route(prefix),
+            in_the_way: self.mirror.in_the_way(prefix),
+            wanted: self.own_route(prefix),
+        };
         slow_path.work(&self.netlink, most, route).await;
         self.slow_path = slow_path;
     }

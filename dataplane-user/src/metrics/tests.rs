@@ -18,7 +18,7 @@ fn snapshot() -> Snapshot {
         offered: vec![("config", 1), ("bgp", 2), ("kernel", 4)],
         route_table_bytes: 1 << 19,
         flows: (5, 1000),
-        nat: NatCounters { opened: 9, ..NatCounters::zeroed() },
+        nat: Stats { opened: 9, ..Stats::zeroed() },
         peers: vec![BgpPeer {
             sessions: 3,
             prefixes_received: 4,
