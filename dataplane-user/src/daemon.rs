@@ -2,6 +2,7 @@
 
 mod answer;
 mod bgp;
+mod host_ports;
 mod lock;
 mod metrics;
 mod migrate;
@@ -36,6 +37,7 @@ use crate::{
     kernel::{
         attach::{Mode, Place},
         capabilities,
+        flow_ports::FlowPorts,
         nat::Nat,
         netlink::{Event, Events, Netlink, OwnTarget},
         object::{Program, Sizes},
@@ -52,6 +54,7 @@ use crate::{
     wanted::{Choice, Destination, Devices, Offer, PeerMacs},
 };
 
+use host_ports::HostPorts;
 pub use lock::Lock;
 use metrics::Metrics;
 use migrate::Tables;
@@ -94,6 +97,7 @@ pub struct Daemon {
     object: Ebpf,
     datapath: Datapath,
     nat: Nat,
+    host_ports: HostPorts,
     uplinks: Uplinks,
     /// The daemon before, as long as its programs are to be replaced by ones with other tables.
     previous: Option<Previous>,
@@ -177,6 +181,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     let mut watchdog = systemd::watchdog();
     let mut sweeps = tokio::time::interval(SWEEP_PERIOD / SWEEP_PARTS);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looks_at_ports = tokio::time::interval(host_ports::PERIOD);
+    looks_at_ports.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             event = events.next() => {
@@ -186,6 +192,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
             }
             () = systemd::tick(&mut watchdog) => {}
             _ = sweeps.tick(), if daemon.nat.settings().buckets != 0 => daemon.sweep(),
+            _ = looks_at_ports.tick(), if !daemon.config.masquerade.is_empty() => daemon.update_ports().await,
             () = tokio::time::sleep(RETRY), if failed => failed = daemon.try_reconcile().await,
             () = std::future::ready(()), if daemon.slow_path.is_pending() => daemon.work_slow_path(CHUNK).await,
             news = bgp::next(&mut daemon.speaker) => {
@@ -232,7 +239,8 @@ impl Daemon {
         let pins = Pins::new(&config.node.bpf_dir);
         pins.create()?;
         state::link_pins(&config)?;
-        let Tables { object, datapath, nat, uplinks, previous } = Tables::open(&pins, &config)?;
+        let Tables { mut object, datapath, nat, uplinks, previous } = Tables::open(&pins, &config)?;
+        let host_ports = HostPorts::new(FlowPorts::open(&mut object)?, &config.node.state_dir);
         let mirror = read_kernel(&netlink).await?;
         let (held, dirty) = datapath.prefixes().into_iter().partition(|prefix| {
             config.bgp.is_some() && matches!(datapath.get(*prefix), Some(Destination::NextHop(_)))
@@ -255,6 +263,7 @@ impl Daemon {
             held,
             datapath,
             nat,
+            host_ports,
             uplinks,
             previous,
             rib: Rib::default(),
@@ -345,7 +354,8 @@ impl Daemon {
 
     async fn detach(&mut self) -> Result<()> {
         self.end_bgp().await?;
-        remove_everything(&self.pins, &self.netlink).await
+        remove_everything(&self.pins, &self.netlink).await?;
+        self.host_ports.put_back()
     }
 }
 

@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod capabilities;
 pub mod counters;
+pub mod flow_ports;
 pub mod interface;
 mod mapping;
 pub mod monitor;
@@ -12,6 +13,7 @@ pub mod object;
 pub mod pinned;
 pub mod pins;
 pub mod previous;
+pub mod reserved_ports;
 pub mod slots;
 pub mod sysctl;
 pub mod table;

@@ -2,6 +2,7 @@
 //! table a route. Pure functions of the configuration and of the mirror of the kernel.
 
 pub mod masquerade;
+pub mod ports;
 mod uplink_hook;
 
 use std::{

@@ -111,7 +111,12 @@ impl Daemon {
             format!("BGP peer {} is not established ({}): {why}", peer.address, peer.state)
         });
         let listening = self.speaker.as_ref().and_then(Speaker::complaint);
-        let own = self.complaints.iter().chain(self.metrics.complaint()).cloned();
+        let own = self
+            .complaints
+            .iter()
+            .chain(self.host_ports.complaints())
+            .chain(self.metrics.complaint())
+            .cloned();
         own.chain(listening).chain(down).collect()
     }
 

@@ -185,6 +185,7 @@ impl Daemon {
         self.dirty.append(&mut self.rib.replace(Source::Host, picture.host));
         self.dirty.append(&mut self.rib.replace(Source::Config, picture.config));
         self.find_routers();
+        self.follow_rules(&picture.rules).await;
         // Before the routes that lead to them: a packet that is to be translated must not find no rule.
         let rules = self.update_rules(&picture.rules);
         let tables = self.update_tables().and(rules);

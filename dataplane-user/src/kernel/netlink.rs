@@ -1,4 +1,4 @@
-//! The one module that speaks netlink: links, IPv4 addresses, IPv4 routes and rules, and what devices can do.
+//! The one module that speaks netlink: links, IPv4 addresses, IPv4 routes and rules, the host's sockets, and what devices can do.
 //!
 //! It gives and takes plain types of its own ([`Link`], [`Address`], [`Route`], [`Event`]); nothing of the wire
 //! format leaks out. Everything happens in the network namespace of the thread that calls
@@ -16,6 +16,7 @@ pub mod filters;
 mod nexthop;
 mod request;
 mod socket;
+mod sockets;
 mod types;
 
 use anyhow::{Context, Result, bail};
@@ -30,6 +31,7 @@ pub use self::{
     events::Events,
     exchange::Refusal,
     nexthop::{NextHop, NextHopTarget},
+    sockets::{BoundSocket, Sockets, Transport},
     types::{Added, Address, Event, Link, OwnRoute, OwnTarget, Peer, Place, Route, RouteKind},
 };
 
