@@ -7,6 +7,7 @@ use ipnet::Ipv4Net;
 
 use super::Daemon;
 use crate::{
+    datapath::Claim,
     kernel::netlink::OwnTarget,
     rib::Source,
     slow_path::State,
@@ -74,7 +75,7 @@ impl Daemon {
         for &prefix in self.held.iter().filter(|prefix| self.rib.best(**prefix).is_none()) {
             if let Some(destination) = self.datapath.get(prefix) {
                 let marked = self.translated(prefix, destination);
-                result = result.and(self.datapath.set(prefix, Some(marked)));
+                result = result.and(self.datapath.set(prefix, Some(marked), Claim::Learned));
             }
         }
         result
