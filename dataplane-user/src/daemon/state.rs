@@ -5,7 +5,7 @@ use std::{fs, io, os::unix::fs::symlink, path::Path};
 use anyhow::{Context as _, Result};
 
 use super::lock::mend;
-use crate::{config::Config, monitor::BPF_LINK};
+use crate::{config::Config, kernel::pinned::BPF_LINK};
 
 /// Leaves word in the state directory where the pins are, for commands that do without a daemon.
 pub(super) fn link_pins(config: &Config) -> Result<()> {
