@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{
@@ -31,6 +32,9 @@ pub struct Cli {
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
+    /// Seconds to wait for the daemon's answer [default: 2, and 30 for `reload` and `detach`]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub timeout: Option<Duration>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -226,6 +230,11 @@ fn parse_side(text: &str) -> Result<(Ipv4Addr, Option<u16>), String> {
         Ok(side) => Ok((*side.ip(), Some(side.port()))),
         Err(_) => Err("expected an IPv4 address, or ADDRESS:PORT, as in 172.19.35.2:8080".to_owned()),
     }
+}
+
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|timeout| !timeout.is_zero()).ok_or_else(|| "expected seconds, as in 5 or 0.5".to_owned())
 }
 
 #[cfg(test)]

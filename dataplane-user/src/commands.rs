@@ -10,7 +10,7 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     config::{self, Config},
-    control::{Request, answers, client},
+    control::{Request, answers, client::Client},
     daemon::{self, Lock},
     kernel::{netlink::Netlink, pins::Pins},
     show,
@@ -25,16 +25,17 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// Where no daemon answers, or it answers with an error.
 pub fn ask<T: DeserializeOwned + Serialize>(
-    state_dir: &Path,
+    client: &Client,
     json: bool,
     request: &Request,
     text: impl FnOnce(&T) -> String,
 ) -> Result<()> {
-    let answer: T = client::ask(state_dir, request)?;
+    let answer: T = client.ask(request)?;
     print(json, &answer, text)
 }
 
-fn print<T: Serialize>(json: bool, answer: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
+/// Prints an answer as JSON or as text.
+pub(crate) fn print<T: Serialize>(json: bool, answer: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
     use std::io::Write as _;
     let output = if json { serde_json::to_string_pretty(answer)? + "\n" } else { text(answer) };
     match std::io::stdout().write_all(output.as_bytes()) {
@@ -44,40 +45,13 @@ fn print<T: Serialize>(json: bool, answer: &T, text: impl FnOnce(&T) -> String) 
     }
 }
 
-/// `dataplane endpoint list`.
-///
-/// # Errors
-///
-/// As [`ask`].
-pub fn endpoint_list(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::EndpointList, |list: &Vec<answers::Endpoint>| show::endpoints(list))
-}
-
-/// `dataplane route list`.
-///
-/// # Errors
-///
-/// As [`ask`].
-pub fn route_list(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::RouteList, |list: &Vec<answers::Route>| show::routes(list))
-}
-
-/// `dataplane drops`.
-///
-/// # Errors
-///
-/// As [`ask`].
-pub fn drops(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::Drops, |list: &Vec<answers::Count>| show::counts(list))
-}
-
 /// `dataplane bgp peers`.
 ///
 /// # Errors
 ///
 /// As [`ask`].
-pub fn bgp_peers(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list))
+pub fn bgp_peers(client: &Client, json: bool) -> Result<()> {
+    ask(client, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list))
 }
 
 /// `dataplane reload`.
@@ -85,8 +59,8 @@ pub fn bgp_peers(state_dir: &Path, json: bool) -> Result<()> {
 /// # Errors
 ///
 /// As [`ask`]; an invalid file is one.
-pub fn reload(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::Reload, |warnings: &Vec<String>| {
+pub fn reload(client: &Client, json: bool) -> Result<()> {
+    ask(client, json, &Request::Reload, |warnings: &Vec<String>| {
         warnings.iter().map(|warning| format!("{warning}\n")).chain(["reloaded\n".to_owned()]).collect()
     })
 }
@@ -137,8 +111,9 @@ pub fn check(file: &Path, json: bool) -> Result<bool> {
 /// # Errors
 ///
 /// Where something stays behind, with what and why.
-pub async fn detach(config: &Config) -> Result<()> {
+pub async fn detach(config: &Config, timeout: Option<Duration>) -> Result<()> {
     let state_dir = &config.node.state_dir;
+    let client = Client::new(state_dir, timeout);
     let deadline = Instant::now() + PATIENCE;
     loop {
         // The lock tells for certain whether a daemon runs; a socket may be what a killed one left.
@@ -152,7 +127,7 @@ pub async fn detach(config: &Config) -> Result<()> {
         };
         // It answers when everything is removed, and then ends; the next turn finds it gone. One that is just
         // ending, or just starting, does not answer: it is waited for.
-        let asked = client::ask::<()>(state_dir, &Request::Detach);
+        let asked = client.ask::<()>(&Request::Detach);
         if Instant::now() > deadline {
             return Err(asked.err().unwrap_or(error));
         }

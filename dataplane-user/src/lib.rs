@@ -11,6 +11,7 @@ pub mod log;
 pub mod manual;
 pub mod metrics;
 pub mod monitor;
+pub mod reads;
 pub mod rib;
 pub mod show;
 pub mod slow_path;

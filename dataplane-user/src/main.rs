@@ -8,8 +8,8 @@ use dataplane::{
     cli::{BgpCommand, Cli, Command, EndpointCommand, NatCommand, RouteCommand, Setup},
     commands,
     config::{self, AnySystem, Config, Failure, Places, RunningSystem, System},
-    control::{BadFile, Request, answers},
-    daemon, log, manual, monitor, show,
+    control::{BadFile, Request, client::Client},
+    daemon, log, manual, monitor, reads, show,
 };
 
 /// Exit status for a bad configuration file; clap exits with the same for bad usage.
@@ -28,8 +28,9 @@ fn main() -> ExitCode {
 }
 
 fn execute(cli: Cli) -> Result<ExitCode> {
-    let Cli { state_dir, json, command } = cli;
+    let Cli { state_dir, json, timeout, command } = cli;
     let asked = state_dir.clone().unwrap_or_else(|| Config::default_node().node.state_dir);
+    let client = Client::new(&asked, timeout);
     match command {
         Command::Run(setup) => {
             let places = Places { state_dir, bpf_dir: setup.bpf_dir.clone() };
@@ -42,30 +43,28 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             let valid = commands::check(&config, json)?;
             return Ok(if valid { ExitCode::SUCCESS } else { ExitCode::from(BAD_FILE) });
         }
-        Command::Status => commands::ask(&asked, json, &Request::Status, show::status)?,
-        Command::Endpoint(EndpointCommand::List) => commands::endpoint_list(&asked, json)?,
-        Command::Route(RouteCommand::List) => commands::route_list(&asked, json)?,
-        Command::Route(RouteCommand::Get { address }) => {
-            let request = Request::RouteGet { address };
-            commands::ask(&asked, json, &request, |answer: &answers::RouteGet| show::route_get(answer))?;
+        Command::Status => commands::ask(&client, json, &Request::Status, show::status)?,
+        Command::Endpoint(EndpointCommand::List) => reads::endpoint_list(&client, json)?,
+        Command::Route(RouteCommand::List) => reads::route_list(&client, json)?,
+        Command::Route(RouteCommand::Get { address }) => reads::route_get(&client, json, address)?,
+        Command::Nat(NatCommand::List) => commands::ask(&client, json, &Request::NatList, show::nat::list)?,
+        Command::Nat(NatCommand::Stats) => {
+            commands::ask(&client, json, &Request::NatStats, show::nat::stats)?
         }
-        Command::Nat(NatCommand::List) => commands::ask(&asked, json, &Request::NatList, show::nat::list)?,
-        Command::Nat(NatCommand::Stats) => commands::ask(&asked, json, &Request::NatStats, show::nat::stats)?,
-        Command::Drops => commands::drops(&asked, json)?,
+        Command::Drops => reads::drops(&client, json)?,
         Command::Monitor(arguments) => block_on(monitor::run(&arguments.into(), &asked, json))?,
-        Command::Bgp(BgpCommand::Peers) => commands::bgp_peers(&asked, json)?,
+        Command::Bgp(BgpCommand::Peers) => commands::bgp_peers(&client, json)?,
         Command::Bgp(BgpCommand::Routes { refused }) => {
-            commands::ask(&asked, json, &Request::BgpRoutes { refused }, show::bgp::routes)?;
+            commands::ask(&client, json, &Request::BgpRoutes { refused }, show::bgp::routes)?;
         }
         Command::Trace(arguments) => {
-            let request = Request::Trace(arguments.into());
-            commands::ask(&asked, json, &request, show::trace)?;
+            block_on(async { reads::trace(&client, json, &arguments.into()).await.map(drop) })?;
         }
-        Command::Reload => commands::reload(&asked, json)?,
+        Command::Reload => commands::reload(&client, json)?,
         Command::Detach(setup) => {
             let places = Places { state_dir, bpf_dir: setup.bpf_dir.clone() };
             // A password that is gone, for instance, must not keep the data path in place.
-            block_on(commands::detach(&load(&setup, &places, &AnySystem)?))?;
+            block_on(commands::detach(&load(&setup, &places, &AnySystem)?, timeout))?;
         }
         Command::Completions { shell } => manual::completions(shell)?,
         Command::Manual { directory } => manual::write(&directory)?,

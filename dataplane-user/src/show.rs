@@ -99,36 +99,30 @@ pub fn status(status: &answers::Status) -> String {
     text
 }
 
-/// `dataplane endpoint list`.
-pub fn endpoints(endpoints: &[answers::Endpoint]) -> String {
-    let mut table = table(["ADDRESS", "INTERFACE", "MAC", "MTU", "SOURCE"]);
-    for endpoint in endpoints {
-        table.add_row([
-            endpoint.address.to_string(),
-            endpoint.interface.clone(),
-            endpoint.mac.clone(),
-            endpoint.mtu_bytes.to_string(),
-            endpoint.source.clone(),
-        ]);
-    }
-    render(&table)
+/// The heading of `dataplane endpoint list`.
+pub const ENDPOINTS: &str = " ADDRESS          INTERFACE        MAC                MTU    SOURCE\n";
+
+/// A line of `dataplane endpoint list`. Columns have the width of the longest value: a list is written as it is read.
+pub fn endpoint(endpoint: &answers::Endpoint) -> String {
+    let answers::Endpoint { address, interface, mac, mtu_bytes, source, .. } = endpoint;
+    let (address, source) = (address.to_string(), or_dash(source.as_ref()));
+    format!(" {address:<15}  {interface:<15}  {mac:<17}  {mtu_bytes:<5}  {source}\n")
 }
 
-/// `dataplane route list`.
-pub fn routes(routes: &[answers::Route]) -> String {
-    let mut table = table(["PREFIX", "KIND", "VIA", "INTERFACE", "REASON", "SOURCE"]);
-    for route in routes {
-        let or_dash = |text: Option<String>| text.unwrap_or("-".to_owned());
-        table.add_row([
-            route.prefix.to_string(),
-            route.kind.clone(),
-            or_dash(route.via.map(|via| via.to_string())),
-            or_dash(route.interface.clone()),
-            or_dash(route.reason.clone()),
-            route.source.clone(),
-        ]);
-    }
-    render(&table)
+/// The heading of `dataplane route list`.
+pub const ROUTES: &str =
+    " PREFIX              KIND      VIA              INTERFACE        REASON           SOURCE\n";
+
+/// A line of `dataplane route list`.
+pub fn route(route: &answers::Route) -> String {
+    let answers::Route { prefix, kind, via, interface, reason, source } = route;
+    let (prefix, via) = (prefix.to_string(), or_dash(via.map(|via| via.to_string()).as_ref()));
+    let [interface, reason, source] = [interface, reason, source].map(|text| or_dash(text.as_ref()));
+    format!(" {prefix:<18}  {kind:<8}  {via:<15}  {interface:<15}  {reason:<15}  {source}\n")
+}
+
+fn or_dash(text: Option<&String>) -> String {
+    text.cloned().unwrap_or("-".to_owned())
 }
 
 /// `dataplane route get`.
@@ -136,9 +130,10 @@ pub fn route_get(answer: &answers::RouteGet) -> String {
     let Some(route) = &answer.route else {
         return format!("{}: no route in the data path; the kernel decides\n", answer.address);
     };
-    let mut text = format!("{} takes\n{}", answer.address, routes(std::slice::from_ref(route)));
+    let mut text = format!("{} takes\n{ROUTES}{}", answer.address, self::route(route));
     if !answer.other_offers.is_empty() {
-        text.push_str(&format!("also offered:\n{}", routes(&answer.other_offers)));
+        text.push_str(&format!("also offered:\n{ROUTES}"));
+        text.extend(answer.other_offers.iter().map(self::route));
     }
     text
 }

@@ -23,6 +23,7 @@ mod netns {
     mod offload;
     mod operations;
     mod places;
+    mod reads;
     mod reload;
     mod restart;
     mod service;

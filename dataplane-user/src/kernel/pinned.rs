@@ -26,6 +26,7 @@ unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
 /// The directory of the maps of a data path of this version.
 #[derive(Clone, Debug)]
 pub struct Pinned {
+    pins: Pins,
     maps: PathBuf,
 }
 
@@ -50,9 +51,10 @@ impl Pinned {
                 ),
             })?,
         };
-        let maps = Pins::new(&bpf_dir).maps();
+        let pins = Pins::new(&bpf_dir);
+        let maps = pins.maps();
         match fs::exists(&maps) {
-            Ok(true) => Ok(Self { maps }),
+            Ok(true) => Ok(Self { pins, maps }),
             Ok(false) => Err(anyhow!(
                 "no data path of this version (layout {LAYOUT_VERSION}) is pinned in {}: start `dataplane run`",
                 bpf_dir.display()
@@ -64,6 +66,11 @@ impl Pinned {
     /// The directory that the maps are pinned in.
     pub fn directory(&self) -> &Path {
         &self.maps
+    }
+
+    /// The maps, and what else is pinned beside them.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// The map of that name.

@@ -8,7 +8,7 @@ use aya::programs::{
 };
 
 use super::{Place, link};
-use crate::kernel::pins::Pins;
+use crate::kernel::{object::Program, pins::Pins};
 
 /// Updates the pinned link to the program, or makes one at the end of the chain, so that other programs on
 /// the interface keep seeing what they saw.
@@ -40,6 +40,14 @@ pub(super) fn foreign(pins: &Pins, place: &Place) -> Option<String> {
     let (_, programs) = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress).ok()?;
     let foreign = programs.iter().find(|program| place.is_dataplane(program.name_as_str()))?;
     Some(format!("TCX program {}", foreign.id()))
+}
+
+/// Whether the program that holds a walk's place is at the interface.
+pub(super) fn is_waiting(place: &Place) -> bool {
+    let query = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress);
+    query.is_ok_and(|(_, programs)| {
+        programs.iter().any(|info| info.name_as_str() == Some(Program::Waiting.name()))
+    })
 }
 
 /// The id of the program at the interface.
