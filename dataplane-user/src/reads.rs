@@ -9,6 +9,26 @@ mod routes;
 mod sources;
 mod trace;
 
+use std::os::unix::net::UnixStream;
+
+use anyhow::{Result, anyhow};
+
+use crate::{
+    control::{client::Client, socket},
+    kernel::pinned::Pinned,
+};
+
 pub use counts::drops;
 pub use routes::{endpoint_list, route_get, route_list};
 pub use trace::trace;
+
+/// The pinned maps; where there are none, whether a daemon is there is said, too.
+fn pinned(client: &Client) -> Result<Pinned> {
+    Pinned::find(None, client.state_dir()).map_err(|error| {
+        let socket = socket(client.state_dir());
+        if UnixStream::connect(&socket).is_ok() {
+            return error;
+        }
+        anyhow!("no daemon answers at {}, and {error:#}", socket.display())
+    })
+}

@@ -51,16 +51,21 @@ impl Pinned {
                 ),
             })?,
         };
-        let pins = Pins::new(&bpf_dir);
-        let maps = pins.maps();
-        match fs::exists(&maps) {
-            Ok(true) => Ok(Self { pins, maps }),
-            Ok(false) => Err(anyhow!(
-                "no data path of this version (layout {LAYOUT_VERSION}) is pinned in {}: start `dataplane run`",
-                bpf_dir.display()
-            )),
-            Err(error) => Err(anyhow!("cannot read {}: {error} (try as root)", maps.display())),
+        let seen_by_daemon =
+            daemon_root(state_dir).map(|root| root.join(bpf_dir.strip_prefix("/").unwrap_or(&bpf_dir)));
+        for bpf_dir in std::iter::once(&bpf_dir).chain(&seen_by_daemon) {
+            let pins = Pins::new(bpf_dir);
+            let maps = pins.maps();
+            match fs::exists(&maps) {
+                Ok(true) => return Ok(Self { pins, maps }),
+                Ok(false) => {}
+                Err(error) => return Err(anyhow!("cannot read {}: {error} (try as root)", maps.display())),
+            }
         }
+        Err(anyhow!(
+            "no data path of this version (layout {LAYOUT_VERSION}) is pinned in {}: start `dataplane run`",
+            bpf_dir.display()
+        ))
     }
 
     /// The directory that the maps are pinned in.
@@ -103,6 +108,12 @@ impl Pinned {
         let values = data.info()?.max_entries();
         Mapping::new(&data, values, per_value).with_context(|| format!("map {name}"))
     }
+}
+
+/// The root of the daemon's file systems, if it runs: in a mount namespace of its own the pins may be visible to it alone.
+fn daemon_root(state_dir: &Path) -> Option<PathBuf> {
+    let pid: u32 = fs::read_to_string(state_dir.join("lock")).ok()?.trim().parse().ok()?;
+    Some(PathBuf::from(format!("/proc/{pid}/root")))
 }
 
 #[cfg(test)]

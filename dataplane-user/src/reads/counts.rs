@@ -7,7 +7,7 @@ use dataplane_common::{names::MAP_COUNTERS, reason::Class};
 use crate::{
     commands,
     control::{answers, client::Client},
-    kernel::{counters::Counters, pinned::Pinned},
+    kernel::counters::Counters,
     show,
 };
 
@@ -17,7 +17,7 @@ use crate::{
 ///
 /// Where no data path of this version is pinned, or its counters cannot be read.
 pub fn drops(client: &Client, json: bool) -> Result<()> {
-    let pinned = Pinned::find(None, client.state_dir())?;
+    let pinned = super::pinned(client)?;
     let counters = Counters::new(Map::from_map_data(pinned.data(MAP_COUNTERS)?)?)?.read()?.into_iter();
     let counts: Vec<answers::Count> = counters
         .filter(|(_, reason, counter)| reason.class() != Class::Forward && counter.packets != 0)

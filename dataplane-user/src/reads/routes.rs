@@ -78,7 +78,7 @@ impl Slots {
 ///
 /// Where no data path of this version is pinned, or its tables cannot be read.
 pub fn route_list(client: &Client, json: bool) -> Result<()> {
-    let pinned = Pinned::find(None, client.state_dir())?;
+    let pinned = super::pinned(client)?;
     let (mut view, mut slots) = (View::new(Windows::open(&pinned)?), Slots::open(&pinned)?);
     let mut sources = Sources::ask(client);
     let mut output = Output::start(json, show::ROUTES)?;
@@ -100,7 +100,7 @@ pub fn route_list(client: &Client, json: bool) -> Result<()> {
 ///
 /// As [`route_list`].
 pub fn route_get(client: &Client, json: bool, address: Ipv4Addr) -> Result<()> {
-    let pinned = Pinned::find(None, client.state_dir())?;
+    let pinned = super::pinned(client)?;
     let found = View::new(Windows::open(&pinned)?).lookup(address)?;
     let mut answer = answers::RouteGet { address, route: None, other_offers: Vec::new() };
     if let Some((prefix, target)) = found {
@@ -123,7 +123,7 @@ pub fn route_get(client: &Client, json: bool, address: Ipv4Addr) -> Result<()> {
 ///
 /// As [`route_list`].
 pub fn endpoint_list(client: &Client, json: bool) -> Result<()> {
-    let pinned = Pinned::find(None, client.state_dir())?;
+    let pinned = super::pinned(client)?;
     let (mut view, mut slots) = (View::new(Windows::open(&pinned)?), Slots::open(&pinned)?);
     let mut sources = Sources::ask(client);
     let mut output = Output::start(json, show::ENDPOINTS)?;

@@ -24,7 +24,7 @@ use crate::{
 ///
 /// Where no data path of this version is pinned, the interface has no program, or the kernel refuses to run it.
 pub async fn trace(client: &Client, json: bool, probe: &Probe) -> Result<answers::Trace> {
-    let pinned = Pinned::find(None, client.state_dir())?;
+    let pinned = super::pinned(client)?;
     let (netlink, _events) = Netlink::connect().context("cannot open netlink")?;
     let ifindex = interface::index(&probe.interface)?;
     let link = netlink.links().await?.into_iter().find(|link| link.index == ifindex);
