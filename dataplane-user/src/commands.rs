@@ -1,7 +1,7 @@
 //! The commands other than `run`: they ask a daemon and print its answer, or do without one.
 
 use std::{
-    path::Path,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -11,7 +11,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use crate::{
     config::{self, Config},
     control::{Request, answers, client::Client},
-    daemon::{self, Lock},
+    daemon::{self, InUse, Lock},
     kernel::{netlink::Netlink, pins::Pins},
     show,
 };
@@ -106,31 +106,63 @@ pub fn check(file: &Path, json: bool) -> Result<bool> {
     Ok(valid)
 }
 
+/// What `dataplane detach --json` prints.
+#[derive(Debug, Serialize)]
+pub struct DetachAnswer {
+    /// What is among the pins and none of this program's.
+    left_alone: Vec<PathBuf>,
+}
+
 /// `dataplane detach`: by the daemon if it runs, else from the pins.
 ///
 /// # Errors
 ///
 /// Where something stays behind, with what and why.
-pub async fn detach(config: &Config, timeout: Option<Duration>) -> Result<()> {
+pub async fn detach(config: &Config, timeout: Option<Duration>, json: bool) -> Result<()> {
+    let left_alone = remove(config, timeout).await?;
+    print(json, &DetachAnswer { left_alone }, |answer| {
+        let left = answer.left_alone.iter();
+        left.map(|path| format!("left alone, since it is none of this program's: {}\n", path.display()))
+            .chain(["detached\n".to_owned()])
+            .collect()
+    })
+}
+
+async fn remove(config: &Config, timeout: Option<Duration>) -> Result<Vec<PathBuf>> {
     let state_dir = &config.node.state_dir;
-    let client = Client::new(state_dir, timeout);
+    let (client, pins) = (Client::new(state_dir, timeout), Pins::new(&config.node.bpf_dir));
     let deadline = Instant::now() + PATIENCE;
+    let mut left = Vec::new();
     loop {
         // The lock tells for certain whether a daemon runs; a socket may be what a killed one left.
         let error = match Lock::take(state_dir) {
             Ok(_lock) => {
+                let claim = match pins.claim_existing() {
+                    Ok(claim) => claim,
+                    Err(error) => {
+                        daemon::remove_lock(state_dir)?;
+                        return Err(error);
+                    }
+                };
                 let (netlink, _events) = Netlink::connect().context("cannot open netlink")?;
-                daemon::remove_everything(&Pins::new(&config.node.bpf_dir), &netlink).await?;
-                return daemon::remove_state(state_dir);
+                left.append(&mut daemon::remove_everything(&pins, &netlink).await?);
+                drop(claim);
+                left.sort();
+                left.dedup();
+                return daemon::remove_state(state_dir).map(|()| left);
             }
-            Err(error) => error,
+            Err(error) if error.is::<InUse>() => error,
+            Err(error) => return Err(error),
         };
         // It answers when everything is removed, and then ends; the next turn finds it gone. One that is just
         // ending, or just starting, does not answer: it is waited for.
-        let asked = client.ask::<()>(&Request::Detach);
+        let asked = client.ask::<Vec<PathBuf>>(&Request::Detach);
         if Instant::now() > deadline {
             return Err(asked.err().unwrap_or(error));
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        match asked {
+            Ok(mut more) => left.append(&mut more),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
     }
 }

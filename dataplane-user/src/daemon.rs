@@ -39,7 +39,7 @@ use crate::{
         nat::Nat,
         netlink::{Event, Events, Netlink, OwnTarget},
         object::{Program, Sizes},
-        pins::Pins,
+        pins::{Claim, Pins},
         previous::Previous,
         uplinks::Uplinks,
     },
@@ -52,11 +52,11 @@ use crate::{
     wanted::{Choice, Destination, Devices, Offer, PeerMacs},
 };
 
-pub use lock::Lock;
+pub use lock::{InUse, Lock};
 use metrics::Metrics;
 use migrate::Tables;
 pub use reconcile::{read_kernel, remove_everything};
-pub use state::remove_state;
+pub use state::{remove_lock, remove_state};
 
 /// How long the daemon gathers further events after one, so that a burst costs one reconciliation.
 const GATHER: Duration = Duration::from_micros(500);
@@ -125,7 +125,7 @@ pub struct Daemon {
     rules_are_default: bool,
     ready_since: Instant,
     metrics: Metrics,
-    _lock: Lock,
+    _locks: (Lock, Claim),
 }
 
 /// Runs until a signal or a `detach` request ends it. `config` has the directories of `places` already; without
@@ -137,17 +137,18 @@ pub struct Daemon {
 pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -> Result<()> {
     capabilities::check()?;
     let lock = Lock::take(&config.node.state_dir)?;
-    let fresh = !Pins::new(&config.node.bpf_dir).exist();
+    let pins = Pins::new(&config.node.bpf_dir);
+    let fresh = !pins.exist();
+    let claim = pins.claim()?;
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
     match netlink.device_events().await {
         Ok(Some(group)) => events.follow_devices(group)?,
         Ok(None) => {}
         Err(error) => warn!("changes of what the uplinks' devices can do are not followed: {error:#}"),
     }
-    let pins = Pins::new(&config.node.bpf_dir);
     let (sender, mut requests) = mpsc::channel(16);
     let metrics = Metrics::new(sender.clone());
-    let mut daemon = match Daemon::start(config, config_file, lock, netlink, metrics).await {
+    let mut daemon = match Daemon::start(config, config_file, (lock, claim), netlink, metrics).await {
         Err(error) if fresh => {
             pins.remove()?;
             return Err(error);
@@ -225,7 +226,7 @@ impl Daemon {
     async fn start(
         config: Config,
         config_file: Option<PathBuf>,
-        lock: Lock,
+        locks: (Lock, Claim),
         netlink: Netlink,
         metrics: Metrics,
     ) -> Result<Self> {
@@ -270,7 +271,7 @@ impl Daemon {
             rules_are_default: true,
             ready_since: Instant::now(),
             metrics,
-            _lock: lock,
+            _locks: locks,
         })
     }
 
@@ -325,27 +326,32 @@ impl Daemon {
             Request::Reload => {
                 self.serve_reload().await.and_then(|warnings| Ok(serde_json::to_value(warnings)?))
             }
-            Request::Detach => self.detach().await.map(|()| serde_json::Value::Null),
+            Request::Detach => self.detach().await.and_then(|left| Ok(serde_json::to_value(left)?)),
             other => self.answer(other).await,
         };
-        let failed = result.is_err();
+        if let (true, Err(error)) = (ends, &result) {
+            error!("detached in part, and ending: {error:#}");
+        } else if ends {
+            info!("detached: everything is removed");
+        }
         // A client that went away gets no answer.
         let _ = answer.send(match result {
             Ok(value) => Answer::Ok(value),
             Err(error) if error.is::<BadFile>() => Answer::BadFile(error.to_string()),
             Err(error) => Answer::Error(format!("{error:#}")),
         });
-        if ends && !failed {
-            info!("detached: everything is removed");
+        if ends {
             // The connection writes the answer on this thread before the runtime ends.
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
-        ends && !failed
+        ends
     }
 
-    async fn detach(&mut self) -> Result<()> {
-        self.end_bgp().await?;
-        remove_everything(&self.pins, &self.netlink).await
+    /// Goes as far as it can: what stays behind the next `dataplane detach` finds by its pins.
+    async fn detach(&mut self) -> Result<Vec<PathBuf>> {
+        let ended = self.end_bgp().await;
+        let left = remove_everything(&self.pins, &self.netlink).await?;
+        ended.map(|()| left)
     }
 }
 

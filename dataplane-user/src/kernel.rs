@@ -9,6 +9,7 @@ pub mod monitor;
 pub mod nat;
 pub mod netlink;
 pub mod object;
+pub mod ownership;
 pub mod pinned;
 pub mod pins;
 pub mod previous;

@@ -64,7 +64,7 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Detach(setup) => {
             let places = Places { state_dir, bpf_dir: setup.bpf_dir.clone() };
             // A password that is gone, for instance, must not keep the data path in place.
-            block_on(commands::detach(&load(&setup, &places, &AnySystem)?, timeout))?;
+            block_on(commands::detach(&load(&setup, &places, &AnySystem)?, timeout, json))?;
         }
         Command::Completions { shell } => manual::completions(shell)?,
         Command::Manual { directory } => manual::write(&directory)?,

@@ -22,6 +22,7 @@ mod netns {
     mod odd;
     mod offload;
     mod operations;
+    mod ownership;
     mod places;
     mod reads;
     mod reload;

@@ -1,0 +1,199 @@
+//! Who has the directory of the pins: one process at a time, by a lock on the directory itself.
+//!
+//! The lock of the state directory keeps two daemons apart that share it; this one also those that do not, as in
+//! containers with a /run of their own and the node's BPF file system.
+
+use std::{
+    ffi::CString,
+    fs::{self, DirBuilder, File, Permissions, TryLockError},
+    io,
+    os::{
+        fd::AsRawFd as _,
+        unix::{
+            ffi::OsStrExt as _,
+            fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
+        },
+    },
+    path::Path,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tracing::info;
+
+use super::Pins;
+use crate::kernel::ownership::check_owner;
+
+/// What the daemon's mounts are called in `/proc/self/mountinfo`: those are taken away again.
+pub(super) const MOUNT_SOURCE: &str = "dataplane";
+
+/// The pins belong to this process as long as this lives; the kernel lets them go however it ends.
+#[derive(Debug)]
+pub struct Claim(#[expect(dead_code, reason = "holds the lock")] File);
+
+impl Pins {
+    /// Takes the directory, which is made where it is missing, on a BPF file system that is mounted if there is none.
+    ///
+    /// # Errors
+    ///
+    /// Where another daemon has it, it is somebody else's, or it cannot be made.
+    pub fn claim(&self) -> Result<Claim> {
+        loop {
+            mount_if_missing(&self.root)?;
+            DirBuilder::new().recursive(true).mode(0o700).create(&self.root).with_context(|| {
+                format!("cannot create {} on the BPF file system (needs root)", self.root.display())
+            })?;
+            if let Some(claim) = self.claim_existing()? {
+                return Ok(claim);
+            }
+        }
+    }
+
+    /// Takes the directory if it is there.
+    ///
+    /// # Errors
+    ///
+    /// Where another daemon has it, it is somebody else's, or on no BPF file system.
+    pub fn claim_existing(&self) -> Result<Option<Claim>> {
+        let path = &self.root;
+        loop {
+            let Some(directory) = open_directory(path)? else { return Ok(None) };
+            ensure!(
+                is_bpffs(&directory)?,
+                "{} is on no BPF file system, so that no dataplane pins anything there: look at `bpf-dir`",
+                path.display()
+            );
+            let metadata = directory.metadata()?;
+            check_owner(path, &metadata)?;
+            match directory.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => bail!(
+                    "the pins in {} are in use by another daemon{}: stop that one (`dataplane detach --state-dir DIR`, \
+                     with its directory, takes its data path away), or give this one a `node.bpf-dir` of its own",
+                    path.display(),
+                    holder(&metadata).map_or_else(String::new, |pid| format!(" (pid {pid})"))
+                ),
+                Err(TryLockError::Error(error)) => {
+                    return Err(error).with_context(|| format!("cannot lock {}", path.display()));
+                }
+            }
+            // Whoever had it before may have removed it meanwhile, and another one made it anew.
+            let now = fs::symlink_metadata(path).map(|now| (now.dev(), now.ino()));
+            if now.is_ok_and(|now| now == (metadata.dev(), metadata.ino())) {
+                if metadata.mode() & 0o077 != 0 && self.is_all_ours()? {
+                    // As older versions made it: any user could hold the lock.
+                    let _ = directory.set_permissions(Permissions::from_mode(0o700));
+                }
+                return Ok(Some(Claim(directory)));
+            }
+        }
+    }
+
+    /// Whether nothing is in the directory but sets of ours, and it is no mount of somebody else's.
+    fn is_all_ours(&self) -> Result<bool> {
+        let (entries, sets) = (fs::read_dir(&self.root)?.count(), self.sets()?.len());
+        Ok(entries == sets && !matches!(mount_source(&self.root)?, Some(source) if source != MOUNT_SOURCE))
+    }
+}
+
+/// The directory, without following a link; none where there is none.
+fn open_directory(path: &Path) -> Result<Option<File>> {
+    let flags = libc::O_DIRECTORY | libc::O_NOFOLLOW;
+    match File::options().read(true).custom_flags(flags).open(path) {
+        Ok(directory) => Ok(Some(directory)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) if matches!(error.raw_os_error(), Some(libc::ELOOP | libc::ENOTDIR)) => {
+            bail!("{} is no directory (links are not followed): look at `bpf-dir`", path.display())
+        }
+        Err(error) => Err(error).with_context(|| format!("cannot open {}", path.display())),
+    }
+}
+
+fn is_bpffs(directory: &File) -> Result<bool> {
+    // SAFETY: `statfs` is plain data, for which zero is valid; the call fills it.
+    let mut statfs = unsafe { std::mem::zeroed::<libc::statfs>() };
+    // SAFETY: the descriptor is open and the pointer valid for the call.
+    if unsafe { libc::fstatfs(directory.as_raw_fd(), &mut statfs) } != 0 {
+        return Err(io::Error::last_os_error()).context("fstatfs");
+    }
+    Ok(statfs.f_type == libc::BPF_FS_MAGIC)
+}
+
+/// The process that holds the lock on that file, as `/proc/locks` has it (proc_locks(5)).
+fn holder(file: &fs::Metadata) -> Option<u32> {
+    let device = file.dev();
+    let wanted = format!("{:02x}:{:02x}:{}", libc::major(device), libc::minor(device), file.ino());
+    let locks = fs::read_to_string("/proc/locks").ok()?;
+    let mut lines = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
+    let line =
+        lines.find(|words| words.get(1) == Some(&"FLOCK") && words.get(5) == Some(&wanted.as_str()))?;
+    line.get(4)?.parse().ok()
+}
+
+/// What is mounted at the path itself, if something is (proc_pid_mountinfo(5)): the last one hides the others.
+pub(super) fn mount_source(path: &Path) -> Result<Option<String>> {
+    let escaped: String = path.to_string_lossy().chars().map(escape).collect();
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("cannot read the mounts")?;
+    let at_path = mounts.lines().rev().find(|line| line.split(' ').nth(4) == Some(&escaped));
+    let source = at_path.and_then(|line| line.split_once(" - ")?.1.split(' ').nth(1));
+    Ok(source.map(str::to_owned))
+}
+
+fn escape(character: char) -> String {
+    match character {
+        ' ' | '\t' | '\n' | '\\' => format!("\\{:03o}", u32::from(character)),
+        other => other.to_string(),
+    }
+}
+
+/// Whether the path, or its nearest ancestor that exists, lies on a BPF file system.
+fn is_on_bpffs(path: &Path) -> Result<bool> {
+    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
+    let directory = File::open(existing).with_context(|| format!("cannot open {}", existing.display()))?;
+    is_bpffs(&directory)
+}
+
+/// Mounts a BPF file system where `bpf_dir` needs one: at `/sys/fs/bpf` if it is below, else at itself.
+fn mount_if_missing(bpf_dir: &Path) -> Result<()> {
+    if is_on_bpffs(bpf_dir)? {
+        return Ok(());
+    }
+    let usual = Path::new("/sys/fs/bpf");
+    let target = if bpf_dir.starts_with(usual) { usual } else { bpf_dir };
+    match open_directory(target)? {
+        Some(directory) => {
+            check_owner(target, &directory.metadata()?)?;
+            ensure!(
+                fs::read_dir(target)?.next().is_none(),
+                "{} holds files and is on no BPF file system: name another directory with `bpf-dir`",
+                target.display()
+            );
+        }
+        None => DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(target)
+            .with_context(|| format!("cannot create {}", target.display()))?,
+    }
+    let name = CString::new(target.as_os_str().as_bytes()).context("a path with a zero byte")?;
+    let source = CString::new(MOUNT_SOURCE)?;
+    // SAFETY: the strings are terminated and live during the call.
+    let result = unsafe {
+        libc::mount(
+            source.as_ptr(),
+            name.as_ptr(),
+            c"bpf".as_ptr(),
+            libc::MS_NOSUID,
+            c"mode=0700".as_ptr().cast(),
+        )
+    };
+    if result != 0 {
+        let error = io::Error::last_os_error();
+        bail!(
+            "no BPF file system at {} and it cannot be mounted: {error} (as root: mount -t bpf bpf {})",
+            target.display(),
+            target.display()
+        );
+    }
+    info!(at = %target.display(), "no BPF file system was mounted there: mounted one");
+    Ok(())
+}
