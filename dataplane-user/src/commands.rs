@@ -1,6 +1,7 @@
 //! The commands other than `run`: they ask a daemon and print its answer, or do without one.
 
 use std::{
+    io::Write as _,
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
@@ -13,7 +14,7 @@ use crate::{
     control::{Request, answers, client::Client},
     daemon::{self, InUse, Lock},
     kernel::{netlink::Netlink, pins::Pins},
-    show,
+    log, show,
 };
 
 /// How long `detach` waits for a daemon that is starting or ending.
@@ -36,9 +37,8 @@ pub fn ask<T: DeserializeOwned + Serialize>(
 
 /// Prints an answer as JSON or as text.
 pub(crate) fn print<T: Serialize>(json: bool, answer: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
-    use std::io::Write as _;
     let output = if json { serde_json::to_string_pretty(answer)? + "\n" } else { text(answer) };
-    match std::io::stdout().write_all(output.as_bytes()) {
+    match std::io::stdout().write_all(log::plain(&output).as_bytes()) {
         // `dataplane route list | head` is no error.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write the answer"),
@@ -94,14 +94,13 @@ pub fn check(file: &Path, json: bool) -> Result<bool> {
         print(true, &CheckAnswer { valid, errors: messages, warnings }, |_| String::new())?;
         return Ok(valid);
     }
-    for message in messages {
-        eprintln!("{message}");
-    }
-    for warning in warnings {
-        eprintln!("warning: {warning}");
-    }
+    let warnings = warnings.iter().map(|warning| format!("warning: {warning}"));
+    let lines: String =
+        messages.into_iter().chain(warnings).map(|line| format!("{}\n", log::plain(&line))).collect();
+    // Whether anybody reads it or not: the exit status says the same.
+    let _ = std::io::stderr().write_all(lines.as_bytes());
     if valid {
-        println!("{} is valid", file.display());
+        print(false, &(), |()| format!("{} is valid\n", file.display()))?;
     }
     Ok(valid)
 }

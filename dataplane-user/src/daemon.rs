@@ -24,14 +24,17 @@ use aya::Ebpf;
 use dataplane_common::flow::settings::words_of_records;
 use ipnet::Ipv4Net;
 use tokio::{
-    signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    signal::unix::{Signal, SignalKind, signal},
+    sync::mpsc,
 };
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
     config::{Config, Places},
-    control::{Answer, BadFile, Request, server},
+    control::{
+        Answer, BadFile, Request,
+        server::{self, Pending},
+    },
     datapath::Datapath,
     kernel::{
         attach::{Mode, Place},
@@ -43,6 +46,7 @@ use crate::{
         previous::Previous,
         uplinks::Uplinks,
     },
+    log,
     rib::Rib,
     slow_path::SlowPath,
     source::{
@@ -128,13 +132,27 @@ pub struct Daemon {
     _locks: (Lock, Claim),
 }
 
+/// SIGHUP, which is kept from now on until [`run`] reads the file again for it.
+///
+/// # Errors
+///
+/// Where the signal cannot be caught.
+pub fn hangups() -> Result<Signal> {
+    signal(SignalKind::hangup()).context("cannot catch SIGHUP")
+}
+
 /// Runs until a signal or a `detach` request ends it. `config` has the directories of `places` already; without
 /// a file there is nothing to read again.
 ///
 /// # Errors
 ///
 /// Where the node cannot be taken into service; what an earlier run attached is then as it was.
-pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -> Result<()> {
+pub async fn run(
+    config: Config,
+    config_file: Option<PathBuf>,
+    places: Places,
+    mut hangup: Signal,
+) -> Result<()> {
     capabilities::check()?;
     let lock = Lock::take(&config.node.state_dir)?;
     let pins = Pins::new(&config.node.bpf_dir);
@@ -173,7 +191,6 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     let mut failed = false;
     let mut watchdog = systemd::watchdog();
     let mut sweeps = tokio::time::interval(SWEEP_PERIOD / SWEEP_PARTS);
@@ -194,8 +211,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
                 // There may be more for a while: the server of the requests must have its turn.
                 tokio::task::yield_now().await;
             }
-            Some((request, answer)) = requests.recv() => {
-                if daemon.serve(request, answer).await {
+            Some(pending) = requests.recv() => {
+                if daemon.serve(pending).await {
                     return Ok(());
                 }
             }
@@ -280,7 +297,7 @@ impl Daemon {
         for complaint in &self.complaints {
             warn!("{complaint}");
         }
-        println!("ready");
+        log::ready();
         systemd::ready();
     }
 
@@ -320,7 +337,13 @@ impl Daemon {
     }
 
     /// Answers a request; true when the daemon is to end.
-    async fn serve(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> bool {
+    async fn serve(&mut self, pending: Pending) -> bool {
+        // Whoever gave up does not expect that it still happens.
+        if pending.is_abandoned() {
+            debug!("a client went away before its request was begun: {:?}", pending.request);
+            return false;
+        }
+        let Pending { request, answer, .. } = pending;
         let ends = matches!(request, Request::Detach);
         let result = match request {
             Request::Reload => {

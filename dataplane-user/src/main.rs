@@ -1,4 +1,5 @@
 //! `dataplane`: the command line of the library.
+#![deny(clippy::print_stdout, clippy::print_stderr)] // They panic where nobody reads.
 
 use std::process::ExitCode;
 
@@ -17,14 +18,16 @@ const BAD_FILE: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match execute(cli) {
+    let code = match execute(cli) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("dataplane: {error:#}");
+            log::complain(&format!("{error:#}"));
             let is_bad_file = error.is::<Failure>() || error.is::<BadFile>();
             ExitCode::from(if is_bad_file { BAD_FILE } else { 1 })
         }
-    }
+    };
+    log::end();
+    code
 }
 
 fn execute(cli: Cli) -> Result<ExitCode> {
@@ -34,10 +37,13 @@ fn execute(cli: Cli) -> Result<ExitCode> {
     match command {
         Command::Run(setup) => {
             let places = Places { state_dir, bpf_dir: setup.bpf_dir.clone() };
-            let config = load(&setup, &places, &RunningSystem)?;
-            log::start(&config.log);
-            let file = (!setup.from_kernel).then_some(setup.config);
-            block_on(daemon::run(config, file, places))?;
+            block_on(async {
+                let hangup = daemon::hangups()?;
+                let config = load(&setup, &places, &RunningSystem)?;
+                log::start(&config.log);
+                let file = (!setup.from_kernel).then_some(setup.config);
+                daemon::run(config, file, places, hangup).await
+            })?;
         }
         Command::Check { config } => {
             let valid = commands::check(&config, json)?;
@@ -79,7 +85,7 @@ fn load(setup: &Setup, places: &Places, system: &dyn System) -> Result<Config> {
     } else {
         let loaded = config::load_for(&setup.config, system)?;
         for warning in &loaded.warnings {
-            eprintln!("dataplane: warning: {warning}");
+            log::complain(&format!("warning: {warning}"));
         }
         loaded.config
     };

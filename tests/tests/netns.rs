@@ -26,6 +26,7 @@ mod netns {
     mod places;
     mod reads;
     mod reload;
+    mod resilience;
     mod restart;
     mod service;
     mod slow_path;

@@ -11,6 +11,7 @@ use super::Daemon;
 use crate::{
     control::{answers::BgpPeer, server::Pending},
     kernel::object::Program,
+    log,
     metrics::{self, Snapshot, server::Server},
     rib::Source,
 };
@@ -99,6 +100,7 @@ impl Daemon {
             started: since_1970(self.metrics.started),
             read: since_1970(self.metrics.read),
             reload_succeeded: self.metrics.reload_succeeded,
+            log_lines_lost: log::lost(),
         })
     }
 }

@@ -10,8 +10,7 @@ use anyhow::{Result, bail};
 ///
 /// Where another user does.
 pub fn check_owner(path: &Path, metadata: &Metadata) -> Result<()> {
-    // SAFETY: the call has no arguments and always succeeds.
-    let own = unsafe { libc::geteuid() };
+    let own = rustix::process::geteuid().as_raw();
     let owner = metadata.uid();
     if owner == 0 || owner == own {
         return Ok(());

@@ -94,7 +94,7 @@ impl Pins {
 
     /// Whether an earlier run left something.
     pub fn exist(&self) -> bool {
-        fs::read_dir(&self.root).is_ok_and(|mut entries| entries.next().is_some())
+        self.sets().is_ok_and(|sets| !sets.is_empty())
     }
 
     /// Makes the directories of the set. The caller has the claim.

@@ -110,7 +110,8 @@ async fn answer(
 
 async fn ask(requests: mpsc::Sender<Pending>) -> Result<String> {
     let (answer, answered) = oneshot::channel();
-    requests.send((control::Request::Metrics, answer)).await.context("the daemon is stopping")?;
+    let pending = Pending { request: control::Request::Metrics, answer, client: None };
+    requests.send(pending).await.context("the daemon is stopping")?;
     match answered.await.context("the daemon is stopping")? {
         Answer::Ok(serde_json::Value::String(text)) => Ok(text),
         Answer::Error(error) | Answer::BadFile(error) => Err(anyhow!("{error}")),

@@ -1,12 +1,13 @@
 //! Who offers each route, as the daemon knows it: asked page by page, beside the table that is read in the same order.
 
-use std::{io::Write as _, iter::Peekable, vec};
+use std::{iter::Peekable, vec};
 
 use anyhow::Result;
 use ipnet::Ipv4Net;
 
 use crate::{
     control::{Request, answers::SourcePage, client::Client},
+    log,
     rib::Source,
 };
 
@@ -72,8 +73,7 @@ impl<'a> Sources<'a> {
 
 /// Says what the output lacks without the daemon.
 pub(super) fn missing(error: &anyhow::Error) {
-    let _ = writeln!(
-        std::io::stderr(),
-        "dataplane: the sources of routes and other offers are missing, which the daemon alone knows: {error:#}"
-    );
+    log::complain(&format!(
+        "the sources of routes and other offers are missing, which the daemon alone knows: {error:#}"
+    ));
 }

@@ -14,9 +14,9 @@ use super::{
     require_root,
 };
 
-const ADDRESS: &str = "127.0.0.1:9477";
+pub(super) const ADDRESS: &str = "127.0.0.1:9477";
 
-fn with_metrics(address: &str) -> tests::harness::Config {
+pub(super) fn with_metrics(address: &str) -> tests::harness::Config {
     config1().table(&format!("[metrics]\nlisten = \"{address}\"\n"))
 }
 
@@ -33,7 +33,7 @@ fn ask(node: &Namespace, request: &str) -> Result<String> {
     })
 }
 
-fn scrape(node: &Namespace) -> Result<String> {
+pub(super) fn scrape(node: &Namespace) -> Result<String> {
     let answer = ask(node, "GET /metrics")?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
     ensure!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
@@ -46,7 +46,7 @@ fn scrape(node: &Namespace) -> Result<String> {
 }
 
 /// The value of a sample, by its name and labels.
-fn sample(text: &str, name: &str) -> Result<f64> {
+pub(super) fn sample(text: &str, name: &str) -> Result<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     Ok(line.with_context(|| format!("no {name} in\n{text}"))?.parse()?)
 }

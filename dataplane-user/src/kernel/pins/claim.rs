@@ -4,20 +4,17 @@
 //! containers with a /run of their own and the node's BPF file system.
 
 use std::{
-    ffi::CString,
     fs::{self, DirBuilder, File, Permissions, TryLockError},
     io,
-    os::{
-        fd::AsRawFd as _,
-        unix::{
-            ffi::OsStrExt as _,
-            fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
-        },
-    },
+    os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
     path::Path,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::{
+    fs::{fstatfs, major, minor},
+    mount::{MountFlags, mount},
+};
 use tracing::info;
 
 use super::Pins;
@@ -109,19 +106,13 @@ fn open_directory(path: &Path) -> Result<Option<File>> {
 }
 
 fn is_bpffs(directory: &File) -> Result<bool> {
-    // SAFETY: `statfs` is plain data, for which zero is valid; the call fills it.
-    let mut statfs = unsafe { std::mem::zeroed::<libc::statfs>() };
-    // SAFETY: the descriptor is open and the pointer valid for the call.
-    if unsafe { libc::fstatfs(directory.as_raw_fd(), &mut statfs) } != 0 {
-        return Err(io::Error::last_os_error()).context("fstatfs");
-    }
-    Ok(statfs.f_type == libc::BPF_FS_MAGIC)
+    Ok(fstatfs(directory).context("fstatfs")?.f_type == libc::BPF_FS_MAGIC)
 }
 
 /// The process that holds the lock on that file, as `/proc/locks` has it (proc_locks(5)).
 fn holder(file: &fs::Metadata) -> Option<u32> {
     let device = file.dev();
-    let wanted = format!("{:02x}:{:02x}:{}", libc::major(device), libc::minor(device), file.ino());
+    let wanted = format!("{:02x}:{:02x}:{}", major(device), minor(device), file.ino());
     let locks = fs::read_to_string("/proc/locks").ok()?;
     let mut lines = locks.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
     let line =
@@ -174,20 +165,7 @@ fn mount_if_missing(bpf_dir: &Path) -> Result<()> {
             .create(target)
             .with_context(|| format!("cannot create {}", target.display()))?,
     }
-    let name = CString::new(target.as_os_str().as_bytes()).context("a path with a zero byte")?;
-    let source = CString::new(MOUNT_SOURCE)?;
-    // SAFETY: the strings are terminated and live during the call.
-    let result = unsafe {
-        libc::mount(
-            source.as_ptr(),
-            name.as_ptr(),
-            c"bpf".as_ptr(),
-            libc::MS_NOSUID,
-            c"mode=0700".as_ptr().cast(),
-        )
-    };
-    if result != 0 {
-        let error = io::Error::last_os_error();
+    if let Err(error) = mount(MOUNT_SOURCE, target, "bpf", MountFlags::NOSUID, c"mode=0700") {
         bail!(
             "no BPF file system at {} and it cannot be mounted: {error} (as root: mount -t bpf bpf {})",
             target.display(),

@@ -1,9 +1,7 @@
 //! Taking the pins away: what this program makes, by name, and nothing else.
 
 use std::{
-    ffi::CString,
     fs, io,
-    os::unix::ffi::OsStrExt as _,
     path::{Path, PathBuf},
 };
 
@@ -13,6 +11,7 @@ use dataplane_common::{
     names::{LAYOUT_VERSION, PINNED_MAPS, RENEWED_MAPS},
     stats::Hook,
 };
+use rustix::mount::{UnmountFlags, unmount};
 
 use super::{
     Pins,
@@ -58,7 +57,9 @@ impl Pins {
                 if mount_source(&self.root)?.as_deref() != Some(MOUNT_SOURCE) {
                     return Ok(());
                 }
-                unmount(&self.root)?;
+                // At once for everybody else, and in the end when the claim on the directory is let go.
+                unmount(&self.root, UnmountFlags::DETACH)
+                    .with_context(|| format!("cannot unmount {}", self.root.display()))?;
                 fs::remove_dir(&self.root)
             }
             removed => removed,
@@ -137,16 +138,6 @@ fn is_hook_pin(name: &str) -> bool {
 
 fn looks_like_map(name: &str) -> bool {
     name.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_')
-}
-
-fn unmount(path: &Path) -> Result<()> {
-    let name = CString::new(path.as_os_str().as_bytes()).context("a path with a zero byte")?;
-    // At once for everybody else, and in the end when the claim on the directory is let go.
-    // SAFETY: the string is terminated and lives during the call.
-    if unsafe { libc::umount2(name.as_ptr(), libc::MNT_DETACH) } != 0 {
-        return Err(io::Error::last_os_error()).with_context(|| format!("cannot unmount {}", path.display()));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -41,9 +41,7 @@ impl Windows {
     ///
     /// Where it is missing, or of another layout.
     pub fn open(pinned: &Pinned) -> Result<Self> {
-        // SAFETY: the call reads no memory of this process.
-        let page = unsafe { libc::sysconf(libc::_SC_PAGESIZE) };
-        let page_words = usize::try_from(page).unwrap_or(0) / size_of::<u32>();
+        let page_words = rustix::param::page_size() / size_of::<u32>();
         Ok(Self {
             pins: pinned.pins().clone(),
             root: pinned.mapping(MAP_ROUTE_ROOT, ROOT_WORDS)?,
