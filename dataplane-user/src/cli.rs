@@ -55,6 +55,8 @@ pub enum Command {
         config: PathBuf,
     },
     /// The node, its hooks and tables, and what is wrong
+    ///
+    /// Exit status 1 where something is wrong, as where no daemon answers; with --json 0, and `health` says it.
     Status,
     /// The containers of this node
     #[command(subcommand)]
@@ -72,11 +74,13 @@ pub enum Command {
     /// The BGP peers, and the routes that they announce
     #[command(subcommand)]
     Bgp(BgpCommand),
-    /// Run the loaded program on a packet and tell each step
+    /// Simulate a packet: run the loaded program on it, and print each step
     Trace(TraceArgs),
     /// Make the daemon read its configuration file again; an invalid one changes nothing (exit status 2)
     Reload,
-    /// Remove every hook, pin and route of this node's dataplane, daemon or no daemon
+    /// Remove every hook, pin and route of this node's dataplane, whether or not the daemon runs
+    ///
+    /// Without a file, the state directory says where the pins are. What others pinned there stays.
     Detach(Setup),
     /// Print the completions of a shell, for its directory of them
     Completions {
@@ -196,6 +200,9 @@ pub struct TraceArgs {
     /// Interface by which the packet comes in
     #[arg(long = "in", value_name = "IFACE")]
     pub interface: String,
+    /// Exit with status 1 where the packet is dropped
+    #[arg(long)]
+    pub exit_code: bool,
     /// Protocol
     #[arg(value_enum)]
     pub protocol: Protocol,

@@ -13,7 +13,7 @@ use crate::{
     config::{self, Config},
     control::{Request, answers, client::Client},
     daemon::{self, InUse, Lock},
-    kernel::{netlink::Netlink, pins::Pins},
+    kernel::{capabilities, limits, netlink::Netlink, pins::Pins},
     log, show,
 };
 
@@ -54,6 +54,17 @@ pub fn bgp_peers(client: &Client, json: bool) -> Result<()> {
     ask(client, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list))
 }
 
+/// `dataplane status`: whether nothing is wrong.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn status(client: &Client, json: bool) -> Result<bool> {
+    let status: answers::Status = client.ask(&Request::Status)?;
+    print(json, &status, show::status)?;
+    Ok(status.complaints.is_empty())
+}
+
 /// `dataplane reload`.
 ///
 /// # Errors
@@ -73,36 +84,52 @@ pub struct CheckAnswer {
     warnings: Vec<String>,
 }
 
+/// What a check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// Everything is as it must be.
+    Valid,
+    /// The file is not.
+    BadFile,
+    /// The file is, and the kernel, or what this process may do, is not.
+    BadSystem,
+}
+
 /// `dataplane check`: whether the file is valid and the kernel has what is needed.
 ///
 /// # Errors
 ///
-/// Where the answer cannot be printed; an invalid file is `Ok(false)`.
-pub fn check(file: &Path, json: bool) -> Result<bool> {
-    let (mut errors, warnings) = match config::load(file) {
+/// Where the answer cannot be printed; an invalid file is none.
+pub fn check(file: &Path, json: bool) -> Result<Checked> {
+    let (errors, warnings) = match config::load(file) {
         Ok(loaded) => (Vec::new(), loaded.warnings),
         Err(failure) => (failure.errors, failure.warnings),
     };
-    let kernel = crate::kernel::object::check();
-    let mut messages: Vec<String> = errors.drain(..).map(|error| error.to_string()).collect();
-    if let Err(error) = kernel {
-        messages.push(format!("kernel: {error:#}"));
-    }
+    let system = capabilities::check().and_then(|()| crate::kernel::object::check());
+    let checked = match (errors.is_empty(), &system) {
+        (false, _) => Checked::BadFile,
+        (true, Err(_)) => Checked::BadSystem,
+        (true, Ok(())) => Checked::Valid,
+    };
+    let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    errors.extend(system.err().map(|error| limits::explain(format!("system: {error:#}"))));
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
-    let valid = messages.is_empty();
+    let valid = checked == Checked::Valid;
     if json {
-        print(true, &CheckAnswer { valid, errors: messages, warnings }, |_| String::new())?;
-        return Ok(valid);
+        print(true, &CheckAnswer { valid, errors, warnings }, |_| String::new())?;
+        return Ok(checked);
     }
     let warnings = warnings.iter().map(|warning| format!("warning: {warning}"));
     let lines: String =
-        messages.into_iter().chain(warnings).map(|line| format!("{}\n", log::plain(&line))).collect();
+        errors.into_iter().chain(warnings).map(|line| format!("{}\n", log::plain(&line))).collect();
     // Whether anybody reads it or not: the exit status says the same.
     let _ = std::io::stderr().write_all(lines.as_bytes());
-    if valid {
+    if checked == Checked::BadSystem {
+        print(false, &(), |()| format!("{} is valid, and could not be used here\n", file.display()))?;
+    } else if valid {
         print(false, &(), |()| format!("{} is valid\n", file.display()))?;
     }
-    Ok(valid)
+    Ok(checked)
 }
 
 /// What `dataplane detach --json` prints.

@@ -38,7 +38,7 @@ use crate::{
     datapath::Datapath,
     kernel::{
         attach::{Mode, Place},
-        capabilities,
+        capabilities, limits,
         nat::Nat,
         netlink::{Event, Events, Netlink, OwnTarget},
         object::{Program, Sizes},
@@ -153,6 +153,7 @@ pub async fn run(
     places: Places,
     mut hangup: Signal,
 ) -> Result<()> {
+    limits::raise_open_files();
     capabilities::check()?;
     let lock = Lock::take(&config.node.state_dir)?;
     let pins = Pins::new(&config.node.bpf_dir);
@@ -217,9 +218,8 @@ pub async fn run(
                 }
             }
             _ = hangup.recv() => {
-                if let Err(error) = daemon.serve_reload().await {
-                    error!("{error:#}");
-                }
+                // What is wrong stands in the log and in the health.
+                drop(daemon.serve_reload().await);
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -331,7 +331,10 @@ impl Daemon {
     async fn serve_reload(&mut self) -> Result<Vec<String>> {
         systemd::reloading();
         let result = self.reload().await;
-        self.metrics.note_reload(result.is_ok());
+        self.metrics.note_reload(&result);
+        if let Err(error) = &result {
+            error!("cannot reload: {error:#}");
+        }
         systemd::ready();
         result
     }

@@ -4,6 +4,7 @@ pub mod attach;
 pub mod capabilities;
 pub mod counters;
 pub mod interface;
+pub mod limits;
 mod mapping;
 pub mod monitor;
 pub mod nat;

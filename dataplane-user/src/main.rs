@@ -3,15 +3,18 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use dataplane::{
     cli::{BgpCommand, Cli, Command, EndpointCommand, NatCommand, RouteCommand, Setup},
     commands,
     config::{self, AnySystem, Config, Failure, Places, RunningSystem, System},
     control::{BadFile, Request, client::Client},
-    daemon, log, manual, monitor, reads, show,
+    daemon,
+    kernel::{limits, pinned},
+    log, manual, monitor, reads, show,
 };
+use dataplane_common::reason::Class;
 
 /// Exit status for a bad configuration file; clap exits with the same for bad usage.
 const BAD_FILE: u8 = 2;
@@ -21,7 +24,7 @@ fn main() -> ExitCode {
     let code = match execute(cli) {
         Ok(code) => code,
         Err(error) => {
-            log::complain(&format!("{error:#}"));
+            log::complain(&limits::explain(format!("{error:#}")));
             let is_bad_file = error.is::<Failure>() || error.is::<BadFile>();
             ExitCode::from(if is_bad_file { BAD_FILE } else { 1 })
         }
@@ -46,10 +49,14 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             })?;
         }
         Command::Check { config } => {
-            let valid = commands::check(&config, json)?;
-            return Ok(if valid { ExitCode::SUCCESS } else { ExitCode::from(BAD_FILE) });
+            return Ok(match commands::check(&config, json)? {
+                commands::Checked::Valid => ExitCode::SUCCESS,
+                commands::Checked::BadFile => ExitCode::from(BAD_FILE),
+                commands::Checked::BadSystem => ExitCode::FAILURE,
+            });
         }
-        Command::Status => commands::ask(&client, json, &Request::Status, show::status)?,
+        // Who reads JSON reads there how the node is.
+        Command::Status => return commands::status(&client, json).map(|well| negative_unless(well || json)),
         Command::Endpoint(EndpointCommand::List) => reads::endpoint_list(&client, json)?,
         Command::Route(RouteCommand::List) => reads::route_list(&client, json)?,
         Command::Route(RouteCommand::Get { address }) => reads::route_get(&client, json, address)?,
@@ -64,18 +71,25 @@ fn execute(cli: Cli) -> Result<ExitCode> {
             commands::ask(&client, json, &Request::BgpRoutes { refused }, show::bgp::routes)?;
         }
         Command::Trace(arguments) => {
-            block_on(async { reads::trace(&client, json, &arguments.into()).await.map(drop) })?;
+            let tells = arguments.exit_code;
+            let trace = block_on(async { reads::trace(&client, json, &arguments.into()).await })?;
+            return Ok(negative_unless(!tells || trace.verdict != Class::Drop.name()));
         }
         Command::Reload => commands::reload(&client, json)?,
         Command::Detach(setup) => {
             let places = Places { state_dir, bpf_dir: setup.bpf_dir.clone() };
             // A password that is gone, for instance, must not keep the data path in place.
-            block_on(commands::detach(&load(&setup, &places, &AnySystem)?, timeout, json))?;
+            block_on(commands::detach(&load_to_detach(&setup, &places)?, timeout, json))?;
         }
         Command::Completions { shell } => manual::completions(shell)?,
         Command::Manual { directory } => manual::write(&directory)?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The exit status of a question that was answered: 1 for no.
+fn negative_unless(yes: bool) -> ExitCode {
+    if yes { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// The file's configuration, or the one without a file.
@@ -93,8 +107,27 @@ fn load(setup: &Setup, places: &Places, system: &dyn System) -> Result<Config> {
     Ok(config)
 }
 
+/// The same to take it away: where the file is gone, or there never was one, the state directory says where the pins are.
+fn load_to_detach(setup: &Setup, places: &Places) -> Result<Config> {
+    if setup.from_kernel || setup.config.exists() {
+        return load(setup, places, &AnySystem);
+    }
+    let mut config = Config::from_kernel();
+    places.apply(&mut config);
+    if places.bpf_dir.is_none() {
+        config.node.bpf_dir = pinned::bpf_dir(&config.node.state_dir).with_context(|| {
+            format!(
+                "there is no file {}, and nothing says otherwise what to detach (--config FILE, or --from-kernel with \
+                 the daemon's --state-dir and --bpf-dir)",
+                setup.config.display()
+            )
+        })?;
+    }
+    Ok(config)
+}
+
 /// One thread does everything: the daemon waits nearly all the time.
-fn block_on(future: impl Future<Output = Result<()>>) -> Result<()> {
+fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     tokio::task::LocalSet::new().block_on(&runtime, future)
 }

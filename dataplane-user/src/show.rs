@@ -3,7 +3,7 @@
 pub mod bgp;
 pub mod nat;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use comfy_table::{Table, presets};
 
@@ -41,11 +41,21 @@ pub fn describe(destination: &Destination, interface: &dyn Fn(u32) -> String) ->
     }
 }
 
+/// A duration as people say it: `1m 43s`, `2days 3h`. Of its units the two largest.
+fn duration(seconds: u64) -> String {
+    let exact = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    exact.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
 /// `dataplane status`.
 pub fn status(status: &answers::Status) -> String {
     let mut text = format!(
-        "node {} · dataplane {} · pid {} · up {} s · health {}\n",
-        status.node, status.version, status.pid, status.uptime_seconds, status.health
+        "node {} · dataplane {} · pid {} · up {} · health {}\n",
+        status.node,
+        status.version,
+        status.pid,
+        duration(status.uptime_seconds),
+        status.health
     );
     for complaint in &status.complaints {
         text.push_str(&format!("  ! {complaint}\n"));
@@ -166,4 +176,17 @@ pub fn trace(trace: &answers::Trace) -> String {
     }
     text.push_str(&format!("=> {} ({}): {}\n", trace.verdict, trace.reason, trace.text));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        let cases = [(0, "0s"), (59, "59s"), (103, "1m 43s"), (3600, "1h"), (187_261, "2days 4h")];
+        for (seconds, text) in cases {
+            assert_eq!(duration(seconds), text);
+        }
+    }
 }

@@ -101,7 +101,7 @@ impl Daemon {
             format!("BGP peer {} is not established ({}): {why}", peer.address, peer.state)
         });
         let listening = self.speaker.as_ref().and_then(Speaker::complaint);
-        let own = self.complaints.iter().chain(self.metrics.complaint()).cloned();
+        let own = self.complaints.iter().cloned().chain(self.metrics.complaints());
         own.chain(listening).chain(down).collect()
     }
 

@@ -37,19 +37,9 @@ impl Pinned {
     ///
     /// Where no data path of this version is pinned there, or it may not be read.
     pub fn find(bpf_dir: Option<&Path>, state_dir: &Path) -> Result<Self> {
-        let link = state_dir.join(BPF_LINK);
         let bpf_dir = match bpf_dir {
             Some(bpf_dir) => bpf_dir.to_owned(),
-            None => fs::read_link(&link).map_err(|error| match error.kind() {
-                ErrorKind::PermissionDenied => {
-                    anyhow!("no permission to read {}: try as root", link.display())
-                }
-                _ => anyhow!(
-                    "no daemon has run with the state directory {}: start `dataplane run`, or name its directory with \
-                     --state-dir, or that of the pins with --bpf-dir",
-                    state_dir.display()
-                ),
-            })?,
+            None => self::bpf_dir(state_dir)?,
         };
         let seen_by_daemon =
             daemon_root(state_dir).map(|root| root.join(bpf_dir.strip_prefix("/").unwrap_or(&bpf_dir)));
@@ -108,6 +98,23 @@ impl Pinned {
         let values = data.info()?.max_entries();
         Mapping::new(&data, values, per_value).with_context(|| format!("map {name}"))
     }
+}
+
+/// Where the daemon of the state directory has, or had, its pins.
+///
+/// # Errors
+///
+/// Where none has run with it.
+pub fn bpf_dir(state_dir: &Path) -> Result<PathBuf> {
+    let link = state_dir.join(BPF_LINK);
+    fs::read_link(&link).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied => anyhow!("no permission to read {}: try as root", link.display()),
+        _ => anyhow!(
+            "no daemon has run with the state directory {}: start `dataplane run`, or name its directory with \
+             --state-dir, or that of the pins with --bpf-dir",
+            state_dir.display()
+        ),
+    })
 }
 
 /// The root of the daemon's file systems, if it runs: in a mount namespace of its own the pins may be visible to it alone.

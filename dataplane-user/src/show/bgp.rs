@@ -1,6 +1,6 @@
 //! `dataplane bgp peers` and `dataplane bgp routes`.
 
-use super::{render, table};
+use super::{duration, render, table};
 use crate::control::answers::{BgpPeer, BgpRoutes};
 
 /// `dataplane bgp peers`: a line for each, and below what is wrong.
@@ -14,7 +14,7 @@ pub fn peers(peers: &[BgpPeer]) -> String {
             peer.address.to_string(),
             peer.asn.to_string(),
             peer.state.clone(),
-            peer.uptime_seconds.map_or("-".to_owned(), |seconds| format!("{seconds} s")),
+            peer.uptime_seconds.map_or("-".to_owned(), duration),
             peer.prefixes_received.to_string(),
             peer.prefixes_accepted.to_string(),
             peer.prefixes_stale.to_string(),
@@ -24,12 +24,12 @@ pub fn peers(peers: &[BgpPeer]) -> String {
     let mut text = render(&table);
     for peer in peers {
         if let (Some(error), Some(age)) = (&peer.last_error, peer.last_error_age_seconds) {
-            text.push_str(&format!("{}: last error, {age} s ago: {error}\n", peer.address));
+            text.push_str(&format!("{}: last error, {} ago: {error}\n", peer.address, duration(age)));
         }
         if let (Some(fall), Some(age)) = (&peer.last_fall, peer.last_fall_age_seconds)
             && peer.last_fall != peer.last_error
         {
-            text.push_str(&format!("{}: before that, {age} s ago: {fall}\n", peer.address));
+            text.push_str(&format!("{}: before that, {} ago: {fall}\n", peer.address, duration(age)));
         }
         if let Some(fault) = &peer.last_fault {
             let count = peer.faulty_updates;

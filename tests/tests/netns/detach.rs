@@ -197,3 +197,17 @@ fn a_detach_that_fails_goes_as_far_as_it_can() -> Result<()> {
     ensure!(daemon.leftovers()?.is_empty(), "{:?}", daemon.leftovers()?);
     Ok(())
 }
+
+/// The state directory says where the pins are, and the answer that something was done.
+#[test]
+fn a_data_path_without_a_file_is_detached() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let daemon = &network.daemon1;
+    let output = daemon.cli_output(&["detach", "--config", "/nonexistent/node.toml"]);
+    ensure!(output.success() && output.stdout == "detached\n", "{output:?}");
+    ensure!(daemon.leftovers()?.is_empty(), "{:?}", daemon.leftovers()?);
+    let output = daemon.cli_output(&["detach", "--config", "/nonexistent/node.toml"]);
+    ensure!(output.code() == Some(1) && output.stderr.contains("--from-kernel"), "{output:?}");
+    Ok(())
+}

@@ -219,6 +219,9 @@ fn a_file_system_that_is_mounted_is_for_root_alone() -> Result<()> {
     let process =
         node1.spawn(["unshare", "--mount", "sh", "-c", script, "sh", &*binary, "run", "--config", &*file])?;
     process.wait_for_line(Stream::Stdout, |line| line == "ready", PATIENCE)?;
+    // Nor does it outlive the process, which is no good end of a data path.
+    let log = process.output(Stream::Stderr);
+    ensure!(log.contains("a mount namespace of its own"), "{log}");
     ensure!(mode(&Path::new("/proc").join(process.pid().to_string()).join("root/sys/fs/bpf"))? == 0o700);
     daemon1.detach()?;
     ensure!(process.wait(PATIENCE)?.success());

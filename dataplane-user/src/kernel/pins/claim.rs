@@ -14,8 +14,9 @@ use anyhow::{Context as _, Result, bail, ensure};
 use rustix::{
     fs::{fstatfs, major, minor},
     mount::{MountFlags, mount},
+    process::getppid,
 };
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Pins;
 use crate::kernel::ownership::check_owner;
@@ -143,6 +144,15 @@ fn is_on_bpffs(path: &Path) -> Result<bool> {
     is_bpffs(&directory)
 }
 
+/// Whether the first process, and the one that started this one, see this process's mounts; where that cannot be told, they
+/// are taken to.
+fn shares_mounts() -> bool {
+    let namespace = |process: &str| fs::read_link(format!("/proc/{process}/ns/mnt"));
+    let Ok(own) = namespace("self") else { return true };
+    let parent = getppid().map_or("1".to_owned(), |parent| parent.as_raw_pid().to_string());
+    ["1", &parent].into_iter().all(|other| namespace(other).map_or(true, |other| other == own))
+}
+
 /// Mounts a BPF file system where `bpf_dir` needs one: at `/sys/fs/bpf` if it is below, else at itself.
 fn mount_if_missing(bpf_dir: &Path) -> Result<()> {
     if is_on_bpffs(bpf_dir)? {
@@ -173,5 +183,13 @@ fn mount_if_missing(bpf_dir: &Path) -> Result<()> {
         );
     }
     info!(at = %target.display(), "no BPF file system was mounted there: mounted one");
+    if !shares_mounts() {
+        warn!(
+            "this process has a mount namespace of its own (as `ip netns exec` makes one): the BPF file system that was \
+             mounted at {} goes with it, and with that the data path; mount one where the namespace sees it, or use \
+             `nsenter --net=/run/netns/NAME`",
+            target.display()
+        );
+    }
     Ok(())
 }
