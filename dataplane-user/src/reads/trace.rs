@@ -5,7 +5,7 @@ use std::cell::RefCell;
 use anyhow::{Context as _, Result, ensure};
 use aya::maps::MapInfo;
 use dataplane_common::{
-    names::{MAP_ENDPOINTS, MAP_NAT_OUT, MAP_NAT_TAKEN, PINNED_MAPS, RENEWED_MAPS},
+    names::{MAP_ENDPOINTS, MAP_FLOW_INDEX, MAP_FLOW_TAKEN, PINNED_MAPS, RENEWED_MAPS},
     net::MacAddr,
 };
 
@@ -62,7 +62,7 @@ fn sizes(pinned: &Pinned) -> Result<Sizes> {
     }
     Ok(Sizes {
         endpoints: entries(MAP_ENDPOINTS)?,
-        buckets: entries(MAP_NAT_OUT)?,
-        words: entries(MAP_NAT_TAKEN)?,
+        buckets: entries(MAP_FLOW_INDEX)?,
+        words: entries(MAP_FLOW_TAKEN)?,
     })
 }
