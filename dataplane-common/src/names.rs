@@ -151,6 +151,12 @@ pub const PROGRAM_WAITING: &str = "waiting";
 /// 0 to 4 are the kernel's, and the registered ones of `rtnetlink.h` and iproute2's `rt_protos` are left out.
 pub const ROUTE_PROTOCOL: u8 = 171;
 
+/// The metric of those routes.
+///
+/// It is behind 0, which a CNI plugin's and an administrator's routes have, so that these can be added and win; and before
+/// the routes of FRR (20), BIRD (32) and Calico (512, 1024), as the file and BGP go before the kernel's table in BPF.
+pub const ROUTE_METRIC: u32 = 16;
+
 /// Places in [`MAP_FLOW_PROGRAMS`] and [`MAP_XDP_PROGRAMS`].
 pub const PROGRAM_SLOTS: u32 = 2 * HOOK_SLOTS + 1;
 

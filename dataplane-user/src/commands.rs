@@ -15,6 +15,7 @@ use crate::{
     daemon::{self, InUse, Lock},
     kernel::{capabilities, limits, netlink::Netlink, pins::Pins},
     log, show,
+    wanted::Ipsec,
 };
 
 /// How long `detach` waits for a daemon that is starting or ending.
@@ -50,8 +51,8 @@ pub(crate) fn print<T: Serialize>(json: bool, answer: &T, text: impl FnOnce(&T) 
 /// # Errors
 ///
 /// As [`ask`].
-pub fn bgp_peers(client: &Client, json: bool) -> Result<()> {
-    ask(client, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list))
+pub fn bgp_peers(client: &Client, json: bool, verbose: bool) -> Result<()> {
+    ask(client, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list, verbose))
 }
 
 /// `dataplane status`: whether nothing is wrong.
@@ -63,6 +64,27 @@ pub fn status(client: &Client, json: bool) -> Result<bool> {
     let status: answers::Status = client.ask(&Request::Status)?;
     print(json, &status, show::status)?;
     Ok(status.complaints.is_empty())
+}
+
+/// `dataplane bgp routes`, which may be a million: they are asked for and printed part by part.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn bgp_routes(client: &Client, json: bool, refused: bool) -> Result<()> {
+    let ask = |after| client.ask(&Request::BgpRoutePage { refused, after });
+    let output = std::io::BufWriter::new(std::io::stdout().lock());
+    match show::bgp::Routes::new(ask).write(output, json) {
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// `dataplane bgp routes | head` is no error.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let json = || error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+    io.or_else(json) == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 /// `dataplane reload`.
@@ -101,19 +123,20 @@ pub enum Checked {
 ///
 /// Where the answer cannot be printed; an invalid file is none.
 pub fn check(file: &Path, json: bool) -> Result<Checked> {
-    let (errors, warnings) = match config::load(file) {
-        Ok(loaded) => (Vec::new(), loaded.warnings),
-        Err(failure) => (failure.errors, failure.warnings),
+    let (errors, warnings, ipsec) = match config::load(file) {
+        Ok(loaded) => (Vec::new(), loaded.warnings, ipsec(&loaded.config)),
+        Err(failure) => (failure.errors, failure.warnings, Ipsec::default()),
     };
     let system = capabilities::check().and_then(|()| crate::kernel::object::check());
-    let checked = match (errors.is_empty(), &system) {
+    let system = system.err().map(|error| limits::explain(format!("system: {error:#}")));
+    let lacking: Vec<String> = system.into_iter().chain(ipsec.complaint()).collect();
+    let checked = match (errors.is_empty(), lacking.is_empty()) {
         (false, _) => Checked::BadFile,
-        (true, Err(_)) => Checked::BadSystem,
-        (true, Ok(())) => Checked::Valid,
+        (true, false) => Checked::BadSystem,
+        (true, true) => Checked::Valid,
     };
-    let mut errors: Vec<String> = errors.iter().map(ToString::to_string).collect();
-    errors.extend(system.err().map(|error| limits::explain(format!("system: {error:#}"))));
-    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).chain(lacking).collect();
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).chain(ipsec.note()).collect();
     let valid = checked == Checked::Valid;
     if json {
         print(true, &CheckAnswer { valid, errors, warnings }, |_| String::new())?;
@@ -137,6 +160,22 @@ pub fn check(file: &Path, json: bool) -> Result<Checked> {
 pub struct DetachAnswer {
     /// What is among the pins and none of this program's.
     left_alone: Vec<PathBuf>,
+}
+
+/// What the IPsec policies of this network namespace mean for that configuration: nothing where this process may not ask.
+fn ipsec(config: &Config) -> Ipsec {
+    let ask = || -> Result<Ipsec> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let (netlink, _events) = Netlink::connect()?;
+            let (policies, mirror) = (netlink.ipsec_policies().await?, daemon::read_kernel(&netlink).await?);
+            Ok(Ipsec::new(&policies, config, &mirror))
+        })
+    };
+    ask().unwrap_or_else(|error| {
+        tracing::debug!("IPsec policies cannot be read: {error:#}");
+        Ipsec::default()
+    })
 }
 
 /// `dataplane detach`: by the daemon if it runs, else from the pins.

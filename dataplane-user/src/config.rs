@@ -8,6 +8,7 @@ mod bgp;
 mod check;
 mod datapath;
 mod diagnostic;
+mod difference;
 mod file;
 mod kernel;
 mod log;

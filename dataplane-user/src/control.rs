@@ -39,10 +39,12 @@ pub enum Request {
     NatStats,
     /// How the BGP peers are: a list of [`answers::BgpPeer`].
     BgpPeers,
-    /// What was learned and announced by BGP: [`answers::BgpRoutes`].
-    BgpRoutes {
+    /// A part of what was learned by BGP, and with the last part what is announced: [`answers::BgpRoutes`].
+    BgpRoutePage {
         /// Only what is refused.
         refused: bool,
+        /// What follows this prefix.
+        after: Option<Ipv4Net>,
     },
     /// What Prometheus is told: a text.
     Metrics,

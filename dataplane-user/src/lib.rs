@@ -1,6 +1,7 @@
 //! The node daemon as a library: what `dataplane run` does, and what its tests drive.
 #![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))] // They panic where nobody reads.
 
+pub mod applied;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -66,10 +66,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         }
         Command::Drops => reads::drops(&client, json)?,
         Command::Monitor(arguments) => block_on(monitor::run(&arguments.into(), &asked, json))?,
-        Command::Bgp(BgpCommand::Peers) => commands::bgp_peers(&client, json)?,
-        Command::Bgp(BgpCommand::Routes { refused }) => {
-            commands::ask(&client, json, &Request::BgpRoutes { refused }, show::bgp::routes)?;
-        }
+        Command::Bgp(BgpCommand::Peers { verbose }) => commands::bgp_peers(&client, json, verbose)?,
+        Command::Bgp(BgpCommand::Routes { refused }) => commands::bgp_routes(&client, json, refused)?,
         Command::Trace(arguments) => {
             let tells = arguments.exit_code;
             let trace = block_on(async { reads::trace(&client, json, &arguments.into()).await })?;

@@ -11,7 +11,9 @@ mod netns {
     mod errors;
     mod foreign;
     mod from_kernel;
+    mod hooks;
     mod import;
+    mod ipsec;
     mod load;
     mod masquerade;
     mod metrics;
@@ -25,12 +27,14 @@ mod netns {
     mod ownership;
     mod places;
     mod reads;
+    mod reconcile;
     mod reload;
     mod resilience;
     mod restart;
     mod service;
     mod slow_path;
     mod spoofing;
+    mod uplinks;
 
     /// Ends the test, reported as skipped, where this process may not make network namespaces.
     macro_rules! require_root {

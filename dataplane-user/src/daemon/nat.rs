@@ -18,7 +18,7 @@ use dataplane_common::{
 use super::Daemon;
 use crate::{
     control::answers::{NatRule, NatStats, ProbeRow, Translation},
-    wanted::masquerade,
+    wanted::masquerade::{self, is_without_interface},
 };
 
 impl Daemon {
@@ -93,7 +93,7 @@ impl Daemon {
             let of = |port| (address.to_host(), number, port);
             ports.range(of(0)..=of(u16::MAX)).count() as u64
         };
-        let rules = self.nat.rules().iter();
+        let rules = self.nat.rules().iter().filter(|rule| !is_without_interface(rule));
         rules
             .map(|rule| {
                 let address = if rule.address == Ipv4Be::UNSPECIFIED {

@@ -167,7 +167,7 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
         }
     }
     let mut object = loader.load(OBJECT).context(
-        "cannot create the BPF maps (needs CAP_BPF and CAP_NET_ADMIN, or root; kernel 6.1 or newer with BTF)",
+        "cannot create the BPF maps (needs CAP_BPF and CAP_NET_ADMIN, or root; kernel 6.1 or newer)",
     )?;
     load_programs(&mut object)?;
     link_programs(&mut object)?;

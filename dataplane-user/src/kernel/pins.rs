@@ -20,6 +20,7 @@
 //! | `v2` | those programs, until each hook has got the ones of `v2` | |
 
 mod claim;
+mod held;
 mod remove;
 
 use std::{
@@ -33,6 +34,7 @@ use aya::maps::MapInfo;
 use dataplane_common::names::{LAYOUT_VERSION, PINNED_MAPS, RENEWED_MAPS};
 use tracing::{info, warn};
 
+pub use self::held::Held;
 use super::object::{self, Shape, Sizes};
 
 pub use claim::Claim;
@@ -110,6 +112,11 @@ impl Pins {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether every directory of this set is there.
+    pub fn are_whole(&self) -> bool {
+        [self.maps(), self.slabs(), self.links(), self.filters()].iter().all(|directory| directory.is_dir())
     }
 
     /// Finds the set whose place this run's is to take, with its layout version; `None` where ours is the one, with maps

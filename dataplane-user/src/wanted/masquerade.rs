@@ -20,11 +20,41 @@ use crate::{
     source::kernel::{Mirror, Policy},
 };
 
+use super::Ipsec;
+
+/// In place of an interface that does not exist: no packet leaves by it, but the programs know whom the rule covers, and
+/// leave none of those packets to the kernel, which would send them untranslated.
+const NO_INTERFACE: u32 = u32::MAX;
+
+/// Whether the rule stands for an interface that does not exist.
+pub fn is_without_interface(rule: &Rule) -> bool {
+    rule.ifindex == NO_INTERFACE
+}
+
 /// The rules for the uplinks that are there, and what is wrong with them at the moment.
-pub fn rules(config: &Config, mirror: &Mirror, policy: &Policy) -> (Vec<Rule>, Vec<String>) {
+pub fn rules(config: &Config, mirror: &Mirror, policy: &Policy, ipsec: &Ipsec) -> (Vec<Rule>, Vec<String>) {
     let (mut rules, mut complaints) = (Vec::new(), Vec::new());
     for masquerade in &config.masquerade {
+        let is_excluded =
+            |remote: &&Ipv4Net| masquerade.exclude.iter().any(|network| network.contains(*remote));
+        for remote in ipsec.remote.iter().filter(|remote| !is_excluded(remote)) {
+            complaints.push(format!(
+                "masquerade of {}: IPsec policies select packets to {remote}, which are left to the kernel; those that the \
+                 rule covers are dropped (nat-kernel-route): add the network to the rule's `exclude`",
+                masquerade.source
+            ));
+        }
         let covers = |link: &&Link| masquerade.interface.as_ref().is_none_or(|name| *name == link.name);
+        if !policy.uplinks.iter().any(|link| covers(&link)) {
+            let interface = masquerade.interface.as_deref();
+            let missing =
+                interface.map_or("there is no uplink".to_owned(), |name| format!("{name} is no uplink"));
+            complaints.push(format!(
+                "masquerade of {}: {missing}; packets that would leave untranslated are dropped (nat-kernel-route)",
+                masquerade.source
+            ));
+            rules.push(rule(masquerade, mirror, NO_INTERFACE));
+        }
         for link in policy.uplinks.iter().filter(covers) {
             if let Some(complaint) = complaint(masquerade, mirror, link.index) {
                 complaints.push(format!(
@@ -34,6 +64,13 @@ pub fn rules(config: &Config, mirror: &Mirror, policy: &Policy) -> (Vec<Rule>, V
             }
             rules.push(rule(masquerade, mirror, link.index));
         }
+    }
+    if let Some(cause) = mirror.default_obstacle(policy).filter(|_| !rules.is_empty() && policy.egress) {
+        complaints.push(format!(
+            "the default route is left to the kernel: {}; what containers send by it is dropped where a [[masquerade]] \
+             rule covers it (nat-kernel-route): give the node a default route by one IPv4 router on an uplink",
+            cause.text()
+        ));
     }
     if rules.len() > MAX_RULES {
         complaints.push(format!(

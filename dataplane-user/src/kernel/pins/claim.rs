@@ -26,7 +26,16 @@ pub(super) const MOUNT_SOURCE: &str = "dataplane";
 
 /// The pins belong to this process as long as this lives; the kernel lets them go however it ends.
 #[derive(Debug)]
-pub struct Claim(#[expect(dead_code, reason = "holds the lock")] File);
+pub struct Claim(File);
+
+impl Claim {
+    /// Whether it is of the directory that is there now: somebody may have removed it, and another may have made it anew.
+    pub fn is_of(&self, pins: &Pins) -> bool {
+        let identity = |metadata: fs::Metadata| (metadata.dev(), metadata.ino());
+        let there = fs::symlink_metadata(&pins.root).map(identity);
+        matches!((self.0.metadata().map(identity), there), (Ok(held), Ok(there)) if held == there)
+    }
+}
 
 impl Pins {
     /// Takes the directory, which is made where it is missing, on a BPF file system that is mounted if there is none.
@@ -74,14 +83,14 @@ impl Pins {
                     return Err(error).with_context(|| format!("cannot lock {}", path.display()));
                 }
             }
-            // Whoever had it before may have removed it meanwhile, and another one made it anew.
-            let now = fs::symlink_metadata(path).map(|now| (now.dev(), now.ino()));
-            if now.is_ok_and(|now| now == (metadata.dev(), metadata.ino())) {
+            // Whoever had it before may have removed it meanwhile.
+            let claim = Claim(directory);
+            if claim.is_of(self) {
                 if metadata.mode() & 0o077 != 0 && self.is_all_ours()? {
                     // As older versions made it: any user could hold the lock.
-                    let _ = directory.set_permissions(Permissions::from_mode(0o700));
+                    let _ = claim.0.set_permissions(Permissions::from_mode(0o700));
                 }
-                return Ok(Some(Claim(directory)));
+                return Ok(Some(claim));
             }
         }
     }

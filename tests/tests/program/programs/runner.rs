@@ -18,7 +18,7 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use dataplane::{
-    datapath::Datapath,
+    datapath::{Claim, Datapath},
     kernel::{
         monitor::{Listener, Wanted},
         nat::{Limits, Nat},
@@ -44,7 +44,7 @@ use super::{
     root_index,
 };
 
-const MAX_ROUTES: u32 = 4096;
+const MAX_ROUTES: u32 = 32_768;
 
 /// With its head- and tailroom, a frame must fit a page of 4 KiB.
 pub const LONGEST_FRAME: usize = 3600;
@@ -145,7 +145,7 @@ impl Runner {
     /// # Errors
     /// If a table is full.
     pub fn set(&mut self, prefix: Ipv4Net, destination: impl Into<Option<Destination>>) -> Result<()> {
-        self.datapath.set(prefix, destination.into())
+        self.datapath.set(prefix, destination.into(), Claim::Own)
     }
 
     /// Opens the tables once more, as a daemon does that follows another.
