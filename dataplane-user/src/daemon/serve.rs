@@ -58,6 +58,6 @@ impl Daemon {
     async fn detach(&mut self) -> Result<Vec<PathBuf>> {
         let ended = self.end_bgp().await;
         let left = remove_everything(&self.pins, &self.netlink).await?;
-        ended.map(|()| left)
+        ended.and(self.host_ports.put_back()).map(|()| left)
     }
 }
