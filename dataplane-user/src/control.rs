@@ -33,10 +33,6 @@ pub enum Request {
         /// The prefix.
         prefix: Ipv4Net,
     },
-    /// The translations: a list of [`answers::Translation`].
-    NatList,
-    /// The flow table: [`answers::NatStats`].
-    NatStats,
     /// How the BGP peers are: a list of [`answers::BgpPeer`].
     BgpPeers,
     /// A part of what was learned by BGP, and with the last part what is announced: [`answers::BgpRoutes`].

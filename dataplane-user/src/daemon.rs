@@ -11,7 +11,6 @@ mod learn;
 mod lock;
 mod metrics;
 mod migrate;
-mod nat;
 mod offers;
 mod reconcile;
 mod reload;

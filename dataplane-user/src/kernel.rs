@@ -4,6 +4,7 @@ pub mod attach;
 pub mod capabilities;
 pub mod counters;
 pub mod flow_ports;
+pub mod flows;
 pub mod interface;
 pub mod limits;
 mod mapping;

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
 use dataplane::{
-    cli::{BgpCommand, Cli, Command, EndpointCommand, NatCommand, RouteCommand, Setup},
+    cli::{BgpCommand, Cli, Command, EndpointCommand, FlowCommand, NatCommand, RouteCommand, Setup},
     commands,
     config::{self, AnySystem, Config, Failure, Places, RunningSystem, System},
-    control::{BadFile, Request, client::Client},
+    control::{BadFile, client::Client},
     daemon,
     kernel::{limits, pinned},
-    log, manual, monitor, reads, show,
+    log, manual, monitor, reads,
 };
 use dataplane_common::reason::Class;
 
@@ -60,10 +60,13 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Endpoint(EndpointCommand::List) => reads::endpoint_list(&client, json)?,
         Command::Route(RouteCommand::List) => reads::route_list(&client, json)?,
         Command::Route(RouteCommand::Get { address }) => reads::route_get(&client, json, address)?,
-        Command::Nat(NatCommand::List) => commands::ask(&client, json, &Request::NatList, show::nat::list)?,
-        Command::Nat(NatCommand::Stats) => {
-            commands::ask(&client, json, &Request::NatStats, show::nat::stats)?
+        Command::Flow(FlowCommand::List { filter, limit }) => {
+            reads::flow_list(&client, json, &filter.into(), limit)?;
         }
+        Command::Flow(FlowCommand::Stats) => block_on(reads::flow_stats(&client, json))?,
+        Command::Flow(FlowCommand::End(filter)) => reads::flow_end(&client, json, &filter.into())?,
+        Command::Nat(NatCommand::List) => reads::nat_list(&client, json)?,
+        Command::Nat(NatCommand::Stats) => block_on(reads::nat_stats(&client, json))?,
         Command::Drops => reads::drops(&client, json)?,
         Command::Monitor(arguments) => block_on(monitor::run(&arguments.into(), &asked, json))?,
         Command::Bgp(BgpCommand::Peers { verbose }) => commands::bgp_peers(&client, json, verbose)?,

@@ -4,6 +4,7 @@
 //! Only the daemon knows who offers a route. It is asked in pages, and where it does not answer the output says so.
 
 mod counts;
+mod flows;
 mod output;
 mod routes;
 mod sources;
@@ -19,6 +20,7 @@ use crate::{
 };
 
 pub use counts::drops;
+pub use flows::{By, Filter, flow_end, flow_list, flow_stats, nat_list, nat_stats};
 pub use routes::{endpoint_list, route_get, route_list};
 pub use trace::trace;
 

@@ -1,6 +1,7 @@
 //! Answers as text, for people.
 
 pub mod bgp;
+pub mod flow;
 pub mod nat;
 
 use std::{net::Ipv4Addr, time::Duration};

@@ -1,6 +1,7 @@
 //! The answers of the daemon: also what `--json` prints, and so stable.
 
 mod bgp;
+mod flow;
 mod nat;
 mod sources;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{rib::Source, wanted::Destination};
 
 pub use bgp::{BgpPeer, BgpRoute, BgpRoutes};
+pub use flow::{FlowEnd, FlowEntry, FlowStats, FlowTuple};
 pub use nat::{NatRule, NatStats, ProbeRow, Translation};
 pub use sources::{Offers, SourcePage};
 

@@ -27,8 +27,6 @@ impl Daemon {
             Request::Status => to_value(self.status(self.bgp_peers().await?)?)?,
             Request::Sources { from } => to_value(self.sources(from))?,
             Request::Offers { prefix } => to_value(self.offers(prefix))?,
-            Request::NatList => to_value(self.translations())?,
-            Request::NatStats => to_value(self.nat_stats()?)?,
             Request::BgpPeers => to_value(self.bgp_peers().await?)?,
             Request::BgpRoutePage { refused, after } => to_value(self.bgp_routes(refused, after).await?)?,
             Request::Metrics => to_value(self.metrics_text(self.bgp_peers().await?)?)?,

@@ -42,6 +42,11 @@ impl<T: Sync> Mapping<T> {
         Self::map(map.fd().as_fd(), libc::PROT_READ, offset, count)
     }
 
+    /// The same for reading and writing.
+    pub(super) fn writable_part(map: &MapData, offset: usize, count: usize) -> Result<Self> {
+        Self::map(map.fd().as_fd(), libc::PROT_READ | libc::PROT_WRITE, offset, count)
+    }
+
     fn map(map: BorrowedFd<'_>, access: i32, offset: usize, count: usize) -> Result<Self> {
         map_shared(map, access, offset, count * size_of::<T>())
             .map(|start| Self { start: start.cast(), count })
