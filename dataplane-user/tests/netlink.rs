@@ -52,5 +52,6 @@ fn plain(destination: &str, oif: u32) -> Route {
         multipath: false,
         multipath_oifs: Box::default(),
         encap: false,
+        via_ipv6: false,
     }
 }
