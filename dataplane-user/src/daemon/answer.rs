@@ -115,7 +115,13 @@ impl Daemon {
         let own = self.complaints.iter().chain(&self.not_forwarding).chain(&self.pin_failure);
         let own = own.chain(self.host_ports.complaints()).cloned().chain(self.metrics.complaints());
         let failed = self.retry.complaint().into_iter().chain(self.slow_path.complaint());
-        failed.chain(self.route_complaints()).chain(own).chain(listening).chain(down).chain(warnings).collect()
+        failed
+            .chain(self.route_complaints())
+            .chain(own)
+            .chain(listening)
+            .chain(down)
+            .chain(warnings)
+            .collect()
     }
 
     /// Counted when it is asked for: nothing else needs the number.
