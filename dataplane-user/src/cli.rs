@@ -3,6 +3,7 @@
 use std::{
     net::{Ipv4Addr, SocketAddrV4},
     path::PathBuf,
+    time::Duration,
 };
 
 use clap::{
@@ -10,11 +11,16 @@ use clap::{
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
 };
 use clap_complete::Shell;
-use dataplane_common::reason::{Class, Reason};
+use dataplane_common::{
+    flow::state::State,
+    reason::{Class, Reason},
+};
+use ipnet::Ipv4Net;
 
 use crate::{
     config,
     monitor::Options,
+    reads::{By, Filter},
     trace::{Probe, Protocol},
 };
 
@@ -31,6 +37,9 @@ pub struct Cli {
     /// Print JSON
     #[arg(long, global = true)]
     pub json: bool,
+    /// Seconds to wait for the daemon's answer [default: 2, and 30 for `reload` and `detach`]
+    #[arg(long, global = true, value_name = "SECONDS", value_parser = parse_seconds)]
+    pub timeout: Option<Duration>,
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
@@ -51,6 +60,8 @@ pub enum Command {
         config: PathBuf,
     },
     /// The node, its hooks and tables, and what is wrong
+    ///
+    /// Exit status 1 where something is wrong, as where no daemon answers; with --json 0, and `health` says it.
     Status,
     /// The containers of this node
     #[command(subcommand)]
@@ -58,6 +69,9 @@ pub enum Command {
     /// The routes as the data path holds them
     #[command(subcommand)]
     Route(RouteCommand),
+    /// The connections that the data path knows
+    #[command(subcommand)]
+    Flow(FlowCommand),
     /// The translations of MASQUERADE
     #[command(subcommand)]
     Nat(NatCommand),
@@ -68,11 +82,13 @@ pub enum Command {
     /// The BGP peers, and the routes that they announce
     #[command(subcommand)]
     Bgp(BgpCommand),
-    /// Run the loaded program on a packet and tell each step
+    /// Simulate a packet: run the loaded program on it, and print each step
     Trace(TraceArgs),
     /// Make the daemon read its configuration file again; an invalid one changes nothing (exit status 2)
     Reload,
-    /// Remove every hook, pin and route of this node's dataplane, daemon or no daemon
+    /// Remove every hook, pin and route of this node's dataplane, whether or not the daemon runs
+    ///
+    /// Without a file, the state directory says where the pins are. What others pinned there stays.
     Detach(Setup),
     /// Print the completions of a shell, for its directory of them
     Completions {
@@ -181,6 +197,66 @@ pub enum BgpCommand {
     },
 }
 
+/// Commands about flows.
+#[derive(Debug, Subcommand)]
+pub enum FlowCommand {
+    /// Every flow that lives: both tuples, state, what decided it, way out, age, packets and bytes
+    List {
+        /// Which ones
+        #[command(flatten)]
+        filter: FlowArgs,
+        /// Print so many at most
+        #[arg(long, value_name = "NUMBER")]
+        limit: Option<u64>,
+    },
+    /// How full the table is, flows by state and by what decided them, and refusals by reason
+    Stats,
+    /// End flows, all of them where no option says which: the next packet of each is judged anew
+    End(FlowArgs),
+}
+
+/// Which flows are meant: those with all that is given.
+#[derive(Debug, Args)]
+pub struct FlowArgs {
+    /// Source of the first packet: an address, or a network
+    #[arg(long, value_name = "ADDRESS[/LENGTH]", value_parser = parse_network)]
+    pub source: Option<Ipv4Net>,
+    /// Destination of the first packet, before any translation
+    #[arg(long, value_name = "ADDRESS[/LENGTH]", value_parser = parse_network)]
+    pub destination: Option<Ipv4Net>,
+    /// Protocol
+    #[arg(long, value_parser = ["tcp", "udp", "icmp"])]
+    pub protocol: Option<String>,
+    /// State
+    #[arg(long, value_parser = state_parser())]
+    pub state: Option<State>,
+    /// What decided it
+    #[arg(long)]
+    pub by: Option<By>,
+}
+
+impl From<FlowArgs> for Filter {
+    fn from(arguments: FlowArgs) -> Self {
+        let FlowArgs { source, destination, protocol, state, by } = arguments;
+        Self { source, destination, protocol, state, by }
+    }
+}
+
+/// The states of flows that live, by name.
+fn state_parser() -> impl TypedValueParser<Value = State> {
+    let living = || State::ALL.iter().filter(|state| **state != State::Dead);
+    PossibleValuesParser::new(living().map(|state| state.name())).try_map(move |name| {
+        living().find(|state| state.name() == name).copied().ok_or("there is no such state")
+    })
+}
+
+fn parse_network(text: &str) -> Result<Ipv4Net, String> {
+    let address = text.parse::<Ipv4Addr>().map(Ipv4Net::from);
+    address
+        .or_else(|_| text.parse())
+        .map_err(|_| "expected an IPv4 address, or ADDRESS/LENGTH, as in 172.19.35.0/24".to_owned())
+}
+
 /// Commands about translations.
 #[derive(Debug, Subcommand)]
 pub enum NatCommand {
@@ -196,6 +272,9 @@ pub struct TraceArgs {
     /// Interface by which the packet comes in
     #[arg(long = "in", value_name = "IFACE")]
     pub interface: String,
+    /// Exit with status 1 where the packet is dropped
+    #[arg(long)]
+    pub exit_code: bool,
     /// Protocol
     #[arg(value_enum)]
     pub protocol: Protocol,
@@ -232,6 +311,11 @@ fn parse_side(text: &str) -> Result<(Ipv4Addr, Option<u16>), String> {
     }
 }
 
+fn parse_seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok().and_then(|seconds| Duration::try_from_secs_f64(seconds).ok());
+    seconds.filter(|timeout| !timeout.is_zero()).ok_or_else(|| "expected seconds, as in 5 or 0.5".to_owned())
+}
+
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
@@ -241,6 +325,13 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_network_is_an_address_with_or_without_a_length() {
+        assert_eq!(parse_network("10.0.0.1"), Ok(Ipv4Net::from(Ipv4Addr::new(10, 0, 0, 1))));
+        assert!(parse_network("10.0.0.0/8").is_ok_and(|network| network.prefix_len() == 8));
+        assert!(parse_network("10.0.0.0/33").is_err() && parse_network("host").is_err());
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! The commands other than `run`: they ask a daemon and print its answer, or do without one.
 
 use std::{
-    path::Path,
+    io::Write as _,
+    path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
@@ -10,10 +11,10 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     config::{self, Config},
-    control::{Request, answers, client},
-    daemon::{self, Lock},
-    kernel::{netlink::Netlink, pins::Pins},
-    show,
+    control::{Request, answers, client::Client},
+    daemon::{self, InUse, Lock},
+    kernel::{capabilities, limits, netlink::Netlink, pins::Pins},
+    log, show,
     wanted::Ipsec,
 };
 
@@ -26,50 +27,23 @@ const PATIENCE: Duration = Duration::from_secs(5);
 ///
 /// Where no daemon answers, or it answers with an error.
 pub fn ask<T: DeserializeOwned + Serialize>(
-    state_dir: &Path,
+    client: &Client,
     json: bool,
     request: &Request,
     text: impl FnOnce(&T) -> String,
 ) -> Result<()> {
-    let answer: T = client::ask(state_dir, request)?;
+    let answer: T = client.ask(request)?;
     print(json, &answer, text)
 }
 
-fn print<T: Serialize>(json: bool, answer: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
-    use std::io::Write as _;
+/// Prints an answer as JSON or as text.
+pub(crate) fn print<T: Serialize>(json: bool, answer: &T, text: impl FnOnce(&T) -> String) -> Result<()> {
     let output = if json { serde_json::to_string_pretty(answer)? + "\n" } else { text(answer) };
-    match std::io::stdout().write_all(output.as_bytes()) {
+    match std::io::stdout().write_all(log::plain(&output).as_bytes()) {
         // `dataplane route list | head` is no error.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => result.context("cannot write the answer"),
     }
-}
-
-/// `dataplane endpoint list`.
-///
-/// # Errors
-///
-/// As [`ask`].
-pub fn endpoint_list(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::EndpointList, |list: &Vec<answers::Endpoint>| show::endpoints(list))
-}
-
-/// `dataplane route list`.
-///
-/// # Errors
-///
-/// As [`ask`].
-pub fn route_list(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::RouteList, |list: &Vec<answers::Route>| show::routes(list))
-}
-
-/// `dataplane drops`.
-///
-/// # Errors
-///
-/// As [`ask`].
-pub fn drops(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::Drops, |list: &Vec<answers::Count>| show::counts(list))
 }
 
 /// `dataplane bgp peers`.
@@ -77,8 +51,19 @@ pub fn drops(state_dir: &Path, json: bool) -> Result<()> {
 /// # Errors
 ///
 /// As [`ask`].
-pub fn bgp_peers(state_dir: &Path, json: bool, verbose: bool) -> Result<()> {
-    ask(state_dir, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list, verbose))
+pub fn bgp_peers(client: &Client, json: bool, verbose: bool) -> Result<()> {
+    ask(client, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list, verbose))
+}
+
+/// `dataplane status`: whether nothing is wrong.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn status(client: &Client, json: bool) -> Result<bool> {
+    let status: answers::Status = client.ask(&Request::Status)?;
+    print(json, &status, show::status)?;
+    Ok(status.complaints.is_empty())
 }
 
 /// `dataplane bgp routes`, which may be a million: they are asked for and printed part by part.
@@ -86,8 +71,8 @@ pub fn bgp_peers(state_dir: &Path, json: bool, verbose: bool) -> Result<()> {
 /// # Errors
 ///
 /// As [`ask`].
-pub fn bgp_routes(state_dir: &Path, json: bool, refused: bool) -> Result<()> {
-    let ask = |after| client::ask(state_dir, &Request::BgpRoutePage { refused, after });
+pub fn bgp_routes(client: &Client, json: bool, refused: bool) -> Result<()> {
+    let ask = |after| client.ask(&Request::BgpRoutePage { refused, after });
     let output = std::io::BufWriter::new(std::io::stdout().lock());
     match show::bgp::Routes::new(ask).write(output, json) {
         Err(error) if is_broken_pipe(&error) => Ok(()),
@@ -107,8 +92,8 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
 /// # Errors
 ///
 /// As [`ask`]; an invalid file is one.
-pub fn reload(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::Reload, |warnings: &Vec<String>| {
+pub fn reload(client: &Client, json: bool) -> Result<()> {
+    ask(client, json, &Request::Reload, |warnings: &Vec<String>| {
         warnings.iter().map(|warning| format!("{warning}\n")).chain(["reloaded\n".to_owned()]).collect()
     })
 }
@@ -121,38 +106,60 @@ pub struct CheckAnswer {
     warnings: Vec<String>,
 }
 
+/// What a check found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Checked {
+    /// Everything is as it must be.
+    Valid,
+    /// The file is not.
+    BadFile,
+    /// The file is, and the kernel, or what this process may do, is not.
+    BadSystem,
+}
+
 /// `dataplane check`: whether the file is valid and the kernel has what is needed.
 ///
 /// # Errors
 ///
-/// Where the answer cannot be printed; an invalid file is `Ok(false)`.
-pub fn check(file: &Path, json: bool) -> Result<bool> {
-    let (mut errors, warnings, ipsec) = match config::load(file) {
+/// Where the answer cannot be printed; an invalid file is none.
+pub fn check(file: &Path, json: bool) -> Result<Checked> {
+    let (errors, warnings, ipsec) = match config::load(file) {
         Ok(loaded) => (Vec::new(), loaded.warnings, ipsec(&loaded.config)),
         Err(failure) => (failure.errors, failure.warnings, Ipsec::default()),
     };
-    let kernel = crate::kernel::object::check();
-    let mut messages: Vec<String> = errors.drain(..).map(|error| error.to_string()).collect();
-    if let Err(error) = kernel {
-        messages.push(format!("kernel: {error:#}"));
-    }
-    messages.extend(ipsec.complaint());
+    let system = capabilities::check().and_then(|()| crate::kernel::object::check());
+    let system = system.err().map(|error| limits::explain(format!("system: {error:#}")));
+    let lacking: Vec<String> = system.into_iter().chain(ipsec.complaint()).collect();
+    let checked = match (errors.is_empty(), lacking.is_empty()) {
+        (false, _) => Checked::BadFile,
+        (true, false) => Checked::BadSystem,
+        (true, true) => Checked::Valid,
+    };
+    let errors: Vec<String> = errors.iter().map(ToString::to_string).chain(lacking).collect();
     let warnings: Vec<String> = warnings.iter().map(ToString::to_string).chain(ipsec.note()).collect();
-    let valid = messages.is_empty();
+    let valid = checked == Checked::Valid;
     if json {
-        print(true, &CheckAnswer { valid, errors: messages, warnings }, |_| String::new())?;
-        return Ok(valid);
+        print(true, &CheckAnswer { valid, errors, warnings }, |_| String::new())?;
+        return Ok(checked);
     }
-    for message in messages {
-        eprintln!("{message}");
+    let warnings = warnings.iter().map(|warning| format!("warning: {warning}"));
+    let lines: String =
+        errors.into_iter().chain(warnings).map(|line| format!("{}\n", log::plain(&line))).collect();
+    // Whether anybody reads it or not: the exit status says the same.
+    let _ = std::io::stderr().write_all(lines.as_bytes());
+    if checked == Checked::BadSystem {
+        print(false, &(), |()| format!("{} is valid, and could not be used here\n", file.display()))?;
+    } else if valid {
+        print(false, &(), |()| format!("{} is valid\n", file.display()))?;
     }
-    for warning in warnings {
-        eprintln!("warning: {warning}");
-    }
-    if valid {
-        println!("{} is valid", file.display());
-    }
-    Ok(valid)
+    Ok(checked)
+}
+
+/// What `dataplane detach --json` prints.
+#[derive(Debug, Serialize)]
+pub struct DetachAnswer {
+    /// What is among the pins and none of this program's.
+    left_alone: Vec<PathBuf>,
 }
 
 /// What the IPsec policies of this network namespace mean for that configuration: nothing where this process may not ask.
@@ -176,25 +183,51 @@ fn ipsec(config: &Config) -> Ipsec {
 /// # Errors
 ///
 /// Where something stays behind, with what and why.
-pub async fn detach(config: &Config) -> Result<()> {
+pub async fn detach(config: &Config, timeout: Option<Duration>, json: bool) -> Result<()> {
+    let left_alone = remove(config, timeout).await?;
+    print(json, &DetachAnswer { left_alone }, |answer| {
+        let left = answer.left_alone.iter();
+        left.map(|path| format!("left alone, since it is none of this program's: {}\n", path.display()))
+            .chain(["detached\n".to_owned()])
+            .collect()
+    })
+}
+
+async fn remove(config: &Config, timeout: Option<Duration>) -> Result<Vec<PathBuf>> {
     let state_dir = &config.node.state_dir;
+    let (client, pins) = (Client::new(state_dir, timeout), Pins::new(&config.node.bpf_dir));
     let deadline = Instant::now() + PATIENCE;
+    let mut left = Vec::new();
     loop {
         // The lock tells for certain whether a daemon runs; a socket may be what a killed one left.
         let error = match Lock::take(state_dir) {
             Ok(_lock) => {
+                let claim = match pins.claim_existing() {
+                    Ok(claim) => claim,
+                    Err(error) => {
+                        daemon::remove_lock(state_dir)?;
+                        return Err(error);
+                    }
+                };
                 let (netlink, _events) = Netlink::connect().context("cannot open netlink")?;
-                daemon::remove_everything(&Pins::new(&config.node.bpf_dir), &netlink).await?;
-                return daemon::remove_state(state_dir);
+                left.append(&mut daemon::remove_everything(&pins, &netlink).await?);
+                drop(claim);
+                left.sort();
+                left.dedup();
+                return daemon::remove_state(state_dir).map(|()| left);
             }
-            Err(error) => error,
+            Err(error) if error.is::<InUse>() => error,
+            Err(error) => return Err(error),
         };
         // It answers when everything is removed, and then ends; the next turn finds it gone. One that is just
         // ending, or just starting, does not answer: it is waited for.
-        let asked = client::ask::<()>(state_dir, &Request::Detach);
+        let asked = client.ask::<Vec<PathBuf>>(&Request::Detach);
         if Instant::now() > deadline {
             return Err(asked.err().unwrap_or(error));
         }
-        tokio::time::sleep(Duration::from_millis(20)).await;
+        match asked {
+            Ok(mut more) => left.append(&mut more),
+            Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+        }
     }
 }

@@ -6,7 +6,6 @@ pub mod server;
 
 use std::{
     fmt,
-    net::Ipv4Addr,
     path::{Path, PathBuf},
 };
 
@@ -24,21 +23,16 @@ pub fn socket(state_dir: &Path) -> PathBuf {
 pub enum Request {
     /// The node, its hooks, tables and health: [`answers::Status`].
     Status,
-    /// The endpoints: a list of [`answers::Endpoint`].
-    EndpointList,
-    /// The routes: a list of [`answers::Route`].
-    RouteList,
-    /// The route that an address would take: [`answers::RouteGet`].
-    RouteGet {
-        /// The address.
-        address: Ipv4Addr,
+    /// Who offers the routes from that prefix on: [`answers::SourcePage`].
+    Sources {
+        /// The first prefix.
+        from: Ipv4Net,
     },
-    /// The translations: a list of [`answers::Translation`].
-    NatList,
-    /// The flow table: [`answers::NatStats`].
-    NatStats,
-    /// The counters: a list of [`answers::Count`].
-    Drops,
+    /// Who offers a route to a prefix, and what else was offered: [`answers::Offers`].
+    Offers {
+        /// The prefix.
+        prefix: Ipv4Net,
+    },
     /// How the BGP peers are: a list of [`answers::BgpPeer`].
     BgpPeers,
     /// A part of what was learned by BGP, and with the last part what is announced: [`answers::BgpRoutes`].
@@ -48,14 +42,19 @@ pub enum Request {
         /// What follows this prefix.
         after: Option<Ipv4Net>,
     },
-    /// A walk through the loaded programs: [`answers::Trace`].
-    Trace(crate::trace::Probe),
     /// What Prometheus is told: a text.
     Metrics,
     /// Read the configuration file again: a list of warnings.
     Reload,
     /// Stop, and take away everything.
     Detach,
+}
+
+impl Request {
+    /// Whether it changes something, and so may take long and is not to be carried out for nobody.
+    pub fn changes(&self) -> bool {
+        matches!(self, Self::Reload | Self::Detach)
+    }
 }
 
 /// An answer, or what went wrong in words.

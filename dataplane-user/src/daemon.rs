@@ -11,7 +11,6 @@ mod learn;
 mod lock;
 mod metrics;
 mod migrate;
-mod nat;
 mod offers;
 mod reconcile;
 mod reload;
@@ -32,7 +31,7 @@ use aya::Ebpf;
 use dataplane_common::flow::settings::words_of_records;
 use ipnet::Ipv4Net;
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
 };
 use tracing::{error, info, warn};
@@ -46,13 +45,15 @@ use crate::{
         attach::{Mode, Place},
         capabilities,
         flow_ports::FlowPorts,
+        limits,
         nat::Nat,
         netlink::{IpsecPolicy, Netlink, OwnTarget},
         object::{Program, Sizes},
-        pins::{Held, Pins},
+        pins::{Claim, Held, Pins},
         previous::Previous,
         uplinks::Uplinks,
     },
+    log,
     rib::Rib,
     slow_path::SlowPath,
     source::{
@@ -65,13 +66,13 @@ use crate::{
 use events::Unread;
 use host_ports::HostPorts;
 use journal::Journal;
-pub use lock::Lock;
+pub use lock::{InUse, Lock};
 use metrics::Metrics;
 use migrate::Tables;
 use reconcile::Refusal;
 pub use reconcile::{read_kernel, remove_everything};
 use retry::Retry;
-pub use state::remove_state;
+pub use state::{remove_lock, remove_state};
 
 /// How often every flow is looked at whether it has ended, and in how many parts: a part of a million flows takes
 /// some milliseconds.
@@ -152,7 +153,16 @@ pub struct Daemon {
     journal: Journal,
     ready_since: Instant,
     metrics: Metrics,
-    _lock: Lock,
+    locks: (Lock, Claim),
+}
+
+/// SIGHUP, which is kept from now on until [`run`] reads the file again for it.
+///
+/// # Errors
+///
+/// Where the signal cannot be caught.
+pub fn hangups() -> Result<Signal> {
+    signal(SignalKind::hangup()).context("cannot catch SIGHUP")
 }
 
 /// Runs until a signal or a `detach` request ends it. `config` has the directories of `places` already; without
@@ -161,20 +171,27 @@ pub struct Daemon {
 /// # Errors
 ///
 /// Where the node cannot be taken into service; what an earlier run attached is then as it was.
-pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -> Result<()> {
+pub async fn run(
+    config: Config,
+    config_file: Option<PathBuf>,
+    places: Places,
+    mut hangup: Signal,
+) -> Result<()> {
+    limits::raise_open_files();
     capabilities::check()?;
     let lock = Lock::take(&config.node.state_dir)?;
-    let fresh = !Pins::new(&config.node.bpf_dir).exist();
+    let pins = Pins::new(&config.node.bpf_dir);
+    let fresh = !pins.exist();
+    let claim = pins.claim()?;
     let (netlink, mut events) = Netlink::connect().context("cannot open netlink")?;
     match netlink.device_events().await {
         Ok(Some(group)) => events.follow_devices(group)?,
         Ok(None) => {}
         Err(error) => warn!("changes of what the uplinks' devices can do are not followed: {error:#}"),
     }
-    let pins = Pins::new(&config.node.bpf_dir);
     let (sender, mut requests) = mpsc::channel(16);
     let metrics = Metrics::new(sender.clone());
-    let mut daemon = match Daemon::start(config, config_file, lock, netlink, metrics).await {
+    let mut daemon = match Daemon::start(config, config_file, (lock, claim), netlink, metrics).await {
         Err(error) if fresh => {
             pins.remove()?;
             return Err(error);
@@ -206,7 +223,6 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut hangup = signal(SignalKind::hangup())?;
     let mut watchdog = systemd::watchdog();
     let mut sweeps = tokio::time::interval(SWEEP_PERIOD / SWEEP_PARTS);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -240,15 +256,14 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
                 // There may be more for a while: the server of the requests must have its turn.
                 tokio::task::yield_now().await;
             }
-            Some((request, answer)) = requests.recv() => {
-                if daemon.serve(request, answer).await {
+            Some(pending) = requests.recv() => {
+                if daemon.serve(pending).await {
                     return Ok(());
                 }
             }
             _ = hangup.recv() => {
-                if let Err(error) = daemon.serve_reload().await {
-                    error!("{error:#}");
-                }
+                // What is wrong stands in the log and in the health.
+                drop(daemon.serve_reload().await);
             }
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
@@ -272,7 +287,7 @@ impl Daemon {
     async fn start(
         config: Config,
         config_file: Option<PathBuf>,
-        lock: Lock,
+        locks: (Lock, Claim),
         netlink: Netlink,
         metrics: Metrics,
     ) -> Result<Self> {
@@ -331,14 +346,14 @@ impl Daemon {
             journal: Journal::default(),
             ready_since: Instant::now(),
             metrics,
-            _lock: lock,
+            locks,
         })
     }
 
     fn ready(&mut self) {
         self.ready_since = Instant::now();
         self.log_health();
-        println!("ready");
+        log::ready();
         systemd::ready();
     }
 

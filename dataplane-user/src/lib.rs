@@ -1,4 +1,5 @@
 //! The node daemon as a library: what `dataplane run` does, and what its tests drive.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))] // They panic where nobody reads.
 
 pub mod applied;
 pub mod cli;
@@ -13,6 +14,7 @@ pub mod manual;
 pub mod metrics;
 pub mod monitor;
 pub mod port_set;
+pub mod reads;
 pub mod rib;
 pub mod show;
 pub mod slow_path;

@@ -19,7 +19,10 @@ const SECTION: &str = "8";
 pub fn completions(shell: Shell) -> Result<()> {
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut Cli::command(), "dataplane", &mut text);
-    io::Write::write_all(&mut io::stdout(), &text).context("cannot write the completions")
+    match io::Write::write_all(&mut io::stdout(), &text) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        written => written.context("cannot write the completions"),
+    }
 }
 
 /// Writes a page for the program and for each command: `dataplane.8`, `dataplane-route-list.8`.

@@ -55,6 +55,8 @@ pub struct Snapshot {
     pub read: f64,
     /// Whether the file was in order when it was last read.
     pub reload_succeeded: bool,
+    /// Lines of the log that could not be written.
+    pub log_lines_lost: u64,
 }
 
 type Labels = Vec<(&'static str, String)>;
@@ -127,6 +129,9 @@ pub fn text(snapshot: &Snapshot) -> Result<String> {
         "Whether the file was in order when it was last read",
         succeeded,
     );
+    let lost = Counter::<u64>::default();
+    lost.inc_by(snapshot.log_lines_lost);
+    metrics.0.register("log_lines_lost", "Lines of the log that could not be written", lost);
     let mut text = String::new();
     encode(&mut text, &metrics.0)?;
     Ok(text)

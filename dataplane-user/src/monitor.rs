@@ -104,7 +104,8 @@ pub async fn run(options: &Options, state_dir: &Path, json: bool) -> Result<()> 
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut renewal = tokio::time::interval(RENEWAL);
     renewal.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    eprintln!(
+    let _ = writeln!(
+        io::stderr(),
         "listening; at most {} a second are shown for each reason and CPU (Ctrl-C ends)",
         options.limit
     );

@@ -155,7 +155,12 @@ impl<T: Clone + PartialEq> Rib<T> {
 
     /// The best offer of every prefix, in the order of prefixes (by address, the shorter first).
     pub fn iter(&self) -> impl Iterator<Item = (Ipv4Net, Source, &T)> {
-        let mut sources = self.offers.each_ref().map(|offers| offers.iter().peekable());
+        self.iter_from(Ipv4Net::default())
+    }
+
+    /// The same, from that prefix on.
+    pub fn iter_from(&self, first: Ipv4Net) -> impl Iterator<Item = (Ipv4Net, Source, &T)> {
+        let mut sources = self.offers.each_ref().map(|offers| offers.range(first..).peekable());
         std::iter::from_fn(move || next_best(&mut sources))
     }
 
@@ -186,7 +191,7 @@ impl<T: Clone + PartialEq> Rib<T> {
     }
 }
 
-type Offers<'a, T> = Peekable<btree_map::Iter<'a, Ipv4Net, T>>;
+type Offers<'a, T> = Peekable<btree_map::Range<'a, Ipv4Net, T>>;
 
 /// Takes the smallest prefix off all sources that stand at it; the first of them has the best offer.
 fn next_best<'a, T>(sources: &mut [Offers<'a, T>; Source::ALL.len()]) -> Option<(Ipv4Net, Source, &'a T)> {

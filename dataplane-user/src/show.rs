@@ -1,9 +1,10 @@
 //! Answers as text, for people.
 
 pub mod bgp;
+pub mod flow;
 pub mod nat;
 
-use std::net::Ipv4Addr;
+use std::{net::Ipv4Addr, time::Duration};
 
 use comfy_table::{Table, presets};
 
@@ -41,11 +42,21 @@ pub fn describe(destination: &Destination, interface: &dyn Fn(u32) -> String) ->
     }
 }
 
+/// A duration as people say it: `1m 43s`, `2days 3h`. Of its units the two largest.
+fn duration(seconds: u64) -> String {
+    let exact = humantime::format_duration(Duration::from_secs(seconds)).to_string();
+    exact.split(' ').take(2).collect::<Vec<_>>().join(" ")
+}
+
 /// `dataplane status`.
 pub fn status(status: &answers::Status) -> String {
     let mut text = format!(
-        "node {} · dataplane {} · pid {} · up {} s · health {}\n",
-        status.node, status.version, status.pid, status.uptime_seconds, status.health
+        "node {} · dataplane {} · pid {} · up {} · health {}\n",
+        status.node,
+        status.version,
+        status.pid,
+        duration(status.uptime_seconds),
+        status.health
     );
     for complaint in &status.complaints {
         text.push_str(&format!("  ! {complaint}\n"));
@@ -103,36 +114,30 @@ pub fn status(status: &answers::Status) -> String {
     text
 }
 
-/// `dataplane endpoint list`.
-pub fn endpoints(endpoints: &[answers::Endpoint]) -> String {
-    let mut table = table(["ADDRESS", "INTERFACE", "MAC", "MTU", "SOURCE"]);
-    for endpoint in endpoints {
-        table.add_row([
-            endpoint.address.to_string(),
-            endpoint.interface.clone(),
-            endpoint.mac.clone(),
-            endpoint.mtu_bytes.to_string(),
-            endpoint.source.clone(),
-        ]);
-    }
-    render(&table)
+/// The heading of `dataplane endpoint list`.
+pub const ENDPOINTS: &str = " ADDRESS          INTERFACE        MAC                MTU    SOURCE\n";
+
+/// A line of `dataplane endpoint list`. Columns have the width of the longest value: a list is written as it is read.
+pub fn endpoint(endpoint: &answers::Endpoint) -> String {
+    let answers::Endpoint { address, interface, mac, mtu_bytes, source, .. } = endpoint;
+    let (address, source) = (address.to_string(), or_dash(source.as_ref()));
+    format!(" {address:<15}  {interface:<15}  {mac:<17}  {mtu_bytes:<5}  {source}\n")
 }
 
-/// `dataplane route list`.
-pub fn routes(routes: &[answers::Route]) -> String {
-    let mut table = table(["PREFIX", "KIND", "VIA", "INTERFACE", "REASON", "SOURCE"]);
-    for route in routes {
-        let or_dash = |text: Option<String>| text.unwrap_or("-".to_owned());
-        table.add_row([
-            route.prefix.to_string(),
-            route.kind.clone(),
-            or_dash(route.via.map(|via| via.to_string())),
-            or_dash(route.interface.clone()),
-            or_dash(route.reason.clone()),
-            route.source.clone(),
-        ]);
-    }
-    render(&table)
+/// The heading of `dataplane route list`.
+pub const ROUTES: &str =
+    " PREFIX              KIND      VIA              INTERFACE        REASON           SOURCE\n";
+
+/// A line of `dataplane route list`.
+pub fn route(route: &answers::Route) -> String {
+    let answers::Route { prefix, kind, via, interface, reason, source } = route;
+    let (prefix, via) = (prefix.to_string(), or_dash(via.map(|via| via.to_string()).as_ref()));
+    let [interface, reason, source] = [interface, reason, source].map(|text| or_dash(text.as_ref()));
+    format!(" {prefix:<18}  {kind:<8}  {via:<15}  {interface:<15}  {reason:<15}  {source}\n")
+}
+
+fn or_dash(text: Option<&String>) -> String {
+    text.cloned().unwrap_or("-".to_owned())
 }
 
 /// `dataplane route get`.
@@ -140,9 +145,10 @@ pub fn route_get(answer: &answers::RouteGet) -> String {
     let Some(route) = &answer.route else {
         return format!("{}: no route in the data path; the kernel decides\n", answer.address);
     };
-    let mut text = format!("{} takes\n{}", answer.address, routes(std::slice::from_ref(route)));
+    let mut text = format!("{} takes\n{ROUTES}{}", answer.address, self::route(route));
     if !answer.other_offers.is_empty() {
-        text.push_str(&format!("also offered:\n{}", routes(&answer.other_offers)));
+        text.push_str(&format!("also offered:\n{ROUTES}"));
+        text.extend(answer.other_offers.iter().map(self::route));
     }
     text
 }
@@ -175,4 +181,17 @@ pub fn trace(trace: &answers::Trace) -> String {
     }
     text.push_str(&format!("=> {} ({}): {}\n", trace.verdict, trace.reason, trace.text));
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_short() {
+        let cases = [(0, "0s"), (59, "59s"), (103, "1m 43s"), (3600, "1h"), (187_261, "2days 4h")];
+        for (seconds, text) in cases {
+            assert_eq!(duration(seconds), text);
+        }
+    }
 }

@@ -77,7 +77,7 @@ struct Log(TraceLog);
 // SAFETY: transparent over a type that is plain old data already.
 unsafe impl aya::Pod for Log {}
 
-/// Runs the hook's program on the packet, with the maps pinned in `maps`.
+/// Runs the hook's program on the packet, with the maps pinned in `maps`, all of which are there.
 ///
 /// # Errors
 ///

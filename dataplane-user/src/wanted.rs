@@ -356,6 +356,7 @@ fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, ipsec: &I
 }
 
 fn config_routes(config: &Config, mirror: &Mirror, policy: &Policy, picture: &mut Picture) {
+    let mut absent: BTreeMap<Ipv4Addr, Vec<Ipv4Net>> = BTreeMap::new();
     let reach = mirror.reach(policy);
     for route in &config.routes {
         if route.to.prefix_len() == 32 && mirror.is_local(route.to.addr()) {
@@ -367,13 +368,20 @@ fn config_routes(config: &Config, mirror: &Mirror, policy: &Policy, picture: &mu
         let destination = by_router(&reach, policy, route.via);
         picture.config.insert(route.to, Offer::To(destination));
         let Destination::NextHop(next_hop) = destination else {
-            picture.complaints.push(format!(
-                "route to {}: {} is not on the link of any uplink; its packets stay with the kernel",
-                route.to, route.via
-            ));
+            absent.entry(route.via).or_default().push(route.to);
             continue;
         };
         let target = OwnTarget::Via { gateway: route.via, oif: next_hop.ifindex };
         picture.slow_path.insert(route.to, target);
+    }
+    for (router, routes) in absent {
+        let routes = match routes[..] {
+            [only] => format!("route to {only}"),
+            [first, ..] => format!("{} routes, that to {first} among them", routes.len()),
+            [] => continue,
+        };
+        picture.complaints.push(format!(
+            "{routes}: {router} is not on the link of any uplink; its packets stay with the kernel"
+        ));
     }
 }

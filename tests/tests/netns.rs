@@ -24,9 +24,12 @@ mod netns {
     mod odd;
     mod offload;
     mod operations;
+    mod ownership;
     mod places;
+    mod reads;
     mod reconcile;
     mod reload;
+    mod resilience;
     mod restart;
     mod service;
     mod slow_path;

@@ -155,6 +155,7 @@ pub(super) struct Draft {
     pub(super) datapath: Datapath,
     pub(super) max_flows: Option<Placed<u32>>,
     pub(super) max_flows_per_source: Option<Placed<u32>>,
+    pub(super) max_routes: Option<Placed<u32>>,
 }
 
 pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft {
@@ -163,10 +164,8 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft 
     let uplink_hook = section.text("uplink-hook", value::choice::<UplinkHook>);
     let max_flows = section.number("max-flows", 1..=MAX_FLOWS);
     let max_flows_per_source = section.number("max-flows-per-source", 1..=MAX_FLOWS);
-    let mut number =
-        |key, highest, default| section.number(key, 1..=highest).map_or(default, |number| number.value);
-    let max_endpoints = number("max-endpoints", MAX_ENDPOINTS, default.max_endpoints);
-    let max_routes = number("max-routes", MAX_ROUTES, default.max_routes);
+    let max_endpoints = section.number("max-endpoints", 1..=MAX_ENDPOINTS);
+    let max_routes = section.number("max-routes", 1..=MAX_ROUTES);
     let mut flag = |key, default| section.flag(key).map_or(default, |flag| flag.value);
     let datapath = Datapath {
         uplink_hook: uplink_hook.map_or(default.uplink_hook, |hook| hook.value),
@@ -175,10 +174,10 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft 
         tc_attach: section.text("tc-attach", value::choice).map_or(default.tc_attach, |attach| attach.value),
         egress: section.text("egress", value::choice).map_or(default.egress, |egress| egress.value),
         host_ports: section.text("host-ports", value::choice).map_or(default.host_ports, |ports| ports.value),
-        max_endpoints,
-        max_routes,
+        max_endpoints: max_endpoints.map_or(default.max_endpoints, |number| number.value),
+        max_routes: max_routes.as_ref().map_or(default.max_routes, |number| number.value),
         max_flows: max_flows.as_ref().map_or(default.max_flows, |number| number.value),
         max_flows_per_source: max_flows_per_source.as_ref().map(|number| number.value),
     };
-    Draft { datapath, max_flows, max_flows_per_source }
+    Draft { datapath, max_routes, max_flows, max_flows_per_source }
 }

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::os::unix::fs::{FileTypeExt as _, OpenOptionsExt as _};
 use std::path::Path;
 
 use super::report::Fault;
@@ -42,7 +43,12 @@ pub fn load_for(file: &Path, system: &dyn System) -> Result<Loaded, Failure> {
 
 fn read(file: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(file)?.take(LARGEST + 1).read_to_end(&mut bytes)?;
+    // A FIFO would be waited at for a writer, by a daemon that has other things to do.
+    let file = File::options().read(true).custom_flags(libc::O_NONBLOCK).open(file)?;
+    if file.metadata()?.file_type().is_fifo() {
+        return Err(io::ErrorKind::NotSeekable.into());
+    }
+    file.take(LARGEST + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > LARGEST { Err(io::ErrorKind::FileTooLarge.into()) } else { Ok(bytes) }
 }
 
@@ -55,6 +61,9 @@ fn unreadable(file: &Path, error: &io::Error) -> Fault {
                 "correct the path of `--config`, or create the file (an empty one takes every default)"
             };
             Fault::new("there is no such file", mend)
+        }
+        io::ErrorKind::NotSeekable => {
+            Fault::new("this is a FIFO, which cannot be read again", "name a file with `--config`")
         }
         io::ErrorKind::IsADirectory => Fault::new("this is a directory", "name a file in it with `--config`"),
         io::ErrorKind::PermissionDenied => Fault::new(

@@ -20,7 +20,10 @@ impl Fault {
 
     /// With its place in a file.
     pub(super) fn at(self, file: &str, text: &Text<'_>, offset: usize) -> Diagnostic {
-        let (line, column) = text.position(offset);
+        self.placed(file, text.position(offset))
+    }
+
+    fn placed(self, file: &str, (line, column): (usize, usize)) -> Diagnostic {
         Diagnostic { file: file.to_owned(), line, column, message: self.message, mend: self.mend }
     }
 }
@@ -100,7 +103,13 @@ impl<'t> Report<'t> {
 fn diagnostics(file: &str, text: &Text<'_>, mut findings: Findings) -> Vec<Diagnostic> {
     // Stable, so that several findings about one value stay in the order of the checks.
     findings.sort_by_key(|&(at, _)| at);
-    findings.into_iter().map(|(offset, fault)| fault.at(file, text, offset)).collect()
+    let mut known = None;
+    let place = |(offset, fault): (usize, Fault)| {
+        let position = text.position_after(offset, known);
+        known = Some((offset, position));
+        fault.placed(file, position)
+    };
+    findings.into_iter().map(place).collect()
 }
 
 /// Text from the file, made fit to be shown within one line.

@@ -1,11 +1,11 @@
 //! What the checks ask the running system.
 
 use std::ffi::CString;
-use std::{fs, io};
 use std::net::{Ipv4Addr, UdpSocket};
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
+use std::{fs, io};
 
 use crate::{kernel::reserved_ports::PortSysctls, port_set::PortSet, source::bgp};
 

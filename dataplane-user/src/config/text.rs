@@ -24,12 +24,26 @@ impl<'t> Text<'t> {
     /// What lies behind the last newline, as the end of a file does, is shown at the end of the last line
     /// that has something in it: a place that an editor can go to.
     pub(super) fn position(&self, offset: usize) -> (usize, usize) {
+        self.position_after(offset, None)
+    }
+
+    /// The same, counted on from an offset before it and its position: a line may be as long as a file, with as many faults.
+    pub(super) fn position_after(
+        &self,
+        offset: usize,
+        known: Option<(usize, (usize, usize))>,
+    ) -> (usize, usize) {
         let line = self.line(offset);
-        let rest = &self.text[self.starts[line - 1]..];
-        let content = rest.split('\n').next().unwrap_or(rest);
-        let in_line = offset - self.starts[line - 1];
-        let column = 1 + content.char_indices().take_while(|&(at, _)| at < in_line).count();
-        (line, column)
+        let start = self.starts[line - 1];
+        let end = self.starts.get(line).map_or(self.text.len(), |next| next - 1);
+        let content = self.text[start..end].strip_suffix('\n').unwrap_or(&self.text[start..end]);
+        let (from, column) = match known {
+            Some((before, (same, column))) if same == line && before <= offset => (before - start, column),
+            _ => (0, 1),
+        };
+        let (from, to) = (from.min(content.len()), (offset - start).min(content.len()));
+        let begins = (from..to).filter(|&at| content.is_char_boundary(at)).count();
+        (line, column + begins)
     }
 
     /// The text between two offsets; empty where they are none of a character's.
@@ -50,6 +64,17 @@ mod tests {
         assert_eq!(place("→"), (1, 7));
         assert_eq!(place("bß"), (2, 1));
         assert_eq!(place("= 1"), (2, 4));
+    }
+
+    #[test]
+    fn positions_can_be_counted_on() {
+        let text = Text::new("é = [\"ä\", \"→\", \"b\"]\nc = 1");
+        let mut known = None;
+        for offset in 0..=text.text.len() {
+            let position = text.position_after(offset, known);
+            assert_eq!(position, text.position(offset), "at {offset}");
+            known = text.text.is_char_boundary(offset).then_some((offset, position)).or(known);
+        }
     }
 
     #[test]

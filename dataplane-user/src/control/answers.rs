@@ -1,16 +1,25 @@
 //! The answers of the daemon: also what `--json` prints, and so stable.
 
 mod bgp;
+mod flow;
 mod nat;
+mod sources;
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
-use dataplane_common::reason::Class;
+use dataplane_common::{
+    endpoint,
+    reason::{Class, Reason},
+};
 use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
+use crate::{rib::Source, wanted::Destination};
+
 pub use bgp::{BgpPeer, BgpRoute, BgpRoutes};
+pub use flow::{FlowEnd, FlowEntry, FlowStats, FlowTuple};
 pub use nat::{NatRule, NatStats, ProbeRow, Translation};
+pub use sources::{Offers, SourcePage};
 
 /// `dataplane status --json`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -146,8 +155,22 @@ pub struct Endpoint {
     pub mac: String,
     /// MTU of the veth in bytes.
     pub mtu_bytes: u32,
-    /// `config`, `kernel` or `api`.
-    pub source: String,
+    /// `config` or `kernel`; none where no daemon says so.
+    pub source: Option<String>,
+}
+
+impl Endpoint {
+    /// An endpoint as it stands in its slot.
+    pub fn new(endpoint: &endpoint::Endpoint, interface: String, source: Option<Source>) -> Self {
+        Self {
+            address: endpoint.address.into(),
+            interface,
+            ifindex: endpoint.ifindex,
+            mac: endpoint.macs.destination().to_string(),
+            mtu_bytes: endpoint.mtu,
+            source: source.map(|source| source.name().to_owned()),
+        }
+    }
 }
 
 /// A line of `dataplane route list`.
@@ -163,8 +186,36 @@ pub struct Route {
     pub interface: Option<String>,
     /// For `kernel`: the reason with which packets are passed.
     pub reason: Option<String>,
-    /// Who wants it: `config`, `bgp` or `kernel`.
-    pub source: String,
+    /// Who wants it: `config`, `bgp` or `kernel`; none where no daemon says so.
+    pub source: Option<String>,
+}
+
+impl Route {
+    /// A route to that destination.
+    pub fn new(
+        prefix: Ipv4Net,
+        destination: &Destination,
+        source: Option<Source>,
+        interface: &mut dyn FnMut(u32) -> String,
+    ) -> Self {
+        let (kind, via, ifindex, reason): (_, _, _, Option<Reason>) = match *destination {
+            Destination::Endpoint(endpoint) => ("endpoint", None, Some(endpoint.ifindex), None),
+            Destination::NextHop(next_hop) => {
+                let gateway = (next_hop.gateway.to_wire() != 0).then(|| next_hop.gateway.into());
+                ("next-hop", gateway, Some(next_hop.ifindex), None)
+            }
+            Destination::Block => ("block", None, None, None),
+            Destination::Kernel(reason) => ("kernel", None, None, Some(reason)),
+        };
+        Self {
+            prefix,
+            kind: kind.to_owned(),
+            via,
+            interface: ifindex.map(interface),
+            reason: reason.map(|reason| reason.name().to_owned()),
+            source: source.map(|source| source.name().to_owned()),
+        }
+    }
 }
 
 /// `dataplane route get ADDR`.

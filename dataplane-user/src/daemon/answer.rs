@@ -2,46 +2,34 @@
 
 use std::collections::BTreeMap;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Result, bail};
 use dataplane_common::{
-    net::MacAddr,
-    reason::{Class, Reason},
+    reason::Class,
     stats::{Counter, Hook},
 };
 use ipnet::Ipv4Net;
 use serde_json::{Value, to_value};
 
-use super::{Daemon, sizes};
+use super::Daemon;
 use crate::{
     control::{Request, answers},
-    kernel::{attach, object::Program},
-    rib::Source,
+    kernel::attach,
     source::bgp::Speaker,
-    trace::{self, Entrance, Namer, Probe},
-    wanted::{Destination, Offer},
 };
+
+/// Routes on a page of sources: a part of a millisecond's work.
+const SOURCES_PER_PAGE: usize = 4096;
 
 impl Daemon {
     /// The answer to a request that changes nothing.
     pub(super) async fn answer(&self, request: Request) -> Result<Value> {
         Ok(match request {
             Request::Status => to_value(self.status(self.bgp_peers().await?)?)?,
-            Request::EndpointList => to_value(self.endpoint_list())?,
-            Request::RouteList => {
-                let routes = self
-                    .rib
-                    .iter()
-                    .map(|(prefix, source, offer)| self.route(prefix, source, self.destination(offer)));
-                to_value(routes.collect::<Vec<_>>())?
-            }
-            Request::RouteGet { address } => to_value(self.route_get(address))?,
-            Request::NatList => to_value(self.translations())?,
-            Request::NatStats => to_value(self.nat_stats()?)?,
-            Request::Drops => to_value(self.counts()?)?,
+            Request::Sources { from } => to_value(self.sources(from))?,
+            Request::Offers { prefix } => to_value(self.offers(prefix))?,
             Request::BgpPeers => to_value(self.bgp_peers().await?)?,
             Request::BgpRoutePage { refused, after } => to_value(self.bgp_routes(refused, after).await?)?,
             Request::Metrics => to_value(self.metrics_text(self.bgp_peers().await?)?)?,
-            Request::Trace(probe) => to_value(self.trace(&probe)?)?,
             Request::Reload | Request::Detach => {
                 bail!("a request that changes the daemon is served by its loop")
             }
@@ -124,16 +112,16 @@ impl Daemon {
             peer.warnings.iter().map(|warning| format!("BGP peer {}: {warning}", peer.address))
         });
         let listening = self.speaker.as_ref().and_then(Speaker::complaint);
-        let own = self
-            .complaints
-            .iter()
-            .chain(&self.not_forwarding)
-            .chain(&self.pin_failure)
-            .chain(self.host_ports.complaints())
-            .chain(self.metrics.complaint())
-            .cloned();
+        let own = self.complaints.iter().chain(&self.not_forwarding).chain(&self.pin_failure);
+        let own = own.chain(self.host_ports.complaints()).cloned().chain(self.metrics.complaints());
         let failed = self.retry.complaint().into_iter().chain(self.slow_path.complaint());
-        failed.chain(self.route_complaints()).chain(own).chain(listening).chain(down).chain(warnings).collect()
+        failed
+            .chain(self.route_complaints())
+            .chain(own)
+            .chain(listening)
+            .chain(down)
+            .chain(warnings)
+            .collect()
     }
 
     /// Counted when it is asked for: nothing else needs the number.
@@ -152,89 +140,23 @@ impl Daemon {
         self.mirror.link(ifindex).map_or_else(|| format!("#{ifindex}"), |link| link.name.clone())
     }
 
-    fn endpoint_list(&self) -> Vec<answers::Endpoint> {
-        let endpoints = self.rib.iter().filter_map(|(_, source, offer)| match offer {
-            Offer::To(Destination::Endpoint(endpoint)) => Some((source, endpoint)),
-            _ => None,
-        });
-        endpoints
-            .map(|(source, endpoint)| answers::Endpoint {
-                address: endpoint.address.into(),
-                interface: self.interface(endpoint.ifindex),
-                ifindex: endpoint.ifindex,
-                mac: endpoint.macs.destination().to_string(),
-                mtu_bytes: endpoint.mtu,
-                source: source.name().to_owned(),
-            })
-            .collect()
+    /// A page of who offers what.
+    fn sources(&self, from: Ipv4Net) -> answers::SourcePage {
+        let mut routes = self.rib.iter_from(from).map(|(prefix, source, _)| (prefix, source));
+        let page: Vec<_> = routes.by_ref().take(SOURCES_PER_PAGE).collect();
+        let next = routes.next().map(|(prefix, _)| prefix);
+        answers::SourcePage::new(page.into_iter(), next)
     }
 
-    fn route(&self, prefix: Ipv4Net, source: Source, destination: Destination) -> answers::Route {
-        let (kind, via, ifindex, reason): (_, _, _, Option<Reason>) = match destination {
-            Destination::Endpoint(endpoint) => ("endpoint", None, Some(endpoint.ifindex), None),
-            Destination::NextHop(next_hop) => {
-                let gateway = (next_hop.gateway.to_wire() != 0).then(|| next_hop.gateway.into());
-                ("next-hop", gateway, Some(next_hop.ifindex), None)
-            }
-            Destination::Block => ("block", None, None, None),
-            Destination::Kernel(reason) => ("kernel", None, None, Some(reason)),
+    /// Who offers a route to the prefix, and what else was offered.
+    fn offers(&self, prefix: Ipv4Net) -> answers::Offers {
+        let route = |(source, offer)| {
+            let name = &mut |ifindex| self.interface(ifindex);
+            answers::Route::new(prefix, &self.destination(offer), Some(source), name)
         };
-        answers::Route {
-            prefix,
-            kind: kind.to_owned(),
-            via,
-            interface: ifindex.map(|ifindex| self.interface(ifindex)),
-            reason: reason.map(|reason| reason.name().to_owned()),
-            source: source.name().to_owned(),
+        answers::Offers {
+            source: self.rib.best(prefix).map(|(source, _)| source.name().to_owned()),
+            others: self.rib.offers(prefix).skip(1).map(route).collect(),
         }
-    }
-
-    /// From the table that the programs read, not from what it should hold.
-    fn route_get(&self, address: std::net::Ipv4Addr) -> answers::RouteGet {
-        let found = self.datapath.lookup(address);
-        let route = found.map(|(prefix, destination)| {
-            let source = self.rib.best(prefix).map_or(Source::Kernel, |(source, _)| source);
-            self.route(prefix, source, destination)
-        });
-        let offers = found.map(|(prefix, _)| {
-            let others = self.rib.offers(prefix).skip(1);
-            others.map(|(source, offer)| self.route(prefix, source, self.destination(offer))).collect()
-        });
-        answers::RouteGet { address, route, other_offers: offers.unwrap_or_default() }
-    }
-
-    fn counts(&self) -> Result<Vec<answers::Count>> {
-        let counters = self.datapath.counters()?.into_iter();
-        Ok(counters
-            .filter(|(_, reason, counter)| reason.class() != Class::Forward && counter.packets != 0)
-            .map(|(hook, reason, counter)| answers::Count {
-                hook: hook.name().to_owned(),
-                reason: reason.name().to_owned(),
-                class: reason.class().name().to_owned(),
-                text: reason.text().to_owned(),
-                packets: counter.packets,
-                bytes: counter.bytes,
-            })
-            .collect())
-    }
-
-    fn trace(&self, probe: &Probe) -> Result<answers::Trace> {
-        let mut walks = self.places.iter().filter(|(_, program)| **program != Program::Waiting);
-        let (place, _) = walks.find(|(place, _)| place.interface == probe.interface).with_context(|| {
-            format!(
-                "no packets of {} are walked: `dataplane status` lists the interfaces with a program, and \
-                 `waiting` there means that no container is known behind it",
-                probe.interface
-            )
-        })?;
-        let link = self.mirror.link(place.ifindex).context("the interface is just going")?;
-        let places = self.places.keys().filter(|other| other.ifindex == place.ifindex);
-        let entrance = Entrance {
-            hooks: places.map(|place| place.hook).rev().collect(), // XDP comes before tc
-            ifindex: place.ifindex,
-            mac: link.mac.unwrap_or(MacAddr::new([0; 6])),
-        };
-        let namer = Namer { mirror: &self.mirror, resolve: &|target| self.datapath.resolve(target) };
-        trace::run(&self.pins.maps(), sizes(&self.config), probe, &entrance, &namer)
     }
 }

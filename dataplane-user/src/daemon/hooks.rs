@@ -56,6 +56,9 @@ impl Daemon {
     /// Pins what is pinned no more.
     fn restore_pins(&mut self) -> Result<()> {
         let whole = self.pins.are_whole();
+        if !self.locks.1.is_of(&self.pins) {
+            self.locks.1 = self.pins.claim()?;
+        }
         if !whole {
             self.pins.create()?;
         }

@@ -5,12 +5,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use anyhow::Result;
 use dataplane_common::stats::Hook;
 use tokio::sync::mpsc;
-use tracing::{info, warn};
 
 use super::Daemon;
 use crate::{
     control::{answers::BgpPeer, server::Pending},
     kernel::object::Program,
+    log,
     metrics::{self, Snapshot, server::Server},
     rib::Source,
 };
@@ -19,30 +19,41 @@ use crate::{
 pub(super) struct Metrics {
     requests: mpsc::Sender<Pending>,
     server: Option<Server>,
-    complaint: Option<String>,
+    /// Why the file was refused when it was last read.
+    refused: Option<String>,
     started: SystemTime,
     read: SystemTime,
-    reload_succeeded: bool,
 }
 
 impl Metrics {
     /// Without an endpoint so far; it asks by that channel.
     pub(super) fn new(requests: mpsc::Sender<Pending>) -> Self {
         let now = SystemTime::now();
-        Self { requests, server: None, complaint: None, started: now, read: now, reload_succeeded: true }
+        Self { requests, server: None, refused: None, started: now, read: now }
     }
 
-    /// What is wrong with the endpoint.
-    pub(super) fn complaint(&self) -> Option<&String> {
-        self.complaint.as_ref()
+    /// What is wrong with the endpoint, and with the file.
+    pub(super) fn complaints(&self) -> impl Iterator<Item = String> {
+        let listening = self.server.as_ref().and_then(Server::complaint);
+        listening.into_iter().chain(self.refused.clone())
     }
 
     /// Notes how a reading of the file went.
-    pub(super) fn note_reload(&mut self, succeeded: bool) {
-        self.reload_succeeded = succeeded;
-        if succeeded {
-            self.read = SystemTime::now();
-        }
+    pub(super) fn note_reload<T>(&mut self, result: &Result<T>) {
+        self.refused = match result {
+            Ok(_) => {
+                self.read = SystemTime::now();
+                None
+            }
+            Err(error) => {
+                let when = humantime::format_rfc3339_seconds(SystemTime::now());
+                let first = format!("{error:#}");
+                let first = first.lines().next().unwrap_or_default();
+                Some(format!(
+                    "the reload at {when} failed, correct the file and run `dataplane reload`: {first}"
+                ))
+            }
+        };
     }
 }
 
@@ -55,17 +66,8 @@ impl Daemon {
             return;
         }
         metrics.server = None;
-        metrics.complaint = None;
-        let Some(address) = wanted else { return };
-        match Server::start(address, metrics.requests.clone()).await {
-            Ok(server) => {
-                info!("metrics: listening on {address}");
-                metrics.server = Some(server);
-            }
-            Err(error) => {
-                warn!("{error:#}");
-                metrics.complaint = Some(format!("{error:#}"));
-            }
+        if let Some(address) = wanted {
+            metrics.server = Some(Server::start(address, metrics.requests.clone()).await);
         }
     }
 
@@ -98,7 +100,8 @@ impl Daemon {
             peers,
             started: since_1970(self.metrics.started),
             read: since_1970(self.metrics.read),
-            reload_succeeded: self.metrics.reload_succeeded,
+            reload_succeeded: self.metrics.refused.is_none(),
+            log_lines_lost: log::lost(),
         })
     }
 }

@@ -3,10 +3,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
     time::Instant,
 };
 
-use anyhow::{Context as _, Result};
+use anyhow::{Result, bail, ensure};
 use dataplane_common::{flow::rule::Rule, net::Ipv4Be, next_hop::NextHop, stats::Hook};
 use ipnet::Ipv4Net;
 
@@ -290,36 +291,46 @@ impl Daemon {
     }
 }
 
-/// Takes away every hook, pin and kernel route of the daemon whose pins these are.
+/// Takes away every hook, pin and kernel route of the daemon whose pins these are, as far as can be. Gives what is among
+/// the pins and not the daemon's, and so stays.
 ///
 /// # Errors
 ///
 /// Where something stays behind, with what and why.
-pub async fn remove_everything(pins: &Pins, netlink: &Netlink) -> Result<()> {
+pub async fn remove_everything(pins: &Pins, netlink: &Netlink) -> Result<Vec<PathBuf>> {
     // Read now: the event of a route that was written a moment ago may still wait.
     let mirror = read_kernel(netlink).await?;
-    remove_hooks(pins, &mirror)?;
+    let left = remove_data_path(pins, &mirror);
+    let mut errors = Vec::new();
     for route in mirror.own_routes() {
-        netlink
-            .delete_route(&route)
-            .await
-            .with_context(|| format!("cannot remove the kernel route {route}"))?;
+        if let Err(error) = netlink.delete_route(&route).await {
+            errors.push(format!("cannot remove the kernel route {route}: {error:#}"));
+        }
     }
-    pins.remove()
+    match left {
+        Ok(left) if errors.is_empty() => Ok(left),
+        Ok(_) => bail!("{}", errors.join("; ")),
+        Err(error) => {
+            errors.insert(0, format!("{error:#}"));
+            bail!("{}", errors.join("; "))
+        }
+    }
 }
 
 /// Takes away every hook and pin, and none of the kernel's routes.
-pub(super) fn remove_data_path(pins: &Pins, mirror: &Mirror) -> Result<()> {
+pub(super) fn remove_data_path(pins: &Pins, mirror: &Mirror) -> Result<Vec<PathBuf>> {
     remove_hooks(pins, mirror)?;
     pins.remove()
 }
 
+/// Every hook that can be taken off is. The pins of the others stay, by which the next try finds them.
 fn remove_hooks(pins: &Pins, mirror: &Mirror) -> Result<()> {
     pins.gather()?;
     let names = |index| mirror.link(index).map(|link| link.name.clone());
-    for place in attach::attached(pins, names)? {
-        attach::detach(pins, &place)?;
-    }
+    let refused =
+        attach::attached(pins, names)?.into_iter().filter_map(|place| attach::detach(pins, &place).err());
+    let refused: Vec<String> = refused.map(|error| format!("{error:#}")).collect();
+    ensure!(refused.is_empty(), "{}", refused.join("; "));
     Ok(())
 }
 

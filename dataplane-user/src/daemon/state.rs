@@ -28,6 +28,17 @@ fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
+/// Removes the lock alone, which the caller holds, and the directory where nothing else is in it.
+///
+/// # Errors
+///
+/// Where it cannot be removed.
+pub fn remove_lock(state_dir: &Path) -> Result<()> {
+    remove_file(&state_dir.join("lock"))?;
+    let _ = fs::remove_dir(state_dir);
+    Ok(())
+}
+
 /// Removes what a daemon left in its state directory, with what that tells of, and the directory where nothing else is in
 /// it.
 ///

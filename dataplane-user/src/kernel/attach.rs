@@ -187,6 +187,11 @@ fn parse_pin_name(name: &str, names: impl Fn(u32) -> Option<String>) -> Option<P
     Some(Place::new(&names(ifindex).unwrap_or_default(), ifindex, hook))
 }
 
+/// Whether a place where something is attached has the walk itself, and not what holds its place.
+pub fn is_walk(place: &Place) -> bool {
+    place.hook == Hook::XdpFromUplink || !tcx::is_waiting(place)
+}
+
 /// The id of the program at the place, if the kernel has it there and its pin is in place: the kernel is asked what is at
 /// the interface.
 ///

@@ -31,8 +31,24 @@ impl<T: Sync> Mapping<T> {
             info.value_size(),
             info.map_flags()
         );
-        let count = values as usize * per_value;
-        map_shared(map.fd().as_fd(), count * size_of::<T>())
+        let access = libc::PROT_READ | libc::PROT_WRITE;
+        Self::map(map.fd().as_fd(), access, 0, values as usize * per_value)
+    }
+
+    /// Maps `count` of the `T` from that byte on, which must be a multiple of a page, for reading alone.
+    ///
+    /// The caller has looked at the map's size; the kernel refuses what lies outside.
+    pub(super) fn part(map: &MapData, offset: usize, count: usize) -> Result<Self> {
+        Self::map(map.fd().as_fd(), libc::PROT_READ, offset, count)
+    }
+
+    /// The same for reading and writing.
+    pub(super) fn writable_part(map: &MapData, offset: usize, count: usize) -> Result<Self> {
+        Self::map(map.fd().as_fd(), libc::PROT_READ | libc::PROT_WRITE, offset, count)
+    }
+
+    fn map(map: BorrowedFd<'_>, access: i32, offset: usize, count: usize) -> Result<Self> {
+        map_shared(map, access, offset, count * size_of::<T>())
             .map(|start| Self { start: start.cast(), count })
             .context("cannot map it into memory (Linux 5.5 or later is needed)")
     }
@@ -59,10 +75,10 @@ impl<T> Drop for Mapping<T> {
     }
 }
 
-fn map_shared(map: BorrowedFd<'_>, bytes: usize) -> io::Result<ptr::NonNull<u8>> {
-    let access = libc::PROT_READ | libc::PROT_WRITE;
+fn map_shared(map: BorrowedFd<'_>, access: i32, offset: usize, bytes: usize) -> io::Result<ptr::NonNull<u8>> {
+    let (map, offset) = (map.as_raw_fd(), offset as libc::off_t);
     // SAFETY: a new mapping at an address of the kernel's choice touches no memory that is in use.
-    let start = unsafe { libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, map.as_raw_fd(), 0) };
+    let start = unsafe { libc::mmap(ptr::null_mut(), bytes, access, libc::MAP_SHARED, map, offset) };
     if start == libc::MAP_FAILED {
         return Err(io::Error::last_os_error());
     }

@@ -31,15 +31,8 @@ use ipnet::Ipv4Net;
 use super::{
     mapping::Mapping,
     object::{self, Program},
+    pinned::Value,
 };
-
-/// A value in a map, as aya wants it.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Value<T>(T);
-
-// SAFETY: transparent over a type that is plain old data already.
-unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
 
 /// A record, which is only ever reached through a mapping.
 type Record = [u64; size_of::<Flow<V4>>() / 8];
@@ -231,18 +224,7 @@ impl Nat {
     ///
     /// Where the map cannot be read.
     pub fn counters(&self) -> Result<Stats> {
-        let mut sum = Stats::zeroed();
-        for Value(one) in self.stats.get(&0, 0).context("cannot read the flow table's counters")?.iter() {
-            sum.opened += one.opened;
-            sum.expired += one.expired;
-            sum.displaced_ended += one.displaced_ended;
-            sum.displaced_half_open += one.displaced_half_open;
-            sum.revoked += one.revoked;
-            for row in 0..PROBE_ROWS {
-                sum.probes[row] += one.probes[row];
-            }
-        }
-        Ok(sum)
+        sum(&self.stats)
     }
 
     /// Bytes of the maps that flows take.
@@ -254,8 +236,24 @@ impl Nat {
     }
 }
 
+/// What the programs counted, summed over the CPUs.
+pub(super) fn sum(stats: &PerCpuArray<MapData, Value<Stats>>) -> Result<Stats> {
+    let mut sum = Stats::zeroed();
+    for Value(one) in stats.get(&0, 0).context("cannot read the flow table's counters")?.iter() {
+        sum.opened += one.opened;
+        sum.expired += one.expired;
+        sum.displaced_ended += one.displaced_ended;
+        sum.displaced_half_open += one.displaced_half_open;
+        sum.revoked += one.revoked;
+        for row in 0..PROBE_ROWS {
+            sum.probes[row] += one.probes[row];
+        }
+    }
+    Ok(sum)
+}
+
 /// The tick that it is: by the clock of `bpf_ktime_get_coarse_ns`.
-fn now() -> u32 {
+pub(super) fn now() -> u32 {
     let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
     // SAFETY: the structure lives during the call.
     unsafe { libc::clock_gettime(libc::CLOCK_MONOTONIC_COARSE, &mut time) };

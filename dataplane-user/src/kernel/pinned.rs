@@ -26,6 +26,7 @@ unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
 /// The directory of the maps of a data path of this version.
 #[derive(Clone, Debug)]
 pub struct Pinned {
+    pins: Pins,
     maps: PathBuf,
 }
 
@@ -36,34 +37,35 @@ impl Pinned {
     ///
     /// Where no data path of this version is pinned there, or it may not be read.
     pub fn find(bpf_dir: Option<&Path>, state_dir: &Path) -> Result<Self> {
-        let link = state_dir.join(BPF_LINK);
         let bpf_dir = match bpf_dir {
             Some(bpf_dir) => bpf_dir.to_owned(),
-            None => fs::read_link(&link).map_err(|error| match error.kind() {
-                ErrorKind::PermissionDenied => {
-                    anyhow!("no permission to read {}: try as root", link.display())
-                }
-                _ => anyhow!(
-                    "no daemon has run with the state directory {}: start `dataplane run`, or name its directory with \
-                     --state-dir, or that of the pins with --bpf-dir",
-                    state_dir.display()
-                ),
-            })?,
+            None => self::bpf_dir(state_dir)?,
         };
-        let maps = Pins::new(&bpf_dir).maps();
-        match fs::exists(&maps) {
-            Ok(true) => Ok(Self { maps }),
-            Ok(false) => Err(anyhow!(
-                "no data path of this version (layout {LAYOUT_VERSION}) is pinned in {}: start `dataplane run`",
-                bpf_dir.display()
-            )),
-            Err(error) => Err(anyhow!("cannot read {}: {error} (try as root)", maps.display())),
+        let seen_by_daemon =
+            daemon_root(state_dir).map(|root| root.join(bpf_dir.strip_prefix("/").unwrap_or(&bpf_dir)));
+        for bpf_dir in std::iter::once(&bpf_dir).chain(&seen_by_daemon) {
+            let pins = Pins::new(bpf_dir);
+            let maps = pins.maps();
+            match fs::exists(&maps) {
+                Ok(true) => return Ok(Self { pins, maps }),
+                Ok(false) => {}
+                Err(error) => return Err(anyhow!("cannot read {}: {error} (try as root)", maps.display())),
+            }
         }
+        Err(anyhow!(
+            "no data path of this version (layout {LAYOUT_VERSION}) is pinned in {}: start `dataplane run`",
+            bpf_dir.display()
+        ))
     }
 
     /// The directory that the maps are pinned in.
     pub fn directory(&self) -> &Path {
         &self.maps
+    }
+
+    /// The maps, and what else is pinned beside them.
+    pub fn pins(&self) -> &Pins {
+        &self.pins
     }
 
     /// The map of that name.
@@ -96,6 +98,29 @@ impl Pinned {
         let values = data.info()?.max_entries();
         Mapping::new(&data, values, per_value).with_context(|| format!("map {name}"))
     }
+}
+
+/// Where the daemon of the state directory has, or had, its pins.
+///
+/// # Errors
+///
+/// Where none has run with it.
+pub fn bpf_dir(state_dir: &Path) -> Result<PathBuf> {
+    let link = state_dir.join(BPF_LINK);
+    fs::read_link(&link).map_err(|error| match error.kind() {
+        ErrorKind::PermissionDenied => anyhow!("no permission to read {}: try as root", link.display()),
+        _ => anyhow!(
+            "no daemon has run with the state directory {}: start `dataplane run`, or name its directory with \
+             --state-dir, or that of the pins with --bpf-dir",
+            state_dir.display()
+        ),
+    })
+}
+
+/// The root of the daemon's file systems, if it runs: in a mount namespace of its own the pins may be visible to it alone.
+fn daemon_root(state_dir: &Path) -> Option<PathBuf> {
+    let pid: u32 = fs::read_to_string(state_dir.join("lock")).ok()?.trim().parse().ok()?;
+    Some(PathBuf::from(format!("/proc/{pid}/root")))
 }
 
 #[cfg(test)]

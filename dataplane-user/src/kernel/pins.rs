@@ -19,12 +19,13 @@
 //! | `retired` and `v2` | what `retired` was | its links and filters go to `v2`, the rest is removed |
 //! | `v2` | those programs, until each hook has got the ones of `v2` | |
 
+mod claim;
 mod held;
+mod remove;
 
 use std::{
-    ffi::CString,
     fs, io,
-    os::unix::ffi::OsStrExt as _,
+    os::unix::fs::DirBuilderExt as _,
     path::{Path, PathBuf},
 };
 
@@ -36,8 +37,7 @@ use tracing::{info, warn};
 pub use self::held::Held;
 use super::object::{self, Shape, Sizes};
 
-/// `BPF_FS_MAGIC` of the kernel's `include/uapi/linux/magic.h`.
-const BPF_FS_MAGIC: i64 = 0xcafe_4a11;
+pub use claim::Claim;
 
 /// The pins of one daemon.
 #[derive(Clone, Debug)]
@@ -96,19 +96,18 @@ impl Pins {
 
     /// Whether an earlier run left something.
     pub fn exist(&self) -> bool {
-        fs::read_dir(&self.root).is_ok_and(|mut entries| entries.next().is_some())
+        self.sets().is_ok_and(|sets| !sets.is_empty())
     }
 
-    /// Makes the directories, on a BPF file system that is mounted if there is none.
+    /// Makes the directories of the set. The caller has the claim.
     ///
     /// # Errors
     ///
-    /// Where the file system cannot be mounted or written, with the path; or a newer dataplane made the pins.
+    /// Where the file system cannot be written, with the path; or a newer dataplane made the pins.
     pub fn create(&self) -> Result<()> {
-        mount_if_missing(&self.root)?;
         self.refuse_newer()?;
         for directory in [self.maps(), self.slabs(), self.links(), self.filters()] {
-            fs::create_dir_all(&directory).with_context(|| {
+            fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).with_context(|| {
                 format!("cannot create {} on the BPF file system (needs root)", directory.display())
             })?;
         }
@@ -193,6 +192,15 @@ impl Pins {
         Ok(newest.map(|(set, (version, _))| (set.clone(), version)))
     }
 
+    /// Whether that directory is a set, and not somebody else's that happens to have such a name.
+    fn is_set(&self) -> bool {
+        let is_directory = |path: &Path| fs::symlink_metadata(path).is_ok_and(|entry| entry.is_dir());
+        // An empty one is what a run left that ended right after it had made it.
+        let is_empty = || fs::read_dir(self.directory()).is_ok_and(|mut entries| entries.next().is_none());
+        let parts = [self.maps(), self.slabs(), self.links(), self.filters()];
+        is_directory(&self.directory()) && (parts.iter().any(|part| is_directory(part)) || is_empty())
+    }
+
     /// Every set that is there.
     fn sets(&self) -> Result<Vec<Self>> {
         let entries = match fs::read_dir(&self.root) {
@@ -203,7 +211,7 @@ impl Pins {
         for entry in entries {
             let name = entry.with_context(|| format!("cannot read {}", self.root.display()))?.file_name();
             let name = name.to_str().filter(|name| *name == RETIRED || parse_set(name).is_some());
-            sets.extend(name.map(|name| self.of(name)));
+            sets.extend(name.map(|name| self.of(name)).filter(Self::is_set));
         }
         Ok(sets)
     }
@@ -225,9 +233,9 @@ impl Pins {
         }
         self.gather()?;
         for other in self.sets()?.iter().filter(|other| other.set != self.set) {
-            let directory = other.directory();
-            fs::remove_dir_all(&directory)
-                .with_context(|| format!("cannot remove {}", directory.display()))?;
+            for path in other.remove_set()? {
+                warn!("{} is none of this program's: left alone", path.display());
+            }
         }
         Ok(())
     }
@@ -241,7 +249,11 @@ impl Pins {
         for other in self.sets()?.iter().filter(|other| other.set != self.set) {
             for (from, to) in [(other.links(), self.links()), (other.filters(), self.filters())] {
                 let Ok(pins) = fs::read_dir(&from) else { continue };
-                fs::create_dir_all(&to).with_context(|| format!("cannot make {}", to.display()))?;
+                fs::DirBuilder::new()
+                    .recursive(true)
+                    .mode(0o700)
+                    .create(&to)
+                    .with_context(|| format!("cannot make {}", to.display()))?;
                 for pin in pins {
                     let name = pin.with_context(|| format!("cannot read {}", from.display()))?.file_name();
                     rename(&from.join(&name), &to.join(&name))?;
@@ -267,26 +279,6 @@ impl Pins {
         }
         Ok(())
     }
-
-    /// Removes the whole directory, pins of other layout versions included, and the mount that was made for it.
-    ///
-    /// # Errors
-    ///
-    /// Where something in it cannot be removed.
-    pub fn remove(&self) -> Result<()> {
-        match fs::remove_dir_all(&self.root) {
-            Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-            // The directory is itself where the file system was mounted.
-            Err(error) if error.raw_os_error() == Some(libc::EBUSY) => {
-                unmount(&self.root)?;
-                fs::remove_dir(&self.root).with_context(|| format!("cannot remove {}", self.root.display()))
-            }
-            Err(error) => {
-                Err(error).with_context(|| format!("cannot remove the pins in {}", self.root.display()))
-            }
-        }
-    }
 }
 
 fn rename(from: &Path, to: &Path) -> Result<()> {
@@ -300,53 +292,4 @@ fn remove_if_there(path: &Path) -> Result<()> {
         }
         _ => Ok(()),
     }
-}
-
-/// Whether the path, or its nearest ancestor that exists, lies on a BPF file system.
-fn is_on_bpffs(path: &Path) -> Result<bool> {
-    let existing = path.ancestors().find(|path| path.exists()).unwrap_or(Path::new("/"));
-    let name = CString::new(existing.as_os_str().as_bytes()).context("a path with a zero byte")?;
-    // SAFETY: `statfs` is plain data, for which zero is valid; the call fills it.
-    let mut statfs = unsafe { std::mem::zeroed::<libc::statfs>() };
-    // SAFETY: both pointers are valid for the call.
-    if unsafe { libc::statfs(name.as_ptr(), &mut statfs) } != 0 {
-        return Err(io::Error::last_os_error()).with_context(|| format!("statfs {}", existing.display()));
-    }
-    Ok(statfs.f_type == BPF_FS_MAGIC)
-}
-
-/// Mounts a BPF file system where `bpf_dir` needs one: at `/sys/fs/bpf` if it is below, else at itself.
-fn mount_if_missing(bpf_dir: &Path) -> Result<()> {
-    if is_on_bpffs(bpf_dir)? {
-        return Ok(());
-    }
-    let usual = Path::new("/sys/fs/bpf");
-    let target = if bpf_dir.starts_with(usual) { usual } else { bpf_dir };
-    if !target.exists() {
-        fs::create_dir_all(target).with_context(|| format!("cannot create {}", target.display()))?;
-    }
-    let name = CString::new(target.as_os_str().as_bytes()).context("a path with a zero byte")?;
-    // SAFETY: the strings are terminated and live during the call; no data is passed.
-    let result = unsafe {
-        libc::mount(c"bpf".as_ptr(), name.as_ptr(), c"bpf".as_ptr(), libc::MS_NOSUID, std::ptr::null())
-    };
-    if result != 0 {
-        let error = io::Error::last_os_error();
-        bail!(
-            "no BPF file system at {} and it cannot be mounted: {error} (as root: mount -t bpf bpf {})",
-            target.display(),
-            target.display()
-        );
-    }
-    info!(at = %target.display(), "no BPF file system was mounted there: mounted one");
-    Ok(())
-}
-
-fn unmount(path: &Path) -> Result<()> {
-    let name = CString::new(path.as_os_str().as_bytes()).context("a path with a zero byte")?;
-    // SAFETY: the string is terminated and lives during the call.
-    if unsafe { libc::umount(name.as_ptr()) } != 0 {
-        return Err(io::Error::last_os_error()).with_context(|| format!("cannot unmount {}", path.display()));
-    }
-    Ok(())
 }

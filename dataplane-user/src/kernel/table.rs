@@ -20,6 +20,8 @@ mod memory;
 mod node;
 mod read;
 mod routes;
+mod view;
+mod windows;
 
 use std::net::Ipv4Addr;
 
@@ -34,6 +36,8 @@ use tracing::info;
 pub use self::mapped::Mapped;
 pub use self::memory::Memory;
 pub use self::read::Unreadable;
+pub use self::view::View;
+pub use self::windows::Windows;
 
 use self::chunks::Chunks;
 use self::memory::Reader;

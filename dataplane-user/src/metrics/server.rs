@@ -1,6 +1,6 @@
 //! The HTTP endpoint that Prometheus asks.
 
-use std::{convert::Infallible, net::SocketAddrV4, sync::Arc, time::Duration};
+use std::{cell::RefCell, convert::Infallible, net::SocketAddrV4, rc::Rc, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, Result, anyhow};
 use http_body_util::Full;
@@ -18,7 +18,7 @@ use tokio::{
     task::AbortHandle,
     time::timeout,
 };
-use tracing::debug;
+use tracing::{debug, info, warn};
 
 use crate::control::{self, Answer, server::Pending};
 
@@ -28,49 +28,46 @@ const CONNECTIONS: usize = 16;
 /// How long a client may take to ask and to read.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A running endpoint; it ends when this is dropped.
+/// How long an address that cannot be listened on waits for the next try: it may come later, as with a VPN.
+const RETRY: Duration = Duration::from_secs(2);
+
+/// An endpoint; it ends when this is dropped.
 #[derive(Debug)]
 pub struct Server {
     address: SocketAddrV4,
     task: AbortHandle,
+    complaint: Rc<RefCell<Option<String>>>,
 }
 
 impl Server {
-    /// Listens there, and hands each question to the daemon's loop as [`control::Request::Metrics`].
-    ///
-    /// # Errors
-    ///
-    /// Where the address cannot be listened on.
-    pub async fn start(address: SocketAddrV4, requests: mpsc::Sender<Pending>) -> Result<Self> {
-        let listener = TcpListener::bind(address).await.map_err(|error| {
-            anyhow!(
-                "[metrics] cannot listen on {address}: {error}; change `listen`, or end the program that does"
-            )
-        })?;
-        let places = Arc::new(Semaphore::new(CONNECTIONS));
+    /// Listens there, and hands each question to the daemon's loop as [`control::Request::Metrics`]. Where that cannot be, it
+    /// is tried again, and [`Self::complaint`] says so meanwhile.
+    pub async fn start(address: SocketAddrV4, requests: mpsc::Sender<Pending>) -> Self {
+        let complaint = Rc::new(RefCell::new(None));
+        let first = listen(address, &complaint).await;
+        let of_task = Rc::clone(&complaint);
         let task = tokio::task::spawn_local(async move {
-            loop {
-                let Ok((stream, _)) = listener.accept().await else {
-                    // Out of descriptors, say: the next one may go.
-                    tokio::time::sleep(Duration::from_millis(100)).await;
-                    continue;
-                };
-                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
-                let requests = requests.clone();
-                tokio::task::spawn_local(async move {
-                    let _place = place;
-                    if let Err(error) = serve(stream, requests).await {
-                        debug!("metrics: a client went away: {error:#}");
-                    }
-                });
-            }
+            let mut listener = first;
+            let listener = loop {
+                if let Some(listener) = listener {
+                    break listener;
+                }
+                tokio::time::sleep(RETRY).await;
+                listener = listen(address, &of_task).await;
+            };
+            accept(&listener, &requests).await;
         });
-        Ok(Self { address, task: task.abort_handle() })
+        Self { address, task: task.abort_handle(), complaint }
     }
 
-    /// Where it listens.
+    /// Where it is to listen.
     pub fn address(&self) -> SocketAddrV4 {
         self.address
+    }
+
+    /// Why it does not listen.
+    pub fn complaint(&self) -> Option<String> {
+        self.complaint.borrow().clone()
     }
 }
 
@@ -80,10 +77,54 @@ impl Drop for Server {
     }
 }
 
+/// Listens there if that can be, and else says so, once.
+async fn listen(address: SocketAddrV4, complaint: &RefCell<Option<String>>) -> Option<TcpListener> {
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            info!("metrics: listening on {address}");
+            complaint.replace(None);
+            Some(listener)
+        }
+        Err(error) => {
+            let text = format!(
+                "[metrics] cannot listen on {address}: {error}; change `listen`, or end the program that does; it is \
+                 tried again every {} s",
+                RETRY.as_secs()
+            );
+            if complaint.replace(Some(text.clone())).is_none() {
+                warn!("{text}");
+            }
+            None
+        }
+    }
+}
+
+async fn accept(listener: &TcpListener, requests: &mpsc::Sender<Pending>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    loop {
+        let Ok((stream, _)) = listener.accept().await else {
+            // Out of descriptors, say: the next one may go.
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+        let requests = requests.clone();
+        tokio::task::spawn_local(async move {
+            let _place = place;
+            if let Err(error) = serve(stream, requests).await {
+                debug!("metrics: a client went away: {error:#}");
+            }
+        });
+    }
+}
+
 /// One question on each connection: then none is kept open by who does not ask.
 async fn serve(stream: TcpStream, requests: mpsc::Sender<Pending>) -> Result<()> {
     let service = service_fn(|request| answer(request, requests.clone()));
-    let connection = http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    // A client that closes its side when it has asked waits for the answer all the same.
+    let mut builder = http1::Builder::new();
+    let connection =
+        builder.keep_alive(false).half_close(true).serve_connection(TokioIo::new(stream), service);
     timeout(PATIENCE, connection).await.context("it took too long")??;
     Ok(())
 }
@@ -110,7 +151,8 @@ async fn answer(
 
 async fn ask(requests: mpsc::Sender<Pending>) -> Result<String> {
     let (answer, answered) = oneshot::channel();
-    requests.send((control::Request::Metrics, answer)).await.context("the daemon is stopping")?;
+    let pending = Pending { request: control::Request::Metrics, answer, client: None };
+    requests.send(pending).await.context("the daemon is stopping")?;
     match answered.await.context("the daemon is stopping")? {
         Answer::Ok(serde_json::Value::String(text)) => Ok(text),
         Answer::Error(error) | Answer::BadFile(error) => Err(anyhow!("{error}")),

@@ -29,6 +29,7 @@ fn snapshot() -> Snapshot {
         started: 1_700_000_000.5,
         read: 1_700_000_001.0,
         reload_succeeded: true,
+        log_lines_lost: 4,
     }
 }
 
@@ -54,6 +55,7 @@ fn samples_are_what_the_daemon_counted() {
         "dataplane_complaints 2",
         "dataplane_start_time_seconds 1700000000.5",
         "dataplane_config_last_read_successful 1",
+        "dataplane_log_lines_lost_total 4",
     ];
     for line in lines {
         assert!(text.lines().any(|found| found == line), "no {line:?} in\n{text}");
@@ -66,7 +68,7 @@ fn samples_are_what_the_daemon_counted() {
 fn the_number_of_series_is_bounded() {
     let text = text(&snapshot()).unwrap();
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
-    assert_eq!(series, 2 * Hook::ALL.len() * Reason::ALL.len() + Hook::ALL.len() + 28, "{text}");
+    assert_eq!(series, 2 * Hook::ALL.len() * Reason::ALL.len() + Hook::ALL.len() + 29, "{text}");
 }
 
 /// Every name that the dashboard asks for is one that there is.

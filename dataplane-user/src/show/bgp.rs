@@ -2,7 +2,7 @@
 
 mod routes;
 
-use super::{render, table};
+use super::{duration, render, table};
 use crate::control::answers::BgpPeer;
 pub use routes::Routes;
 
@@ -18,7 +18,7 @@ pub fn peers(peers: &[BgpPeer], verbose: bool) -> String {
             peer.address.to_string(),
             peer.asn.to_string(),
             peer.state.clone(),
-            peer.uptime_seconds.map_or("-".to_owned(), |seconds| format!("{seconds} s")),
+            peer.uptime_seconds.map_or("-".to_owned(), duration),
             peer.prefixes_received.to_string(),
             peer.prefixes_accepted.to_string(),
             peer.prefixes_stale.to_string(),
@@ -30,8 +30,9 @@ pub fn peers(peers: &[BgpPeer], verbose: bool) -> String {
         text.push_str(&errors(peer, verbose));
         if let Some(seconds) = peer.excluded_seconds {
             text.push_str(&format!(
-                "{}: no session for {seconds} s more, or until `dataplane reload`: it exceeded `max-prefixes`\n",
-                peer.address
+                "{}: no session for {} more, or until `dataplane reload`: it exceeded `max-prefixes`\n",
+                peer.address,
+                duration(seconds)
             ));
         }
         for warning in &peer.warnings {
@@ -58,13 +59,13 @@ fn errors(peer: &BgpPeer, verbose: bool) -> String {
         return text;
     }
     if let (Some(error), Some(age)) = (&peer.last_error, peer.last_error_age_seconds) {
-        text.push_str(&format!("{}: last error, {age} s ago: {error}\n", peer.address));
+        text.push_str(&format!("{}: last error, {} ago: {error}\n", peer.address, duration(age)));
     }
     if let (Some(reason), Some(age)) = (&peer.last_down_reason, peer.last_down_age_seconds)
         && peer.last_down_reason != peer.last_error
     {
-        let address = peer.address;
-        text.push_str(&format!("{address}: reason for last session down, {age} s ago: {reason}\n"));
+        let (address, age) = (peer.address, duration(age));
+        text.push_str(&format!("{address}: reason for last session down, {age} ago: {reason}\n"));
     }
     text
 }
@@ -78,8 +79,8 @@ mod tests {
         let up = [BgpPeer::example()];
         let [healthy, verbose] = [false, true].map(|verbose| peers(&up, verbose));
         assert!(!healthy.contains("refused") && !healthy.contains("down"), "{healthy}");
-        assert!(verbose.contains("last error, 8 s ago: connection refused"), "{verbose}");
-        let reason = "reason for last session down, 9 s ago: the peer ended the session";
+        assert!(verbose.contains("last error, 8s ago: connection refused"), "{verbose}");
+        let reason = "reason for last session down, 9s ago: the peer ended the session";
         assert!(verbose.contains(reason), "{verbose}");
         let down = [BgpPeer { uptime_seconds: None, state: "active".to_owned(), ..BgpPeer::example() }];
         assert!(peers(&down, false).contains(reason));

@@ -3,33 +3,31 @@
 use super::{render, table};
 use crate::control::answers::{NatStats, Translation};
 
-/// `dataplane nat list`.
-pub fn list(list: &Vec<Translation>) -> String {
-    if list.is_empty() {
-        return "no translations\n".to_owned();
-    }
-    let headings = ["PROTOCOL", "ORIGINAL", "TRANSLATED", "REMOTE", "STATE", "AGE", "ENDS IN", "OUT", "IN"];
-    let mut table = table(headings);
-    for flow in list {
-        table.add_row([
-            flow.protocol.clone(),
-            flow.original.to_string(),
-            flow.translated.to_string(),
-            flow.remote.to_string(),
-            flow.state.clone(),
-            format!("{} s", flow.age_seconds),
-            format!("{} s", flow.expires_seconds),
-            format!("{} B", flow.bytes_out),
-            format!("{} B", flow.bytes_in),
-        ]);
-    }
-    render(&table)
+/// The heading of `dataplane nat list`.
+pub const TRANSLATIONS: &str = " PROTOCOL  ORIGINAL               TRANSLATED             REMOTE                 STATE            \
+                                AGE       ENDS IN   OUT              IN\n";
+
+/// A line of `dataplane nat list`.
+pub fn translation(flow: &Translation) -> String {
+    let [original, translated, remote] =
+        [flow.original, flow.translated, flow.remote].map(|side| side.to_string());
+    let (age, ends) = (format!("{} s", flow.age_seconds), format!("{} s", flow.expires_seconds));
+    let (out, back) = (format!("{} B", flow.bytes_out), format!("{} B", flow.bytes_in));
+    format!(
+        " {:<8}  {original:<21}  {translated:<21}  {remote:<21}  {:<15}  {age:<8}  {ends:<8}  {out:<15}  {back}\n",
+        flow.protocol, flow.state
+    )
 }
 
 /// `dataplane nat stats`.
 pub fn stats(stats: &NatStats) -> String {
+    stats_of(stats, "translations")
+}
+
+/// The same of whatever flows.
+pub(super) fn stats_of(stats: &NatStats, what: &str) -> String {
     let mut text = format!(
-        "{} of {} translations, at most {} for each source; table: {} KiB\n",
+        "{} of {} {what}, at most {} for each source; table: {} KiB\n",
         stats.flows,
         stats.max_flows,
         stats.max_flows_per_source,

@@ -10,19 +10,19 @@ use dataplane_common::{
 };
 use ipnet::Ipv4Net;
 
-use crate::{show::describe, source::kernel::Mirror, wanted::Destination};
+use crate::{show::describe, wanted::Destination};
 
 /// Turns numbers of a record into names.
 pub struct Namer<'a> {
-    /// For interface names.
-    pub mirror: &'a Mirror,
+    /// The name of an interface.
+    pub interface: &'a dyn Fn(u32) -> String,
     /// What an entry of the route table stands for.
     pub resolve: &'a dyn Fn(Target) -> Option<Destination>,
 }
 
 impl Namer<'_> {
     fn interface(&self, ifindex: u32) -> String {
-        self.mirror.link(ifindex).map_or_else(|| format!("interface {ifindex}"), |link| link.name.clone())
+        (self.interface)(ifindex)
     }
 
     /// The name of a step and what happened in it; `None` for the verdict, which stands apart.

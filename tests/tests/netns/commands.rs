@@ -215,3 +215,51 @@ fn trace_says_what_would_happen() -> Result<()> {
     assert!(output.code() == Some(1) && output.stderr.contains("dataplane status"), "{output:?}");
     network.ping_by_bpf(c1, c3.address)
 }
+
+#[test]
+fn exit_statuses_are_for_scripts() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let Network { daemon1, .. } = &network;
+    let code = |arguments: &[&str]| daemon1.cli_output(arguments).code();
+    assert_eq!(code(&["status"]), Some(0));
+    daemon1.write_config(&super::network::config1().route("60.0.0.0/24", "10.99.0.1"))?;
+    daemon1.reload()?;
+    assert_eq!((code(&["status"]), code(&["status", "--json"])), (Some(1), Some(0)));
+    let dropped = ["trace", "--in", "cali1", "udp", "172.19.35.2:53", "172.19.35.99:53"];
+    let forwarded = ["trace", "--in", "cali1", "udp", "172.19.35.2:53", "172.19.36.2:53"];
+    for (arguments, plain, told) in [(&dropped, 0, 1), (&forwarded, 0, 0)] {
+        assert_eq!(code(arguments), Some(plain));
+        assert_eq!(code(&[&arguments[..], &["--exit-code"]].concat()), Some(told));
+        assert_eq!(code(&[&arguments[..], &["--exit-code", "--json"]].concat()), Some(told));
+    }
+    Ok(())
+}
+
+#[test]
+fn uptime_is_told_in_units() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let shown = text(&network.daemon1, &["status"])?;
+    let up = shown.split(" up ").nth(1).and_then(|rest| rest.split(" ·").next()).context("no uptime")?;
+    ensure!(up.ends_with('s') && !up.contains(" s"), "{up:?}");
+    Ok(())
+}
+
+/// As nobody, and where few files may be open: the cause is named, and the file is not blamed.
+#[test]
+fn what_the_system_lacks_is_named() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let Network { daemon1, node1, .. } = &network;
+    let file = daemon1.config_file().to_string_lossy().into_owned();
+    let binary = tests::harness::daemon::place::binary()?.to_string_lossy().into_owned();
+    let unable = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"];
+    let output = node1.run([&unable[..], &[&binary, "check", "--config", &file]].concat());
+    ensure!(output.code() == Some(1) && output.stderr.contains("this process lacks CAP_BPF"), "{output:?}");
+    ensure!(output.stderr.lines().count() == 1, "{output:?}");
+    let few = ["prlimit", "--nofile=12:12"];
+    let output = node1.run([&few[..], &[&binary, "check", "--config", &file]].concat());
+    ensure!(output.code() == Some(1) && output.stderr.contains("raise the limit"), "{output:?}");
+    Ok(())
+}

@@ -1,14 +1,17 @@
 //! `dataplane detach` takes away everything of ours, and nothing of anybody else's.
 
-use anyhow::{Result, ensure};
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+use dataplane_common::names::LAYOUT_VERSION;
 use tests::harness::{
-    Node, bpf,
+    Node, Stream, bpf,
     kernel::{self, Feature},
 };
 
 use super::{
     foreign,
-    network::{Network, Setup, config1, own_routes},
+    network::{Network, PATIENCE, Setup, config1, own_routes},
     require_feature, require_root,
 };
 
@@ -172,5 +175,39 @@ fn filters_that_came_later_keep_the_qdisc_that_was_ours() -> Result<()> {
         ensure!(filters.contains(foreign::NAME), "{interface} {direction}: {filters:?}");
     }
     ensure!(!qdiscs(node1, "cali2")?.contains("clsact"), "a qdisc of ours is left at cali2");
+    Ok(())
+}
+
+/// What cannot be taken away keeps nothing else in place, and the daemon does not go on in a state between.
+#[test]
+fn a_detach_that_fails_goes_as_far_as_it_can() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let daemon = &network.daemon1;
+    let in_the_way = daemon.bpf_dir().join(format!("v{LAYOUT_VERSION}/links/from-uplink-424242"));
+    fs::create_dir(&in_the_way)?;
+    let error = format!("{:#}", daemon.detach().err().context("it succeeded")?);
+    ensure!(error.contains(&in_the_way.display().to_string()), "{error}");
+    let process = daemon.process().context("no daemon")?;
+    ensure!(process.wait(PATIENCE)?.success(), "{}", process.output(Stream::Stderr));
+    let left = daemon.leftovers()?;
+    ensure!(!left.is_empty() && left.iter().all(|what| what.starts_with("pin ")), "{left:?}");
+    fs::remove_dir(&in_the_way)?;
+    daemon.detach()?;
+    ensure!(daemon.leftovers()?.is_empty(), "{:?}", daemon.leftovers()?);
+    Ok(())
+}
+
+/// The state directory says where the pins are, and the answer that something was done.
+#[test]
+fn a_data_path_without_a_file_is_detached() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let daemon = &network.daemon1;
+    let output = daemon.cli_output(&["detach", "--config", "/nonexistent/node.toml"]);
+    ensure!(output.success() && output.stdout == "detached\n", "{output:?}");
+    ensure!(daemon.leftovers()?.is_empty(), "{:?}", daemon.leftovers()?);
+    let output = daemon.cli_output(&["detach", "--config", "/nonexistent/node.toml"]);
+    ensure!(output.code() == Some(1) && output.stderr.contains("--from-kernel"), "{output:?}");
     Ok(())
 }

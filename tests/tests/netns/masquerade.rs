@@ -10,6 +10,7 @@
 //! that ends with [`Egress::finish`] has seen that none came.
 
 mod errors;
+mod flows;
 mod fragments;
 mod gateway;
 mod lifetime;

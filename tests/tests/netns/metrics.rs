@@ -14,9 +14,9 @@ use super::{
     require_root,
 };
 
-const ADDRESS: &str = "127.0.0.1:9477";
+pub(super) const ADDRESS: &str = "127.0.0.1:9477";
 
-fn with_metrics(address: &str) -> tests::harness::Config {
+pub(super) fn with_metrics(address: &str) -> tests::harness::Config {
     config1().table(&format!("[metrics]\nlisten = \"{address}\"\n"))
 }
 
@@ -33,7 +33,7 @@ fn ask(node: &Namespace, request: &str) -> Result<String> {
     })
 }
 
-fn scrape(node: &Namespace) -> Result<String> {
+pub(super) fn scrape(node: &Namespace) -> Result<String> {
     let answer = ask(node, "GET /metrics")?;
     let (head, body) = answer.split_once("\r\n\r\n").context("no body")?;
     ensure!(head.starts_with("HTTP/1.1 200 OK"), "{head}");
@@ -46,7 +46,7 @@ fn scrape(node: &Namespace) -> Result<String> {
 }
 
 /// The value of a sample, by its name and labels.
-fn sample(text: &str, name: &str) -> Result<f64> {
+pub(super) fn sample(text: &str, name: &str) -> Result<f64> {
     let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
     Ok(line.with_context(|| format!("no {name} in\n{text}"))?.parse()?)
 }
@@ -152,4 +152,47 @@ fn scrapes_under_load_disturb_nothing() -> Result<()> {
     }
     daemon1.reload()?;
     steady.nothing_lost()
+}
+
+#[test]
+fn an_address_that_comes_later_is_listened_on_then() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let Network { daemon1, node1, .. } = &network;
+    let later = "10.77.0.1:9477";
+    daemon1.write_config(&with_metrics(later))?;
+    daemon1.reload()?;
+    let status = daemon1.cli(&["status", "--json"])?;
+    ensure!(status["complaints"][0].as_str().is_some_and(|text| text.contains(later)), "{status}");
+    node1.ip("address add 10.77.0.1/32 dev lo")?;
+    eventually(PATIENCE, || {
+        let status = daemon1.cli(&["status", "--json"])?;
+        ensure!(status["health"] == "ok", "{status}");
+        Ok(())
+    })?;
+    node1.enter(|| {
+        let address: SocketAddrV4 = later.parse()?;
+        TcpStream::connect_timeout(&address.into(), PATIENCE).map(drop)?;
+        Ok(())
+    })
+}
+
+#[test]
+fn a_client_that_has_said_all_is_answered() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    network.daemon1.write_config(&with_metrics(ADDRESS))?;
+    network.daemon1.reload()?;
+    let answer = network.node1.enter(|| {
+        let address: SocketAddrV4 = ADDRESS.parse()?;
+        let mut stream = TcpStream::connect_timeout(&address.into(), PATIENCE)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: node\r\n\r\n")?;
+        stream.shutdown(std::net::Shutdown::Write)?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
+    })?;
+    ensure!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("# EOF\n"), "{answer}");
+    Ok(())
 }

@@ -214,3 +214,53 @@ fn a_state_directory_from_the_command_line_holds_for_reloads_too() -> Result<()>
     assert!(status.success(), "{status}");
     Ok(())
 }
+
+#[test]
+fn a_refused_reload_is_logged_and_shown() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let daemon = &network.daemon1;
+    let process = daemon.process().context("no daemon")?;
+    write_invalid(daemon)?;
+    ensure!(daemon.cli_output(&["reload"]).code() == Some(2));
+    process.wait_for_line(tests::harness::Stream::Stderr, |line| line.contains("cannot reload"), PATIENCE)?;
+    let status = daemon.cli(&["status", "--json"])?;
+    let complaint = status["complaints"][0].as_str().context("no complaint")?;
+    let file = daemon.config_file().display().to_string();
+    ensure!(complaint.contains("the reload at") && complaint.contains(&file), "{complaint}");
+    daemon.write_config(&config1())?;
+    daemon.reload()?;
+    ensure!(daemon.cli(&["status", "--json"])?["health"] == "ok");
+    Ok(())
+}
+
+#[test]
+fn a_fifo_in_the_file_s_place_is_refused() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let daemon = &network.daemon1;
+    fs::remove_file(daemon.config_file())?;
+    network.node1.run(["mkfifo", &daemon.config_file().to_string_lossy()]).ok()?;
+    let output = daemon.cli_output(&["reload"]);
+    fs::remove_file(daemon.config_file())?;
+    daemon.write_config(&config1())?;
+    ensure!(output.code() == Some(2) && output.stderr.contains("this is a FIFO"), "{output:?}");
+    daemon.reload()
+}
+
+#[test]
+fn one_absent_router_is_one_complaint() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    let daemon = &network.daemon1;
+    let routes =
+        (0..200).fold(config1(), |config, third| config.route(&format!("60.0.{third}.0/24"), "10.99.0.1"));
+    daemon.write_config(&routes)?;
+    daemon.reload()?;
+    let status = daemon.cli(&["status", "--json"])?;
+    let complaints = status["complaints"].as_array().context("no complaints")?;
+    ensure!(complaints.len() == 1, "{complaints:?}");
+    let text = complaints[0].as_str().context("no text")?;
+    ensure!(text.contains("200 routes, that to 60.0.0.0/24 among them: 10.99.0.1 is not"), "{text}");
+    Ok(())
+}

@@ -28,6 +28,53 @@ fn capabilities() -> Vec<String> {
     names.filter_map(|name| name.strip_prefix("CAP_")).map(str::to_lowercase).collect()
 }
 
+/// Whether the manager starts the daemon again after such an end (systemd.service(5), "Exit causes and the effect of the
+/// Restart= settings").
+fn is_restarted(status: std::process::ExitStatus) -> Result<bool> {
+    let value =
+        |key: &str| UNIT.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix('=')).next_back();
+    let prevented = value("RestartPreventExitStatus").unwrap_or_default();
+    if status.code().is_some_and(|code| prevented.split(' ').any(|word| word == code.to_string())) {
+        return Ok(false);
+    }
+    match value("Restart") {
+        Some("always") => Ok(true),
+        Some("on-failure") => Ok(!status.success()),
+        other => anyhow::bail!("Restart={other:?} is not known here"),
+    }
+}
+
+#[test]
+fn a_detached_service_stays_detached() -> Result<()> {
+    require_root!();
+    let mut network = Network::new()?;
+    network.daemon1.stop()?;
+    let process = start(&network, &capabilities(), None)?;
+    await_ready(&process)?;
+    // A crash is another matter.
+    process.kill();
+    ensure!(is_restarted(process.exit_status()?.context("it runs")?)?);
+    let process = start(&network, &capabilities(), None)?;
+    await_ready(&process)?;
+    network.daemon1.detach()?;
+    let status = process.wait(PATIENCE)?;
+    ensure!(!is_restarted(status)?, "the manager would start it again after {status}");
+    ensure!(network.daemon1.leftovers()?.is_empty(), "{:?}", network.daemon1.leftovers()?);
+    Ok(())
+}
+
+/// What `ProtectKernelTunables` would do, which takes the BPF file system along.
+#[test]
+fn the_unit_keeps_the_kernel_s_switches_and_memory_to_itself() {
+    for line in ["LimitCORE=0", "ReadWritePaths=/sys/fs/bpf /proc/sys/net"] {
+        assert!(UNIT.lines().any(|found| found == line), "no {line} in the unit");
+    }
+    let read_only: Vec<&str> = UNIT.lines().filter_map(|line| line.strip_prefix("ReadOnlyPaths=")).collect();
+    for path in ["/sys", "/proc/sys", "-/proc/irq", "-/proc/sysrq-trigger"] {
+        assert!(read_only.iter().any(|paths| paths.split(' ').any(|found| found == path)), "no {path}");
+    }
+}
+
 /// The manager's end of `NOTIFY_SOCKET`.
 struct Manager {
     socket: UnixDatagram,

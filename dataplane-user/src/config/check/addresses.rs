@@ -9,6 +9,9 @@ use super::super::Draft;
 use super::super::prefixes::Prefixes;
 use super::super::report::{Fault, Placed, Report};
 
+/// Prefixes that the data path has on every node, whatever the file says.
+pub(super) const NODE_PREFIXES: usize = 8;
+
 pub(super) fn check(draft: &Draft, report: &mut Report<'_>) {
     let pools = disjoint("pool", &draft.network.pools, report);
     let blocks = disjoint("block", &draft.network.blocks, report);
@@ -136,13 +139,31 @@ fn limits(draft: &Draft, report: &mut Report<'_>) {
         ("max-routes", datapath.max_routes, routes.collect()),
     ];
     for (key, limit, places) in lists {
-        if let Some(at) = usize::try_from(limit).ok().and_then(|limit| places.get(limit)) {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        if let Some(at) = places.get(limit) {
             let fault = Fault::new(
                 format!("there are more of these than `{key}` of [datapath], {limit}, has room for"),
                 format!("write `{key} = {}` or more", places.len()),
             );
             report.error(*at, fault);
+            return;
         }
+    }
+    let network = &draft.network;
+    let needed = NODE_PREFIXES + network.blocks.len() + network.endpoints.len() + network.routes.len();
+    if let Some(Placed { value, at }) = &draft.datapath.max_routes
+        && usize::try_from(*value).is_ok_and(|limit| limit < needed)
+    {
+        let fault = Fault::new(
+            format!(
+                "{value} routes are fewer than this file needs with the {NODE_PREFIXES} that every node has (loopback, \
+                 multicast, …)"
+            ),
+            format!(
+                "write `max-routes = {needed}` or more: routes of the kernel and of peers need room, too"
+            ),
+        );
+        report.error(*at, fault);
     }
 }
 

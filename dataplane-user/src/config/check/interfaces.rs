@@ -1,5 +1,7 @@
 //! Which interface is what, and whether it is there.
 
+use std::collections::HashMap;
+
 use super::super::Draft;
 use super::super::report::{Fault, Placed, Report};
 use super::super::system::System;
@@ -10,8 +12,10 @@ pub(super) fn check(draft: &Draft, system: &dyn System, report: &mut Report<'_>)
         refuse_workload(uplink, &draft.node.node.workload_prefix, report);
         warn_if_missing(uplink, system, report);
     }
+    let by_name: HashMap<&str, &Placed<String>> =
+        uplinks.iter().rev().map(|uplink| (uplink.value.as_str(), uplink)).collect();
     for interface in draft.network.endpoints.iter().filter_map(|endpoint| endpoint.interface.as_ref()) {
-        if let Some(uplink) = uplinks.iter().find(|uplink| uplink.value == interface.value) {
+        if let Some(uplink) = by_name.get(interface.value.as_str()) {
             let fault = Fault::new(
                 format!("`{}` is an uplink, by line {}", interface.value, report.line(uplink.at)),
                 "write the host side of the container's veth",

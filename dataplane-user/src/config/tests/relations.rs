@@ -100,6 +100,13 @@ fn routes() {
              ¦[[route]]\nto = \"172.19.37.0/24\"\nvia = \"10.141.0.2\"\n",
             &["more of these than `max-routes`"],
         ),
+        // The daemon would not become ready: the first prefixes that every node has fill the table.
+        ("[datapath]\nmax-routes = ¦1\n", &["1 routes are fewer than this file needs"]),
+        (
+            "[datapath]\nmax-routes = ¦9\n[[block]]\ncidr = \"172.19.35.0/24\"\n[[route]]\nto = \"172.19.36.0/24\"\n\
+             via = \"10.141.0.2\"\n",
+            &["`max-routes = 10` or more"],
+        ),
     ]);
 }
 

@@ -6,7 +6,7 @@ use anyhow::{Context as _, Result};
 use aya::programs::{SchedClassifier, tc::TcAttachType};
 
 use super::{Place, link};
-use crate::kernel::pins::Pins;
+use crate::kernel::{object::Program, pins::Pins};
 
 /// Updates the pinned link to the program, or makes one at the end of the chain, so that other programs on
 /// the interface keep seeing what they saw.
@@ -39,4 +39,12 @@ pub(super) fn foreign(pins: &Pins, place: &Place, loaded: &[u32]) -> Option<Stri
     let foreign =
         programs.iter().find(|info| place.is_dataplane(info.name_as_str()) && is_foreign(info.id()))?;
     Some(format!("TCX program {}", foreign.id()))
+}
+
+/// Whether the program that holds a walk's place is at the interface.
+pub(super) fn is_waiting(place: &Place) -> bool {
+    let query = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress);
+    query.is_ok_and(|(_, programs)| {
+        programs.iter().any(|info| info.name_as_str() == Some(Program::Waiting.name()))
+    })
 }

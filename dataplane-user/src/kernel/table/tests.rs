@@ -5,6 +5,7 @@ mod faults;
 mod heap;
 mod model;
 mod size;
+mod view;
 
 use std::net::Ipv4Addr;
 
