@@ -3,6 +3,7 @@
 pub mod attach;
 pub mod capabilities;
 pub mod counters;
+pub mod flow_ports;
 pub mod interface;
 pub mod limits;
 mod mapping;
@@ -14,6 +15,7 @@ pub mod ownership;
 pub mod pinned;
 pub mod pins;
 pub mod previous;
+pub mod reserved_ports;
 pub mod slots;
 pub mod sysctl;
 pub mod table;

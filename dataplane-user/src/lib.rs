@@ -13,6 +13,7 @@ pub mod log;
 pub mod manual;
 pub mod metrics;
 pub mod monitor;
+pub mod port_set;
 pub mod reads;
 pub mod rib;
 pub mod show;

@@ -114,8 +114,8 @@ impl Daemon {
             peer.warnings.iter().map(|warning| format!("BGP peer {}: {warning}", peer.address))
         });
         let listening = self.speaker.as_ref().and_then(Speaker::complaint);
-        let own = self.complaints.iter().chain(&self.not_forwarding).chain(&self.pin_failure).cloned();
-        let own = own.chain(self.metrics.complaints());
+        let own = self.complaints.iter().chain(&self.not_forwarding).chain(&self.pin_failure);
+        let own = own.chain(self.host_ports.complaints()).cloned().chain(self.metrics.complaints());
         let failed = self.retry.complaint().into_iter().chain(self.slow_path.complaint());
         failed.chain(self.route_complaints()).chain(own).chain(listening).chain(down).chain(warnings).collect()
     }

@@ -15,7 +15,7 @@ use ipnet::Ipv4Net;
 use libc::RT_SCOPE_UNIVERSE;
 
 use crate::{
-    config::{Config, Masquerade},
+    config::{Config, DEFAULT_PORTS, Masquerade},
     kernel::netlink::Link,
     source::kernel::{Mirror, Policy},
 };
@@ -100,7 +100,8 @@ fn rule(masquerade: &Masquerade, mirror: &Mirror, ifindex: u32) -> Rule {
         .address
         .filter(|address| mirror.is_local(*address))
         .map_or(Ipv4Be::UNSPECIFIED, Ipv4Be::from);
-    rule.ports = Ports::new(*masquerade.ports.start(), *masquerade.ports.end());
+    let ports = masquerade.ports.clone().unwrap_or(DEFAULT_PORTS);
+    rule.ports = Ports::new(*ports.start(), *ports.end());
     for (place, exclude) in rule.exclude.iter_mut().zip(&masquerade.exclude) {
         *place = network(*exclude);
         rule.excludes += 1;
@@ -142,8 +143,8 @@ pub fn source_by(mirror: &Mirror, prefix: Ipv4Net, next_hop: &NextHop) -> Ipv4Be
 
 /// The same for a neighbour; for none, the first address of the interface.
 pub fn source(mirror: &Mirror, ifindex: u32, neighbour: Option<Ipv4Addr>) -> Option<Ipv4Addr> {
-    let on_subnet = neighbour
-        .and_then(|neighbour| global(mirror, ifindex).find(|network| network.contains(&neighbour)));
+    let on_subnet =
+        neighbour.and_then(|neighbour| global(mirror, ifindex).find(|network| network.contains(&neighbour)));
     on_subnet.or_else(|| global(mirror, ifindex).next()).map(|network| network.addr())
 }
 
