@@ -57,7 +57,8 @@ impl Daemon {
     /// Goes as far as it can: what stays behind the next `dataplane detach` finds by its pins.
     async fn detach(&mut self) -> Result<Vec<PathBuf>> {
         let ended = self.end_bgp().await;
+        let ports = self.host_ports.put_back();
         let left = remove_everything(&self.pins, &self.netlink).await?;
-        ended.and(self.host_ports.put_back()).map(|()| left)
+        ended.and(ports).map(|()| left)
     }
 }
