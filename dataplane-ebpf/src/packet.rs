@@ -53,6 +53,10 @@ pub trait Packet {
     /// Whether the frame came with a VLAN tag, which the kernel keeps beside the packet.
     fn has_vlan_tag(&self) -> bool;
 
+    /// Takes off the outermost tags as long as they are priority tags (VLAN 0); [`Reason::Malformed`] where there are more
+    /// than anybody would send. The headers are in linear memory afterwards.
+    fn remove_priority_tags(&self) -> Walk<()>;
+
     /// Whether the frame is addressed to this interface's own MAC.
     fn is_for_this_host(&self) -> bool;
 

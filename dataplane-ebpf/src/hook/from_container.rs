@@ -17,6 +17,7 @@ use crate::{
 pub fn walk(packet: &impl Packet) -> Walk<Action> {
     match ethernet::classify(packet)? {
         Payload::Arp => return arp::answer(packet),
+        Payload::TaggedIpv4 | Payload::Tagged => return Err(Reason::Vlan),
         Payload::Ipv4 => {}
     }
     let ipv4 = ipv4::read(packet)?;

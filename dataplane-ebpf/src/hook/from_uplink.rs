@@ -21,6 +21,7 @@ use crate::{
 pub fn walk(packet: &impl Packet) -> Walk<Action> {
     match ethernet::classify(packet)? {
         Payload::Arp => return Err(Reason::Arp),
+        Payload::TaggedIpv4 | Payload::Tagged => return Err(Reason::Vlan),
         Payload::Ipv4 => {}
     }
     let ipv4 = ipv4::read(packet)?;

@@ -97,6 +97,12 @@ impl Packet for Frame {
         false
     }
 
+    /// With one, a frame is the kernel's: it puts the tag beside the packet, where tc takes it off.
+    #[inline(always)]
+    fn remove_priority_tags(&self) -> Walk<()> {
+        Err(Reason::Vlan)
+    }
+
     #[inline(always)]
     fn is_for_this_host(&self) -> bool {
         let (Some(uplink), Ok(header)) = (find_uplink(self.ifindex()), self.header::<EthHdr>(0)) else {

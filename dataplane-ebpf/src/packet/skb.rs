@@ -6,16 +6,26 @@ use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
     helpers::{
         bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_load_bytes,
-        bpf_skb_pull_data,
+        bpf_skb_pull_data, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
 use dataplane_common::{net::Ipv4Be, reason::Reason};
 
+use network_types::eth::EthHdr;
+
 use super::Packet;
-use crate::{ipv4::Ipv4, nat::NAT_PROGRAMS, verdict::Walk};
+use crate::{ethernet, ipv4::Ipv4, nat::NAT_PROGRAMS, verdict::Walk};
 
 const AF_INET: u32 = 2;
+
+/// Priority tags that are taken off. One is what devices send.
+const PRIORITY_TAGS: usize = 2;
+
+/// Where the control field is of a tag that is among the bytes, and the identifier in it (IEEE 802.1Q, 9.6).
+const VLAN_CONTROL: usize = 14;
+const VLAN_IDENTIFIER: u32 = 0xfff;
+
 const REDIR_NEIGH: usize = size_of::<bpf_redir_neigh>();
 const _: () = assert!(REDIR_NEIGH == 5 * size_of::<u32>());
 
@@ -42,6 +52,22 @@ impl Skb {
     }
 }
 
+impl Skb {
+    /// Whether the outermost tag is one of VLAN 0, wherever it is.
+    #[inline(always)]
+    fn has_priority_tag(&self) -> Walk<bool> {
+        let control = if self.has_vlan_tag() {
+            // SAFETY: as in `len`.
+            unsafe { (&raw const (*self.skb).vlan_tci).read_volatile() }
+        } else if ethernet::is_vlan(u16::from_be(self.header::<EthHdr>(0)?.ether_type)) {
+            u16::from_be_bytes(*self.header::<[u8; 2]>(VLAN_CONTROL)?).into()
+        } else {
+            return Ok(false);
+        };
+        Ok(control & VLAN_IDENTIFIER == 0)
+    }
+}
+
 impl Packet for Skb {
     const IS_FRAME: bool = false;
 
@@ -62,6 +88,23 @@ impl Packet for Skb {
     fn has_vlan_tag(&self) -> bool {
         // SAFETY: as in `len`.
         unsafe { (&raw const (*self.skb).vlan_present).read_volatile() != 0 }
+    }
+
+    #[inline(always)]
+    fn remove_priority_tags(&self) -> Walk<()> {
+        for _ in 0..PRIORITY_TAGS {
+            if !self.has_priority_tag()? {
+                return Ok(());
+            }
+            // The next tag, if there is one, comes to lie beside the packet.
+            // SAFETY: the context is valid, and no pointer into the packet is held.
+            if unsafe { bpf_skb_vlan_pop(self.skb) } != 0 {
+                return Err(Reason::Malformed);
+            }
+            self.pull_headers();
+        }
+        // The kernel would take off any number of them.
+        if self.has_priority_tag()? { Err(Reason::Malformed) } else { Ok(()) }
     }
 
     /// `PACKET_HOST` of `if_packet.h`.

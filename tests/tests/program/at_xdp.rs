@@ -100,6 +100,8 @@ fn may_leave(xdp: Reason, tc: Reason) -> bool {
         Reason::NoNeighbour | Reason::NeedsSkb => {
             matches!(tc, Reason::Forwarded | Reason::Delivered | Reason::TooBig)
         }
+        // Only tc takes a priority tag off, and then looks at the packet.
+        Reason::Vlan => true,
         Reason::NoXdpExit => false,
         same => same == tc,
     }

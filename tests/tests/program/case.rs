@@ -132,7 +132,7 @@ impl Draft {
 
     fn stays_as_it_is(self, reason: Reason, action: i32) -> Case {
         let packet = self.sent.packet();
-        let expected = Verdict { reason, action, bytes: packet.frame.clone(), to: None };
+        let expected = Verdict { reason, action, bytes: self.sent.untagged(), to: None };
         Case { name: self.name, packet, expected, traced: None, change: None }
     }
 }
@@ -141,6 +141,12 @@ impl Case {
     /// The counter that is to count the packet.
     pub(crate) fn counter(&self) -> (Hook, Reason) {
         (self.packet.hook, self.expected.reason)
+    }
+
+    /// The same with other bytes left of the packet.
+    pub(crate) fn leaving(mut self, bytes: Vec<u8>) -> Self {
+        self.expected.bytes = bytes;
+        self
     }
 
     /// The same after a change of the node.
@@ -165,7 +171,7 @@ impl Case {
         let after = (runner.counts()?, flows(runner, packet)?);
         let counted = runner.run_counted(packet)?;
 
-        let counter = Counter { packets: 1, bytes: packet.frame.len() as u64 };
+        let counter = Counter { packets: 1, bytes: expected.bytes.len() as u64 };
         let mut differences = at_xdp;
         let mut compare = |what: &str, found: String, wanted: String| {
             if found != wanted {

@@ -77,9 +77,22 @@ impl Generator {
         if self.random.percent(35) {
             self.damage(&mut frame);
         }
+        if self.random.percent(4) {
+            self.tag(&mut frame);
+        }
         let gso_size = if self.random.percent(15) { self.gso_size() } else { 0 };
         frame.truncate(LONGEST_FRAME);
         Packet { hook, ifindex: interface.ifindex, frame, gso_size }
+    }
+
+    /// Puts a tag in front of the frame, mostly a priority tag; sometimes several.
+    fn tag(&mut self, frame: &mut Vec<u8>) {
+        for _ in 0..self.random.pick(&[1, 1, 1, 2, 3]) {
+            let [high, low] = self.random.pick(&[0u16, 0, 0, 0xa000, 0x1000, 5]).to_be_bytes();
+            let kind = self.random.pick(&[0x81, 0x81, 0x88]);
+            let ethertype = if kind == 0x81 { [0x81, 0x00] } else { [0x88, 0xa8] };
+            frame.splice(12..12, ethertype.into_iter().chain([high, low]));
+        }
     }
 
     /// Mostly one that an endpoint is behind.
