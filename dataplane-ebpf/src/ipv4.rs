@@ -28,6 +28,8 @@ pub struct Ipv4 {
     pub protocol: u8,
     /// What tells the fragments of one datagram from another's; as loaded.
     pub identification: u16,
+    /// Length of the packet in bytes; 0 for an aggregate of more than 65,535.
+    length: u16,
     ttl: u8,
     has_options: bool,
     /// Flags and fragment offset, host byte order.
@@ -43,10 +45,18 @@ impl Ipv4 {
             destination: Ipv4Be::from_wire(u32::from_ne_bytes(header.dst_addr)),
             protocol: header.proto,
             identification: u16::from_ne_bytes(header.id),
+            length: u16::from_be_bytes(header.tot_len),
             ttl: header.ttl,
             has_options: header.vihl != 0x45,
             fragment: u16::from_be_bytes(header.frags),
         }
+    }
+
+    /// Whether so many bytes of transport header are the packet's, and not what follows it in the frame. The header
+    /// of the packet has no options.
+    #[inline(always)]
+    pub fn has_transport(&self, bytes: u32) -> bool {
+        self.length == 0 || u32::from(self.length) >= HEADER + bytes
     }
 
     /// Whether the header is longer than 20 bytes.
@@ -100,7 +110,7 @@ pub fn read(packet: &impl Packet) -> Walk<Ipv4> {
     if version_and_length >> 4 != 4 || header_length < HEADER {
         return Err(Reason::Malformed);
     }
-    let total_length = u32::from(u16::from_be_bytes(header.tot_len));
+    let total_length = u32::from(ipv4.length);
     let is_big_tcp = total_length == 0 && packet.gso_size() != 0; // too long for 16 bits: Linux 6.3
     if !is_big_tcp && (total_length < header_length || total_length > packet.len() - OFFSET as u32) {
         return Err(Reason::Malformed);
@@ -129,6 +139,9 @@ pub fn check_forwardable(packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {
 }
 
 /// Whether the packet, or each segment of an aggregate, fits a link of that MTU.
+///
+/// Only the packet counts, and not what follows it in the frame: padding up to the MTU is carried along, more is cut off,
+/// as the kernel does (`ip_rcv_core()` in net/ipv4/ip_input.c).
 #[inline(always)]
 pub fn check_size(packet: &impl Packet, ipv4: &Ipv4, mtu: u32) -> Walk<()> {
     let mut size = packet.len() - OFFSET as u32;
@@ -136,6 +149,11 @@ pub fn check_size(packet: &impl Packet, ipv4: &Ipv4, mtu: u32) -> Walk<()> {
         let payload = packet.gso_size();
         if payload != 0 {
             size = payload + HEADER + transport_header(packet, ipv4)?;
+        } else if u32::from(ipv4.length) < size {
+            size = ipv4.length.into();
+            if size <= mtu {
+                packet.trim(OFFSET as u32 + size)?;
+            }
         }
     }
     observe::step(StepCode::Size, [size, mtu, 0]);

@@ -72,6 +72,9 @@ pub trait Packet {
     /// Brings so many bytes into linear memory, or all there are if those are fewer.
     fn pull(&self, bytes: u32);
 
+    /// Cuts off what follows so many bytes, of which there are more. The headers are in linear memory afterwards.
+    fn trim(&self, bytes: u32) -> Walk<()>;
+
     /// Copies so many bytes from the beginning; says whether they are there.
     ///
     /// # Safety

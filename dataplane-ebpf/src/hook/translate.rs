@@ -4,7 +4,6 @@
 use dataplane_common::{reason::Reason, route::Target, stats::Hook};
 
 use crate::{
-    ethernet,
     hook::{check_size, exit, forward_checked},
     ipv4, nat, next_hop,
     packet::Packet,
@@ -15,7 +14,7 @@ use crate::{
 /// The rest of the packet's walk: its source was checked at the hook.
 #[inline(always)]
 pub fn walk(packet: &impl Packet, hook: Hook) -> Walk<Action> {
-    ethernet::classify(packet)?;
+    packet.pull_headers();
     let ipv4 = ipv4::read(packet)?;
     let Some(Target::NextHop(index)) = route::lookup(ipv4.destination).target() else {
         return Err(Reason::NatContended); // the route has changed in this moment

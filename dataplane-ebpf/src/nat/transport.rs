@@ -23,6 +23,9 @@ mod icmp {
     pub const PARAMETER_PROBLEM: u8 = 12;
 }
 
+/// Bytes of an ICMP error that quotes as little as it may (RFC 792).
+const LEAST_ERROR: u32 = 8 + 20 + 8;
+
 /// What a packet is, as far as translation goes.
 pub enum Transport {
     /// A packet of a flow, with its TCP flags.
@@ -36,6 +39,14 @@ pub enum Transport {
 /// Reads the transport header of a packet without options that is no later fragment.
 #[inline(always)]
 pub fn read(packet: &impl Packet, ipv4: &Ipv4, direction: Direction) -> Walk<Transport> {
+    let least = match ipv4.protocol {
+        protocol::TCP => 20,
+        protocol::UDP | protocol::ICMP => 8,
+        _ => 0,
+    };
+    if !ipv4.has_transport(least) {
+        return Err(Reason::Malformed);
+    }
     match ipv4.protocol {
         protocol::TCP => {
             let header = packet.header::<[u8; 20]>(ipv4::TRANSPORT)?;
@@ -51,7 +62,12 @@ pub fn read(packet: &impl Packet, ipv4: &Ipv4, direction: Direction) -> Walk<Tra
                 (icmp::ECHO_REQUEST, Direction::Out) | (icmp::ECHO_REPLY, Direction::In) => {
                     Transport::Flow(tuple(ipv4, echo_ports(header, header[0])), 0)
                 }
-                (icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM, _) => Transport::Error,
+                (icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM, _) => {
+                    if !ipv4.has_transport(LEAST_ERROR) {
+                        return Err(Reason::NatBadError);
+                    }
+                    Transport::Error
+                }
                 _ => Transport::Other,
             })
         }

@@ -136,6 +136,12 @@ impl Packet for Frame {
     #[inline(always)]
     fn pull(&self, _bytes: u32) {}
 
+    /// It is rare, and tc can do it.
+    #[inline(always)]
+    fn trim(&self, _bytes: u32) -> Walk<()> {
+        Err(Reason::NeedsSkb)
+    }
+
     #[inline(always)]
     unsafe fn load(&self, to: *mut u8, count: u32) -> bool {
         // SAFETY: the context is valid, and the caller has room for so many bytes.

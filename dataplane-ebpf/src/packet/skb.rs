@@ -5,8 +5,8 @@ use core::{cell::Cell, mem::MaybeUninit};
 use aya_ebpf::{
     bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
     helpers::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_load_bytes,
-        bpf_skb_pull_data, bpf_skb_vlan_pop,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail,
+        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -60,7 +60,8 @@ impl Skb {
             // SAFETY: as in `len`.
             unsafe { (&raw const (*self.skb).vlan_tci).read_volatile() }
         } else if ethernet::is_vlan(u16::from_be(self.header::<EthHdr>(0)?.ether_type)) {
-            u16::from_be_bytes(*self.header::<[u8; 2]>(VLAN_CONTROL)?).into()
+            let control = self.header::<[u8; 2]>(VLAN_CONTROL).map_err(|_| Reason::Vlan)?;
+            u16::from_be_bytes(*control).into()
         } else {
             return Ok(false);
         };
@@ -146,6 +147,14 @@ impl Packet for Skb {
             // SAFETY: the context is valid, and no pointer into the packet is held.
             unsafe { bpf_skb_pull_data(self.skb, wanted) };
         }
+    }
+
+    #[inline(always)]
+    fn trim(&self, bytes: u32) -> Walk<()> {
+        // SAFETY: the context is valid, and no pointer into the packet is held.
+        let result = unsafe { bpf_skb_change_tail(self.skb, bytes, 0) };
+        self.pull_headers();
+        if result == 0 { Ok(()) } else { Err(Reason::Malformed) }
     }
 
     #[inline(always)]

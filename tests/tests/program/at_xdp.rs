@@ -98,7 +98,8 @@ fn may_leave(xdp: Reason, tc: Reason) -> bool {
                 || is_of_the_way_on(tc)
         }
         Reason::NoNeighbour | Reason::NeedsSkb => {
-            matches!(tc, Reason::Forwarded | Reason::Delivered | Reason::TooBig)
+            // Also what lies behind the packet and is to be cut off.
+            matches!(tc, Reason::Forwarded | Reason::Delivered | Reason::TooBig) || translates
         }
         // Only tc takes a priority tag off, and then looks at the packet.
         Reason::Vlan => true,

@@ -149,6 +149,12 @@ impl Case {
         self
     }
 
+    /// The same without what follows so many bytes of IP packet.
+    pub(crate) fn cut_to(mut self, length: u32) -> Self {
+        self.expected.bytes.truncate(14 + length as usize);
+        self
+    }
+
     /// The same after a change of the node.
     pub(crate) fn after(
         mut self,

@@ -73,6 +73,7 @@ struct Header {
     ttl: u8,
     protocol: u8,
     words: u8,
+    length: usize,
 }
 
 impl Model {
@@ -219,16 +220,30 @@ impl Model {
     }
 
     fn deliver(&self, packet: &Packet, header: &Header, endpoint: &Endpoint) -> Walk {
-        self.may_forward(packet, header, endpoint.mtu)?;
-        let mut bytes = one_hop_on(packet);
+        let mut bytes = self.one_hop_on(packet, header, endpoint.mtu)?;
         bytes[..12].copy_from_slice(bytemuck::bytes_of(&endpoint.macs));
         Ok((bytes, To::Container { ifindex: endpoint.ifindex }))
     }
 
     fn forward(&self, packet: &Packet, header: &Header, next_hop: &NextHop) -> Walk {
-        self.may_forward(packet, header, next_hop.mtu)?;
+        let bytes = self.one_hop_on(packet, header, next_hop.mtu)?;
         let gateway = Some(Ipv4Addr::from(next_hop.gateway)).filter(|gateway| !gateway.is_unspecified());
-        Ok((one_hop_on(packet), To::Router { ifindex: next_hop.ifindex, gateway }))
+        Ok((bytes, To::Router { ifindex: next_hop.ifindex, gateway }))
+    }
+
+    /// The packet after a hop, onto a link of that MTU: one less to live, and the checksum of that header; without what
+    /// follows it in the frame where the link does not take that.
+    fn one_hop_on(&self, packet: &Packet, header: &Header, mtu: u32) -> Result<Vec<u8>, Reason> {
+        self.may_forward(packet, header, mtu)?;
+        let mut bytes = packet.frame.clone();
+        if bytes.len() - 14 > mtu as usize && packet.gso_size == 0 {
+            bytes.truncate(14 + header.length);
+        }
+        bytes[22] -= 1;
+        bytes[24..26].fill(0);
+        let checksum = internet_checksum(&bytes[14..34]);
+        bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
+        Ok(bytes)
     }
 
     fn may_forward(&self, packet: &Packet, header: &Header, mtu: u32) -> Result<(), Reason> {
@@ -268,13 +283,16 @@ fn without_priority_tags(packet: &Packet) -> Result<Packet, (Vec<u8>, Reason)> {
     let mut beside = None;
     for count in 0.. {
         let frame = &mut packet.frame;
+        if frame.len() < 14 {
+            break;
+        }
         let tag = |frame: &[u8]| {
             let is_tag = matches!(number(&frame[12..14]), 0x8100 | 0x88a8);
             is_tag.then(|| frame.get(14..16).map(number))
         };
         let control = match (beside, tag(frame)) {
             (Some(control), _) | (None, Some(Some(control))) => control,
-            (None, Some(None)) => return Err((packet.frame, Reason::Malformed)),
+            (None, Some(None)) => return Err((packet.frame, Reason::Vlan)),
             (None, None) => break,
         };
         if control & 0xfff != 0 {
@@ -320,21 +338,12 @@ fn header(packet: &Packet) -> Result<Header, Reason> {
         ttl: ip[8],
         protocol: ip[9],
         words,
+        length: total,
     })
 }
 
-/// The packet after a hop: one less to live, and the checksum of that header.
-fn one_hop_on(packet: &Packet) -> Vec<u8> {
-    let mut bytes = packet.frame.clone();
-    bytes[22] -= 1;
-    bytes[24..26].fill(0);
-    let checksum = internet_checksum(&bytes[14..34]);
-    bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
-    bytes
-}
-
-/// Bytes of the largest IP packet that goes onto a link: the frame's padding counts, since a link carries it,
-/// too. Of an aggregate that does not fit as a whole it is a segment, where the headers tell its size.
+/// Bytes of the largest IP packet that goes onto a link: what follows it in the frame does not count. Of an aggregate
+/// that does not fit as a whole it is a segment, where the headers tell its size.
 fn largest(packet: &Packet, header: &Header, mtu: usize) -> usize {
     let whole = packet.frame.len() - 14;
     let transport = match header.protocol {
@@ -346,6 +355,7 @@ fn largest(packet: &Packet, header: &Header, mtu: usize) -> usize {
         Some(transport) if packet.gso_size > 0 && whole > mtu => {
             20 + transport + usize::from(packet.gso_size)
         }
+        _ if packet.gso_size == 0 => header.length,
         _ => whole,
     }
 }

@@ -127,7 +127,9 @@ impl Sent {
     pub(crate) fn packet(&self) -> Packet {
         let mut frame = self.untagged();
         let tag = |tag: &Vlan| [tag.ethertype.to_be_bytes(), tag.control.to_be_bytes()].concat();
-        frame.splice(12..12, self.tags.iter().flat_map(tag));
+        if !self.tags.is_empty() {
+            frame.splice(12..12, self.tags.iter().flat_map(tag));
+        }
         Packet { hook: self.hook, ifindex: self.interface.ifindex, frame, gso_size: self.gso_size }
     }
 }

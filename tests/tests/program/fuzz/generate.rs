@@ -71,7 +71,8 @@ impl Generator {
             _ => self.ipv4(hook, interface),
         };
         if self.random.percent(8) {
-            let length = self.random.within(1..60);
+            let length = self.random.pick(&[60, 60, 60, 60, 60, 60, 3000]);
+            let length = self.random.within(1..length);
             frame.extend(self.random.bytes(length));
         }
         if self.random.percent(35) {
