@@ -130,7 +130,7 @@ pub const PROGRAM_XDP_SHOW: &str = "xdp_show";
 /// Program that sweeps some buckets of the flow table; it is run, not attached.
 pub const PROGRAM_NAT_SWEEP: &str = "nat_sweep";
 
-/// Program that does nothing: it holds the place of `from_container` at a veth that is no endpoint yet.
+/// Program that holds the place of `from_container` at a veth that is no endpoint yet, and lets nothing out.
 pub const PROGRAM_WAITING: &str = "waiting";
 
 /// `rtm_protocol` of the routes that the daemon writes into the kernel's table.

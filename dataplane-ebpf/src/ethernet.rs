@@ -50,6 +50,12 @@ pub fn classify(packet: &impl Packet) -> Walk<Payload> {
     }
 }
 
+/// Whether the frame is addressed to several: a group, or all.
+#[inline(always)]
+pub fn is_for_a_group(packet: &impl Packet) -> Walk<bool> {
+    Ok(packet.header::<[u8; 6]>(0)?[0] & 1 != 0)
+}
+
 #[inline(always)]
 fn ether_type(packet: &impl Packet) -> Walk<u16> {
     Ok(u16::from_be(packet.header::<EthHdr>(0)?.ether_type))

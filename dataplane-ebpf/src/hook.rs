@@ -4,10 +4,11 @@ pub mod first;
 pub mod from_container;
 pub mod from_uplink;
 pub mod translate;
+pub mod waiting;
 
 use dataplane_common::{
-    endpoint::Endpoint, names::program_to_translate, net::Ipv4Be, next_hop::NextHop, reason::Reason,
-    stats::Hook,
+    endpoint::Endpoint, monitor::bit, names::program_to_translate, net::Ipv4Be, next_hop::NextHop,
+    reason::Reason, stats::Hook,
 };
 
 use crate::{
@@ -78,13 +79,12 @@ fn check_size(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, is_translat
         .map_err(|reason| if is_translated && !ipv4.must_not_fragment() { Reason::NatTooBig } else { reason })
 }
 
-/// Refuses to leave to the kernel what it would forward untranslated against a rule. It may have a route where the
-/// table has none: by a policy rule, or since a moment ago.
+/// The end of a walk that the data path does not carry the packet from: refuses to leave to the kernel what that might
+/// forward and a rule says must be translated.
 #[inline(always)]
-fn leave_to_kernel(ipv4: &Ipv4, reason: Reason) -> Reason {
-    let forwards =
-        matches!(reason, Reason::KernelRoute | Reason::NoNextHop | Reason::LinkLocal | Reason::NoRoute);
-    if forwards && nat::must_translate(ipv4.source, ipv4.destination) {
+fn leave_to_kernel(packet: &impl Packet, ipv4: &Ipv4, reason: Reason) -> Reason {
+    let may_be_forwarded = Reason::MAY_BE_FORWARDED & bit(packet.veil(reason as u32)) != 0;
+    if may_be_forwarded && !ipv4.is_never_forwarded() && nat::must_translate(ipv4.source, ipv4.destination) {
         Reason::NatKernelRoute
     } else {
         reason

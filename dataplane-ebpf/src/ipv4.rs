@@ -31,7 +31,7 @@ pub struct Ipv4 {
     /// Length of the packet in bytes; 0 for an aggregate of more than 65,535.
     length: u16,
     ttl: u8,
-    has_options: bool,
+    version_and_length: u8,
     /// Flags and fragment offset, host byte order.
     fragment: u16,
 }
@@ -47,7 +47,7 @@ impl Ipv4 {
             identification: u16::from_ne_bytes(header.id),
             length: u16::from_be_bytes(header.tot_len),
             ttl: header.ttl,
-            has_options: header.vihl != 0x45,
+            version_and_length: header.vihl,
             fragment: u16::from_be_bytes(header.frags),
         }
     }
@@ -62,7 +62,25 @@ impl Ipv4 {
     /// Whether the header is longer than 20 bytes.
     #[inline(always)]
     pub fn has_options(&self) -> bool {
-        self.has_options
+        self.version_and_length != 0x45
+    }
+
+    /// Where the header ends, options included.
+    #[inline(always)]
+    pub fn header_end(&self) -> u32 {
+        OFFSET as u32 + u32::from(self.version_and_length & 0xf) * 4
+    }
+
+    /// Whether Linux never forwards such a packet, whatever its routes say: the TTL ends here (`ip_forward()`), or the
+    /// destination is the link's or the host's own (`ip_route_input_rcu()` in net/ipv4/route.c): a local group, everybody,
+    /// nobody, loopback.
+    #[inline(always)]
+    pub fn is_never_forwarded(&self) -> bool {
+        let destination = self.destination.to_host();
+        self.ttl <= 1
+            || destination >> 8 == 0xe0_0000
+            || destination >> 24 == 127
+            || matches!(destination, 0 | u32::MAX)
     }
 
     /// Whether a router may not fragment the packet.
@@ -96,7 +114,6 @@ unsafe impl Header for HeaderWords {}
 #[inline(always)]
 pub fn read(packet: &impl Packet) -> Walk<Ipv4> {
     let header = packet.header::<Ipv4Hdr>(OFFSET)?;
-    let version_and_length = header.vihl;
     let ipv4 = Ipv4::of(header);
     observe::step(
         StepCode::Ipv4,
@@ -106,8 +123,8 @@ pub fn read(packet: &impl Packet) -> Walk<Ipv4> {
             u32::from(ipv4.ttl) << 8 | u32::from(ipv4.protocol),
         ],
     );
-    let header_length = u32::from(version_and_length & 0xf) * 4;
-    if version_and_length >> 4 != 4 || header_length < HEADER {
+    let header_length = ipv4.header_end() - OFFSET as u32;
+    if ipv4.version_and_length >> 4 != 4 || header_length < HEADER {
         return Err(Reason::Malformed);
     }
     let total_length = u32::from(ipv4.length);
@@ -118,14 +135,11 @@ pub fn read(packet: &impl Packet) -> Walk<Ipv4> {
     Ok(ipv4)
 }
 
-/// The checks of a packet that is to be forwarded: it must be addressed to this machine's MAC, intact, and
-/// plain enough to be forwarded without the kernel.
+/// The checks of a packet that is to be forwarded: it must be intact, and plain enough to be forwarded without the kernel.
+/// That it is addressed to this machine's MAC, its hook has seen.
 #[inline(always)]
 pub fn check_forwardable(packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {
-    if !packet.is_for_this_host() {
-        return Err(Reason::OtherHost);
-    }
-    if ipv4.has_options {
+    if ipv4.has_options() {
         return Err(Reason::IpOptions);
     }
     let words = packet.header::<HeaderWords>(OFFSET)?.0;
@@ -221,12 +235,4 @@ pub fn set_address(packet: &impl Packet, offset: usize, side: Side, address: Ipv
     let sum = checksum::after_change(u16::from_ne_bytes(header.check), old, address.to_wire());
     header.check = sum.to_ne_bytes();
     Ok(Ipv4Be::from_wire(old))
-}
-
-/// Whether no packet on the wire may have this source: this network, loopback, a group, a broadcast
-/// (RFC 1122, section 3.2.1.3). The kernel calls such packets martians.
-#[inline(always)]
-pub fn is_reserved_source(address: Ipv4Be) -> bool {
-    let address = address.to_host();
-    matches!(address >> 24, 0 | 127 | 224..=239) || address == u32::MAX
 }

@@ -14,9 +14,11 @@ mod nat;
 mod neighbour;
 mod next_hop;
 mod observe;
+mod options;
 mod packet;
 mod repeat;
 mod route;
+mod source;
 mod verdict;
 
 use aya_ebpf::{
@@ -51,13 +53,14 @@ pub fn xdp_from_uplink(ctx: XdpContext) -> u32 {
     verdict::finish(Hook::XdpFromUplink, &packet, hook::from_uplink::walk(&packet)) as u32
 }
 
-/// tc ingress of a workload veth that is no endpoint yet: the packet goes on as if no program were there.
+/// tc ingress of a workload veth that is no endpoint yet, or any more: what a container needs for its set-up passes.
 ///
 /// Making a TCX link waits for an RCU grace period, some ten milliseconds; updating one does not. With this
 /// program in place, a new container is served from the moment when its route appears.
 #[classifier]
-pub fn waiting(_ctx: TcContext) -> i32 {
-    Skb::pass()
+pub fn waiting(ctx: TcContext) -> i32 {
+    let packet = Skb::new(&ctx);
+    verdict::finish(Hook::FromContainer, &packet, hook::waiting::walk(&packet))
 }
 
 /// Goes on with a packet that a container sent and that belongs to no known flow.

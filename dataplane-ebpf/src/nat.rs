@@ -176,6 +176,12 @@ pub fn must_translate(source: Ipv4Be, destination: Ipv4Be) -> bool {
     table().is_some_and(|table| rule(table.settings, source, destination, 0).is_some())
 }
 
+/// Whether anything is translated.
+#[inline(always)]
+pub fn translates() -> bool {
+    table().is_some()
+}
+
 #[inline(always)]
 fn tell(hit: &Hit<'_>) {
     observe::step(

@@ -75,12 +75,20 @@ pub trait Packet {
     /// Cuts off what follows so many bytes, of which there are more. The headers are in linear memory afterwards.
     fn trim(&self, bytes: u32) -> Walk<()>;
 
-    /// Copies so many bytes from the beginning; says whether they are there.
+    /// Copies so many bytes from `offset` on; says whether they are there.
     ///
     /// # Safety
     ///
     /// There is room for them.
-    unsafe fn load(&self, to: *mut u8, count: u32) -> bool;
+    unsafe fn load(&self, offset: u32, to: *mut u8, count: u32) -> bool;
+
+    /// The byte at `offset`, wherever that is.
+    #[inline(always)]
+    fn byte(&self, offset: u32) -> Walk<u8> {
+        let mut byte = 0;
+        // SAFETY: there is room for one.
+        if unsafe { self.load(offset, &raw mut byte, 1) } { Ok(byte) } else { Err(Reason::Malformed) }
+    }
 
     /// Copies the first bytes, as many as fit and are there; gives how many.
     #[inline(always)]
@@ -93,7 +101,7 @@ pub trait Packet {
         }
         let count = last + 1;
         // SAFETY: there are N bytes.
-        if unsafe { self.load(bytes.as_mut_ptr(), count) } { count } else { 0 }
+        if unsafe { self.load(0, bytes.as_mut_ptr(), count) } { count } else { 0 }
     }
 
     /// Goes on in another program of the same kind of hook; comes back only where there is none.

@@ -76,6 +76,12 @@ pub fn find<P: Packet>(packet: &P, ipv4: &Ipv4) -> Option<Reply> {
 }
 
 impl Reply {
+    /// Whether it is an error about a packet of the flow, from anybody.
+    #[inline(always)]
+    pub fn is_error(&self) -> bool {
+        matches!(self.kind, Kind::Error)
+    }
+
     /// Makes the packet one for the container.
     #[inline(always)]
     pub fn apply(&self, packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {

@@ -143,9 +143,9 @@ impl Packet for Frame {
     }
 
     #[inline(always)]
-    unsafe fn load(&self, to: *mut u8, count: u32) -> bool {
+    unsafe fn load(&self, offset: u32, to: *mut u8, count: u32) -> bool {
         // SAFETY: the context is valid, and the caller has room for so many bytes.
-        unsafe { bpf_xdp_load_bytes(self.xdp, 0, to.cast(), count) == 0 }
+        unsafe { bpf_xdp_load_bytes(self.xdp, offset, to.cast(), count) == 0 }
     }
 
     #[inline(always)]

@@ -158,9 +158,9 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    unsafe fn load(&self, to: *mut u8, count: u32) -> bool {
+    unsafe fn load(&self, offset: u32, to: *mut u8, count: u32) -> bool {
         // SAFETY: the context is valid, and the caller has room for so many bytes.
-        unsafe { bpf_skb_load_bytes(self.skb.cast(), 0, to.cast(), count) == 0 }
+        unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, to.cast(), count) == 0 }
     }
 
     #[inline(always)]

@@ -94,6 +94,7 @@ fn may_leave(xdp: Reason, tc: Reason) -> bool {
         // Replies that are not plain, and so not known for replies.
         Reason::ToHost => {
             matches!(tc, Reason::ToHost | Reason::Delivered | Reason::Forwarded | Reason::NoEndpoint)
+                || tc == Reason::MartianSource
                 || translates
                 || is_of_the_way_on(tc)
         }

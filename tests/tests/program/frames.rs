@@ -15,6 +15,7 @@ groups!(
     ipv6,
     other_protocols,
     bytes_of_the_length_field,
+    another_s_frames_by_an_uplink,
 );
 
 /// The frame by both hooks.
@@ -120,6 +121,29 @@ fn other_protocols(n: &Network) -> Vec<Case> {
             .map(|sent| sent.called(format!("{number:#06x}")).must_pass(Reason::OtherProtocol))
     });
     cases.collect()
+}
+
+/// A macvlan's or a bridge port's above the uplink: whatever such a frame carries, it stays as it is.
+fn another_s_frames_by_an_uplink(n: &Network) -> Vec<Case> {
+    let mac = [2, 0, 0, 0, 0, 9];
+    let packet = |to: [u8; 4]| Ipv4::new(OUTSIDE, to, udp());
+    let nobody = packet([172, 19, 35, 77]);
+    let contents: [(&str, Payload); 6] = [
+        ("to a container's address", packet(n.c1.address.octets()).into()),
+        ("to an address of a block that nobody has", nobody.clone().into()),
+        ("a martian", Ipv4::new([127, 0, 0, 1], n.c1.address, udp()).into()),
+        ("malformed", Ipv4 { header_words: Some(4), ..nobody.clone() }.into()),
+        ("with a wrong checksum", Ipv4 { checksum: Some(1), ..nobody }.into()),
+        ("IPv6", Payload::Other(ethertype::IPV6, vec![0x60; 40])),
+    ];
+    let mut cases = Vec::new();
+    for (name, content) in contents {
+        let mut sent = from_uplink(n.eth0, content).addressed_to(mac);
+        cases.push(sent.clone().called(name).must_pass(Reason::OtherHost));
+        sent.frame = sent.frame.tagged(0xa000);
+        cases.push(sent.called(format!("{name}, with a priority tag")).must_pass(Reason::OtherHost));
+    }
+    cases
 }
 
 /// A frame of IEEE 802.3 has a length where others have their EtherType: spanning tree, for one.

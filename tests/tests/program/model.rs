@@ -100,8 +100,19 @@ impl Model {
 
     /// What is to become of the packet.
     pub(crate) fn verdict(&self, packet: &Packet) -> Verdict {
+        let is_another_s = packet.hook == Hook::FromUplink
+            && packet.frame.first().is_some_and(|byte| byte & 1 == 0)
+            && !self.is_for_this_host(packet);
+        if is_another_s {
+            return ends(Reason::OtherHost, packet.frame.clone());
+        }
         let untagged = match without_priority_tags(packet) {
             Ok(untagged) => untagged,
+            // Of a VLAN, only what a container sends is looked at.
+            Err((bytes, Reason::Vlan)) if packet.hook == Hook::FromContainer && bytes[12..14] == [8, 0] => {
+                let frame = Packet { frame: bytes.clone(), ..packet.clone() };
+                return ends(header(&frame).err().unwrap_or(Reason::Vlan), bytes);
+            }
             Err((bytes, reason)) => return ends(reason, bytes),
         };
         let packet = &untagged;
@@ -134,6 +145,7 @@ impl Model {
     fn walk_from_container(&self, packet: &Packet) -> Walk {
         let header = header(packet)?;
         self.owner(header.source, packet.ifindex)?;
+        check_options(&packet.frame[34..14 + usize::from(header.words) * 4])?;
         match self.lookup(header.destination) {
             Some(Route::To(Destination::Endpoint(endpoint))) => self.deliver(packet, &header, &endpoint),
             Some(Route::To(Destination::NextHop(next_hop))) => self.forward(packet, &header, &next_hop),
@@ -146,13 +158,23 @@ impl Model {
 
     fn walk_from_uplink(&self, packet: &Packet) -> Walk {
         let header = header(packet)?;
+        if !self.is_for_this_host(packet) {
+            return Err(match self.lookup(header.destination) {
+                Some(Route::To(Destination::Kernel(
+                    reason @ (Reason::ToHost | Reason::Multicast | Reason::Broadcast),
+                ))) => reason,
+                _ => Reason::OtherHost,
+            });
+        }
         let reserved = header.source.is_loopback()
             || header.source.is_multicast()
             || header.source.is_broadcast()
             || header.source.octets()[0] == 0;
         match self.lookup(header.destination) {
-            Some(Route::To(Destination::Endpoint(_)) | Route::MissingEndpoint) if reserved => {
-                Err(Reason::Reserved)
+            Some(Route::To(Destination::Endpoint(_)) | Route::MissingEndpoint)
+                if reserved || self.is_of_this_node(header.source) =>
+            {
+                Err(Reason::MartianSource)
             }
             Some(Route::To(Destination::Endpoint(endpoint))) => {
                 if endpoint.flags & Endpoint::KERNEL_EGRESS != 0 {
@@ -170,6 +192,23 @@ impl Model {
         }
     }
 
+    fn is_for_this_host(&self, packet: &Packet) -> bool {
+        self.macs.get(&packet.ifindex).is_some_and(|own| packet.frame.starts_with(own))
+    }
+
+    /// Whether the address is the node's, one of its containers', or a broadcast address.
+    fn is_of_this_node(&self, address: Ipv4Addr) -> bool {
+        matches!(
+            self.lookup(address),
+            Some(
+                Route::MissingEndpoint
+                    | Route::To(
+                        Destination::Endpoint(_) | Destination::Kernel(Reason::ToHost | Reason::Broadcast)
+                    )
+            )
+        )
+    }
+
     /// Whether answers to that address have a route of BPF's, be it a broken one.
     fn way_back(&self, source: Ipv4Addr) -> Result<(), Reason> {
         match self.lookup(source) {
@@ -184,7 +223,6 @@ impl Model {
     fn owner(&self, address: Ipv4Addr, ifindex: u32) -> Result<Endpoint, Reason> {
         match self.lookup(address) {
             Some(Route::To(Destination::Endpoint(endpoint))) if endpoint.ifindex == ifindex => Ok(endpoint),
-            Some(Route::MissingEndpoint) => Err(Reason::TableFault),
             _ => Err(Reason::SpoofedSource),
         }
     }
@@ -247,8 +285,8 @@ impl Model {
     }
 
     fn may_forward(&self, packet: &Packet, header: &Header, mtu: u32) -> Result<(), Reason> {
-        let Packet { frame, ifindex, .. } = packet;
-        if self.macs.get(ifindex).is_none_or(|own| *own != frame[..6]) {
+        let frame = &packet.frame;
+        if !self.is_for_this_host(packet) {
             return Err(Reason::OtherHost);
         }
         if header.words != 5 {
@@ -317,6 +355,19 @@ fn without_priority_tags(packet: &Packet) -> Result<Packet, (Vec<u8>, Reason)> {
         }
     }
     if beside.is_some() { Err((packet.frame, Reason::Vlan)) } else { Ok(packet) }
+}
+
+/// What a container's options must not be.
+fn check_options(options: &[u8]) -> Result<(), Reason> {
+    match options {
+        [] | [0, ..] => Ok(()),
+        [1, rest @ ..] => check_options(rest),
+        [131 | 137, ..] => Err(Reason::SourceRoute),
+        [_, length, ..] if *length >= 2 && usize::from(*length) <= options.len() => {
+            check_options(&options[usize::from(*length)..])
+        }
+        _ => Err(Reason::Malformed),
+    }
 }
 
 /// Reads and checks the header of an IPv4 packet.

@@ -164,10 +164,30 @@ impl Generator {
         frame.extend([ttl, protocol, 0, 0]);
         frame.extend(self.source(hook, interface).octets());
         frame.extend(self.address().octets());
-        frame.extend(self.random.bytes(options));
+        let options = self.options(options);
+        frame.extend(options);
         set_checksum(&mut frame);
         frame.extend(payload);
         frame
+    }
+
+    /// Mostly well-formed.
+    fn options(&mut self, length: usize) -> Vec<u8> {
+        let mut options = Vec::new();
+        while options.len() < length {
+            match self.random.within(0..8) {
+                0 => options.push(0),
+                1..4 => options.push(1),
+                kind => {
+                    let bytes = self.random.within(2..9);
+                    let kind = [7, 68, 148, 131][kind - 4];
+                    options.extend([kind, bytes as u8]);
+                    options.extend(self.random.bytes(bytes - 2));
+                }
+            }
+        }
+        options.truncate(length);
+        if self.random.percent(30) { self.random.bytes(length) } else { options }
     }
 
     /// Mostly small, often about as large as a link takes, sometimes an aggregate.

@@ -196,15 +196,23 @@ impl<'a> Fuzz<'a> {
         let (source, destination) = addresses(&packet.frame);
         let egress = match self.model.lookup(destination) {
             Some(Route::To(Destination::NextHop(next_hop))) => Some(next_hop.ifindex),
-            Some(Route::To(Destination::Kernel(Reason::KernelRoute | Reason::NoNextHop))) => None,
-            _ => return Ok(()),
+            Some(Route::To(
+                Destination::Endpoint(_) | Destination::Block | Destination::Kernel(Reason::ToHost),
+            )) => return Ok(()),
+            _ => None,
         };
         // A node is no gateway between hosts of one uplink, and its own host's frames are not another's.
         let is_elsewhere = packet.hook == Hook::FromUplink && egress == Some(packet.ifindex);
         if is_elsewhere || self.applies(source, destination, egress).is_none() {
             return Ok(());
         }
+        let is_kept = packet.frame[22] <= 1
+            || destination.is_loopback()
+            || destination.is_unspecified()
+            || destination.is_broadcast()
+            || destination.octets()[..3] == [224, 0, 0];
         let is_answered = match reason {
+            _ if is_kept => true,
             Reason::TtlExpired | Reason::OtherHost => true,
             Reason::TooBig => packet.frame[20] & 0x40 != 0,
             _ => reason.class() == Class::Drop,

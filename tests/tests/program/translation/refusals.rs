@@ -3,11 +3,11 @@
 use std::net::Ipv4Addr;
 
 use dataplane_common::{net::Ipv4Be, reason::Reason};
-use tests::harness::packet::{Icmp, Ipv4, L4, Tcp, Udp, flags};
+use tests::harness::packet::{Icmp, Ipv4, L4, Tcp, Udp, Vlan, ethertype, flags};
 
 use crate::{
     case::Case,
-    network::{MAX_FLOWS, NODE, NOWHERE, Network, OUTSIDE, PORT},
+    network::{EXCLUDED, MAX_FLOWS, NODE, NOWHERE, Network, OUTSIDE, PORT},
     packets::{Sent, inbound, payload, udp},
     translation::{SOURCE_PORT, opens, restored},
 };
@@ -19,6 +19,7 @@ groups!(
     what_is_too_big,
     what_lives_no_longer,
     what_the_kernel_would_forward,
+    what_a_vlan_s_device_would_forward,
     without_an_address,
     without_a_port,
     beyond_the_share,
@@ -150,10 +151,68 @@ fn what_the_kernel_would_forward(n: &Network) -> Vec<Case> {
             let called = to(address).called(format!("{who} to {address:?}"));
             cases.push(called.must_drop(Reason::NatKernelRoute));
         }
-        cases.push(to(NODE).called(format!("{who} to the node")).must_pass(Reason::ToHost));
-        cases.push(to([224, 0, 0, 1]).called(format!("{who} to a group")).must_pass(Reason::Multicast));
+        // Nor what the kernel forwards that does not look so: 0.0.0.0/8 but its first address, groups beyond the link, what
+        // is reserved for ever, and what a faulty table has no answer for.
+        let forwarded = [
+            [0, 1, 2, 3],
+            [0, 255, 255, 255],
+            [169, 254, 9, 9],
+            [224, 0, 1, 1],
+            [239, 1, 2, 3],
+            [240, 0, 0, 1],
+            [9, 9, 9, 9],
+            [100, 64, 0, 1],
+            [100, 65, 0, 1],
+            [198, 18, 0, 1],
+            [198, 19, 0, 1],
+        ];
+        for address in forwarded {
+            let called = to(address).called(format!("{who} to {address:?}"));
+            cases.push(called.must_drop(Reason::NatKernelRoute));
+        }
+        let of_container = who == "a container";
+        let kept = [
+            (NODE, Reason::ToHost),
+            ([224, 0, 0, 1], Reason::Multicast),
+            ([224, 0, 0, 251], Reason::Multicast),
+            ([255; 4], Reason::Broadcast),
+            ([0; 4], if of_container { Reason::Reserved } else { Reason::NotLocal }),
+            ([127, 0, 0, 1], if of_container { Reason::Reserved } else { Reason::NotLocal }),
+        ];
+        for (address, reason) in kept {
+            cases.push(to(address).called(format!("{who} to {address:?}")).must_pass(reason));
+        }
+        for (address, reason) in [([239, 1, 2, 3], Reason::Multicast), ([192, 0, 2, 7], Reason::KernelRoute)] {
+            let reason = if of_container || reason == Reason::Multicast { reason } else { Reason::NotLocal };
+            let last = to(address).with(|packet| packet.ttl = 1);
+            cases.push(last.called(format!("{who} to {address:?}, TTL 1")).must_pass(reason));
+        }
         cases
     })
+}
+
+/// The kernel has a device for a VLAN, perhaps, and forwards what comes by it.
+fn what_a_vlan_s_device_would_forward(n: &Network) -> Vec<Case> {
+    let tag = |control| Vlan { ethertype: ethertype::VLAN, control };
+    // Behind a priority tag, the kernel puts the next one beside the packet.
+    let to = |to: [u8; 4]| {
+        let sent = n.c1.sends(to, udp());
+        let bytes = sent.untagged();
+        (sent.behind(&[tag(0), tag(5)]).called(format!("VLAN 5, to {to:?}")), bytes)
+    };
+    let mut cases = Vec::new();
+    for address in [NOWHERE, [192, 0, 2, 7], [9, 9, 9, 9], [239, 1, 2, 3]] {
+        let (sent, bytes) = to(address);
+        cases.push(sent.must_drop(Reason::NatKernelRoute).leaving(bytes));
+    }
+    for address in [NODE, EXCLUDED, [172, 19, 36, 2], n.c2.address.octets()] {
+        let (sent, bytes) = to(address);
+        cases.push(sent.must_pass(Reason::Vlan).leaving(bytes));
+    }
+    let mut twice = n.c1.sends(NODE, udp());
+    twice.frame = twice.frame.tagged(5).tagged(6);
+    cases.push(twice.called("two tags").must_drop(Reason::NatUnsupported));
+    cases
 }
 
 fn without_an_address(n: &Network) -> Vec<Case> {
