@@ -18,6 +18,7 @@ pub mod net;
 pub mod next_hop;
 pub mod opaque;
 pub mod reason;
+pub mod reject;
 pub mod repeat;
 pub mod route;
 pub mod stats;

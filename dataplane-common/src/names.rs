@@ -53,6 +53,9 @@ pub const MAP_NAT_PROGRAMS: &str = "NAT_PROGRAMS";
 /// Array of programs that frames at XDP go on in: see [`PROGRAM_TO_SHOW`].
 pub const MAP_XDP_PROGRAMS: &str = "XDP_PROGRAMS";
 
+/// Per-CPU array of one [`Rejection`](crate::reject::Rejection): by it the programs tell the one that sends errors.
+pub const MAP_REJECTION: &str = "REJECTION";
+
 /// Map of one [`Monitors`](crate::monitor::Monitors).
 pub const MAP_MONITORS: &str = "MONITORS";
 /// Array of the monitors' ring buffers, by slot.
@@ -94,6 +97,7 @@ pub const RENEWED_MAPS: &[&str] = &[
     MAP_UPLINK_DEVICES,
     MAP_XDP_PROGRAMS,
     MAP_NAT_WISH,
+    MAP_REJECTION,
 ];
 
 /// Load-time constant: 1 in the traced copies of the programs.
@@ -122,6 +126,9 @@ pub const PROGRAM_NAT_OPEN: &str = "nat_open";
 /// Program that ends the walk of a new flow's first packet.
 pub const PROGRAM_TRANSLATE_FIRST: &str = "translate_first";
 
+/// Program that answers a packet with an ICMP error.
+pub const PROGRAM_REJECT: &str = "reject";
+
 /// Program that shows packets to monitors.
 pub const PROGRAM_SHOW: &str = "show";
 /// The same at XDP.
@@ -146,6 +153,9 @@ pub const PROGRAM_TO_OPEN: u32 = 2 * HOOK_SLOTS;
 
 /// Where the program is that shows packets to monitors, in the arrays of both kinds of hook.
 pub const PROGRAM_TO_SHOW: u32 = HOOK_SLOTS + 3;
+
+/// Where the program is that answers packets with ICMP errors.
+pub const PROGRAM_TO_REJECT: u32 = HOOK_SLOTS + 4;
 
 /// Where the program is that ends the walk of a new flow's first packet. The other places are for programs to come.
 pub const PROGRAM_FOR_FIRST: u32 = HOOK_SLOTS + 2;

@@ -164,15 +164,39 @@ impl Reason {
             | Self::Multicast
             | Self::Broadcast => true,
             // It may do what the data path does not, and then forward the packet.
-            Self::IpOptions | Self::TableFault => true,
-            // Only what it answers with an error is left to it so.
-            Self::TooBig => false,
+            Self::IpOptions | Self::TooBig | Self::TableFault => true,
             // By the VLAN's own device.
             Self::Vlan => true,
         }
     }
 
-    /// The bits (`1 << number`) of the reasons for which that holds.
+    /// Whether the sender of a packet that ends so is told, since nothing that it can do would help: that there is no
+    /// way (RFC 5508, REQ-8). What a moment may change is not told, nor is what an error would be wrong about.
+    pub const fn is_told(self) -> bool {
+        matches!(
+            self,
+            Self::NatNoPort
+                | Self::NatTableFull
+                | Self::NatShare
+                | Self::NatUnsupported
+                | Self::NatNoAddress
+                | Self::NatKernelRoute
+        )
+    }
+
+    /// The bits (`1 << number`) of the reasons that are told to the sender.
+    pub const TOLD: u64 = {
+        let (mut bits, mut index) = (0, 0);
+        while index < Self::ALL.len() {
+            if Self::ALL[index].is_told() {
+                bits |= 1 << index;
+            }
+            index += 1;
+        }
+        bits
+    };
+
+    /// The bits (`1 << number`) of the reasons for which the kernel may forward the packet.
     pub const MAY_BE_FORWARDED: u64 = {
         let (mut bits, mut index) = (0, 0);
         while index < Self::ALL.len() {

@@ -56,6 +56,12 @@ pub fn is_for_a_group(packet: &impl Packet) -> Walk<bool> {
     Ok(packet.header::<[u8; 6]>(0)?[0] & 1 != 0)
 }
 
+/// Whether an IPv4 packet follows the header.
+#[inline(always)]
+pub fn is_ipv4(packet: &impl Packet) -> Walk<bool> {
+    Ok(ether_type(packet)? == IPV4)
+}
+
 #[inline(always)]
 fn ether_type(packet: &impl Packet) -> Walk<u16> {
     Ok(u16::from_be(packet.header::<EthHdr>(0)?.ether_type))

@@ -65,6 +65,12 @@ impl Ipv4 {
         self.version_and_length != 0x45
     }
 
+    /// Length of the packet in a frame of that length, in bytes.
+    #[inline(always)]
+    pub fn length_in(&self, frame: u32) -> u32 {
+        if self.length == 0 { frame - OFFSET as u32 } else { self.length.into() }
+    }
+
     /// Where the header ends, options included.
     #[inline(always)]
     pub fn header_end(&self) -> u32 {

@@ -16,6 +16,7 @@ mod next_hop;
 mod observe;
 mod options;
 mod packet;
+mod reject;
 mod repeat;
 mod route;
 mod source;
@@ -91,6 +92,12 @@ pub fn translate_first(ctx: TcContext) -> i32 {
     let packet = Skb::new(&ctx);
     let (hook, walk) = hook::first::walk(&packet);
     verdict::finish(hook, &packet, walk)
+}
+
+/// Drops a packet, and tells who sent it by an ICMP error.
+#[classifier]
+pub fn reject(ctx: TcContext) -> i32 {
+    reject::answer(&Skb::new(&ctx))
 }
 
 /// Shows a packet that is dropped or left to the kernel to those who listen, and ends it.

@@ -176,6 +176,13 @@ pub fn must_translate(source: Ipv4Be, destination: Ipv4Be) -> bool {
     table().is_some_and(|table| rule(table.settings, source, destination, 0).is_some())
 }
 
+/// The address that such a packet would be translated to, by the first rule for it.
+#[inline(always)]
+pub fn address(source: Ipv4Be, destination: Ipv4Be) -> Option<Ipv4Be> {
+    let address = rule(table()?.settings, source, destination, 0)?.address;
+    if address == Ipv4Be::UNSPECIFIED { None } else { Some(address) }
+}
+
 /// Whether anything is translated.
 #[inline(always)]
 pub fn translates() -> bool {

@@ -28,7 +28,7 @@ pub fn lookup(address: Ipv4Be) -> Walk<Entry> {
 /// Whether no packet on the wire may have this source: this network, loopback, a group, a broadcast
 /// (RFC 1122, section 3.2.1.3).
 #[inline(always)]
-fn is_reserved(address: Ipv4Be) -> bool {
+pub fn is_reserved(address: Ipv4Be) -> bool {
     let address = address.to_host();
     matches!(address >> 24, 0 | 127 | 224..=239) || address == u32::MAX
 }

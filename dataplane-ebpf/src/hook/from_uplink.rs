@@ -12,7 +12,7 @@ use dataplane_common::{
 use crate::{
     endpoint,
     ethernet::{self, Payload},
-    hook::{deliver, deliver_checked, exit, forward_checked, leave_to_kernel, translate_and_forward},
+    hook::{deliver, deliver_checked, exit, forward_checked, leave_to_kernel, refuse_too_big, translate_and_forward},
     ipv4::{self, Ipv4},
     nat, next_hop, observe,
     packet::Packet,
@@ -150,11 +150,15 @@ fn answer(packet: &impl Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action>
 }
 
 /// Translates the reply. One that does not fit the next link goes on in the kernel, which fragments it; with "don't
-/// fragment" the kernel's error would be about a packet that nobody sent.
+/// fragment" the kernel's error would be about a packet that nobody sent. XDP leaves either to tc as it came.
 #[inline(always)]
-fn apply(packet: &impl Packet, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Walk<()> {
-    if ipv4.must_not_fragment() {
-        ipv4::check_size(packet, ipv4, mtu).map_err(|_| Reason::NatTooBig)?;
+fn apply<P: Packet>(packet: &P, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Walk<()> {
+    if P::IS_FRAME || ipv4.must_not_fragment() {
+        ipv4::check_size(packet, ipv4, mtu).map_err(|reason| match reason {
+            Reason::TooBig if P::IS_FRAME => Reason::TcTranslates,
+            Reason::TooBig => refuse_too_big(packet, ipv4, mtu, Hook::FromUplink),
+            reason => reason,
+        })?;
     }
     packet.check_finished(ipv4)?;
     reply.apply(packet, ipv4)?;

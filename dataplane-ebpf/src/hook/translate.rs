@@ -25,7 +25,7 @@ pub fn walk(packet: &impl Packet, hook: Hook) -> Walk<Action> {
         return Err(Reason::NotLocal);
     }
     ipv4::check_forwardable(packet, &ipv4)?;
-    check_size(packet, &ipv4, next_hop, wanted.is_some())?;
+    check_size(packet, &ipv4, next_hop, wanted.is_some(), hook)?;
     exit(packet, ipv4.destination, next_hop)?;
     if let Some(wanted) = wanted {
         nat::translate(packet, &ipv4, wanted, next_hop, hook)?;

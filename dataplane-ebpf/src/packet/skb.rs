@@ -3,10 +3,13 @@
 use core::{cell::Cell, mem::MaybeUninit};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
+    bindings::{
+        __sk_buff, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, TC_ACT_UNSPEC,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh,
+    },
     helpers::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_change_tail,
-        bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_vlan_pop,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room,
+        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
@@ -45,6 +48,24 @@ struct Exit {
 }
 
 impl Skb {
+    /// Makes room for so many bytes behind the Ethernet header.
+    #[inline(always)]
+    pub fn make_room(&self, bytes: u32) -> Walk<()> {
+        let flags = u64::from(BPF_F_ADJ_ROOM_NO_CSUM_RESET);
+        // SAFETY: the context is valid, and no pointer into the packet is held.
+        let result = unsafe { bpf_skb_adjust_room(self.skb, bytes as i32, BPF_ADJ_ROOM_MAC, flags) };
+        if result == 0 { Ok(()) } else { Err(Reason::Malformed) }
+    }
+
+    /// Overwrites the beginning of the packet; every byte was written.
+    #[inline(always)]
+    pub fn store<const N: usize>(&self, halves: &MaybeUninit<[u16; N]>) -> Walk<()> {
+        let (bytes, flags) = (halves.as_ptr().cast(), u64::from(BPF_F_RECOMPUTE_CSUM));
+        // SAFETY: the context is valid, and no pointer into the packet is held.
+        let result = unsafe { bpf_skb_store_bytes(self.skb, 0, bytes, 2 * N as u32, flags) };
+        if result == 0 { Ok(()) } else { Err(Reason::Malformed) }
+    }
+
     /// The packet of this run of the program.
     #[inline(always)]
     pub fn new(ctx: &TcContext) -> Self {

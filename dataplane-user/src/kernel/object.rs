@@ -12,7 +12,7 @@ use dataplane_common::{
     names::{
         GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_IN, MAP_NAT_OUT, MAP_NAT_PROGRAMS, MAP_NAT_TAKEN,
         MAP_XDP_PROGRAMS, PINNED_MAPS, PROGRAM_FOR_FIRST, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK,
-        PROGRAM_NAT_OPEN, PROGRAM_NAT_SWEEP, PROGRAM_SHOW, PROGRAM_SLOTS, PROGRAM_TO_OPEN, PROGRAM_TO_SHOW,
+        PROGRAM_NAT_OPEN, PROGRAM_NAT_SWEEP, PROGRAM_REJECT, PROGRAM_SHOW, PROGRAM_SLOTS, PROGRAM_TO_OPEN, PROGRAM_TO_REJECT, PROGRAM_TO_SHOW,
         PROGRAM_TRANSLATE_FIRST, PROGRAM_TRANSLATE_FROM_CONTAINER, PROGRAM_TRANSLATE_FROM_UPLINK,
         PROGRAM_WAITING, PROGRAM_XDP_FROM_UPLINK, PROGRAM_XDP_SHOW, RENEWED_MAPS, program_to_translate,
     },
@@ -46,6 +46,8 @@ pub enum Program {
     Open,
     /// What ends the walk of a new flow's first packet.
     First,
+    /// What answers packets with ICMP errors.
+    Reject,
     /// What shows packets to monitors.
     Show,
     /// The same at XDP.
@@ -65,6 +67,7 @@ impl Program {
         Self::TranslateFromUplink,
         Self::Open,
         Self::First,
+        Self::Reject,
         Self::Show,
         Self::ShowAtXdp,
         Self::Sweep,
@@ -81,6 +84,7 @@ impl Program {
             Self::TranslateFromUplink => PROGRAM_TRANSLATE_FROM_UPLINK,
             Self::Open => PROGRAM_NAT_OPEN,
             Self::First => PROGRAM_TRANSLATE_FIRST,
+            Self::Reject => PROGRAM_REJECT,
             Self::Show => PROGRAM_SHOW,
             Self::ShowAtXdp => PROGRAM_XDP_SHOW,
             Self::Sweep => PROGRAM_NAT_SWEEP,
@@ -168,6 +172,7 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
 fn link_programs(object: &mut Ebpf) -> Result<()> {
     let at_tc = [
         (PROGRAM_TO_SHOW, Program::Show),
+        (PROGRAM_TO_REJECT, Program::Reject),
         (PROGRAM_FOR_FIRST, Program::First),
         (PROGRAM_TO_OPEN, Program::Open),
         (program_to_translate(Hook::FromContainer), Program::TranslateFromContainer),

@@ -78,6 +78,10 @@ impl Namer<'_> {
             StepCode::NatError => {
                 ("icmp-error", format!("type {a}, code {b}, about a packet of {}", protocol(c)))
             }
+            StepCode::Rejected if c != 0 => {
+                ("answer", format!("an ICMP error to the sender: type {a}, code {b}, MTU {c}"))
+            }
+            StepCode::Rejected => ("answer", format!("an ICMP error to the sender: type {a}, code {b}")),
             StepCode::Verdict => return None,
         })
     }

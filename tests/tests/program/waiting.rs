@@ -12,6 +12,7 @@ use tests::harness::{
 };
 
 use crate::{
+    case::is_answerable,
     network::{EXCLUDED, NODE, NOWHERE, Network, OUTSIDE},
     packets::{Sent, from_container, inbound, udp},
     programs::{Context, Counts, action},
@@ -34,7 +35,6 @@ fn a_waiting_program_lets_nothing_out() -> Result<()> {
     // One that has become a container in this moment.
     let container = n.c1.sends(NOWHERE, udp());
     let nobody = to(&stranger, [255; 4]).with(|packet| packet.source = [0; 4].into());
-    let untagged = |sent: &Sent| sent.untagged();
     let behind = |sent: &Sent, tags: &[u16]| {
         let tags: Vec<Vlan> =
             tags.iter().map(|control| Vlan { ethertype: ethertype::VLAN, control: *control }).collect();
@@ -62,9 +62,15 @@ fn a_waiting_program_lets_nothing_out() -> Result<()> {
             let context = context(sent.interface.ifindex);
             let before = runner.counts()?;
             let ran = runner.run_program(Program::Waiting, &sent.packet().frame, context)?;
-            let is_dropped = reason.class() == Class::Drop;
-            let action = if is_dropped { action::DROP } else { action::PASS };
-            assert_eq!((ran.action, ran.bytes), (action, untagged(&sent)), "{reason:?}, {sent:?}");
+            let untagged = sent.untagged();
+            if reason.is_told() && is_answerable(&untagged) {
+                // The answer is the subject of others.
+                assert_eq!(ran.action, action::REDIRECT, "{reason:?}, {sent:?}");
+            } else {
+                let is_dropped = reason.class() == Class::Drop;
+                let action = if is_dropped { action::DROP } else { action::PASS };
+                assert_eq!((ran.action, ran.bytes), (action, untagged), "{reason:?}, {sent:?}");
+            }
             assert_eq!((ran.context.mark, ran.context.cb), (context.mark, context.cb));
             let count = |counts: &Counts| {
                 let of = counts.iter().find(|count| (count.0, count.1) == (Hook::FromContainer, reason));

@@ -12,6 +12,7 @@ use dataplane_common::{
     nat::rule::Rule,
     net::Ipv4Be,
     reason::{Class, Reason},
+    reject::QUOTE,
     stats::Hook,
 };
 
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     at_xdp,
+    case::is_answerable,
     model::{Model, Route},
     network::NODE,
     programs::{Interface, Packet, Ran, Runner, action},
@@ -165,6 +167,10 @@ impl<'a> Fuzz<'a> {
             ensure!(before[20] & 0x40 == 0, "the kernel would answer for a packet that nobody sent");
             check_bytes(before, after, 0)?;
             return self.check_restored(before, after);
+        }
+        if reason.class() == Class::Drop && ran.action == action::REDIRECT {
+            ensure!(reason.is_told() || reason == Reason::NatTooBig, "an answer for no reason");
+            return check_answer(before, after);
         }
         if reason.class() != Class::Forward {
             ensure!(is_same(before, after), "a packet that is not carried has changed");
@@ -345,6 +351,19 @@ impl<'a> Fuzz<'a> {
         frame[36..38].copy_from_slice(&sum.to_be_bytes());
         frame
     }
+}
+
+/// An ICMP error about the packet, to who sent it.
+fn check_answer(before: &[u8], after: &[u8]) -> Result<()> {
+    ensure!(is_answerable(before), "an error about what must not be answered");
+    ensure!(after[..6] == before[6..12] && after[6..12] == before[..6], "to another MAC");
+    ensure!(addresses(after).1 == addresses(before).0, "to another address");
+    ensure!(sum(&[&after[14..34]]) == 0 && sum(&[&after[34..]]) == 0, "a wrong checksum");
+    ensure!(after[34] == 3 && [4, 13].contains(&after[35]), "another error");
+    let length = usize::from(u16::from_be_bytes([before[16], before[17]]));
+    let length = if length == 0 { before.len() - 14 } else { length }.min(QUOTE);
+    ensure!(after[42..] == before[14..14 + length], "another packet is quoted");
+    Ok(())
 }
 
 /// Whether it is the same, but perhaps for what follows the packet.

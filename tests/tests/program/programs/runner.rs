@@ -13,8 +13,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, TestRun as _, TestRunOptions,
-    maps::{Array, Map, MapData, ProgramArray},
+    maps::{Array, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::{TcAttachType, tc},
+    util::nr_cpus,
 };
 use bytemuck::Zeroable as _;
 use dataplane::{
@@ -29,9 +30,10 @@ use dataplane::{
     wanted::Destination,
 };
 use dataplane_common::{
-    names::{MAP_NAT_PROGRAMS, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_translate},
+    names::{MAP_NAT_PROGRAMS, MAP_REJECTION, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_translate},
     nat::{flow::ticks, rule::Rule, state::State},
     reason::Reason,
+    reject::Rejection,
     route::Entry,
     stats::{Counter, Hook},
     trace::{Step, StepCode, TRACE_STEPS, TraceLog},
@@ -101,6 +103,7 @@ pub struct Runner {
     uplinks: Uplinks,
     /// The uplinks that are served at XDP.
     at_xdp: Vec<u32>,
+    rejections: PerCpuArray<MapData, [u8; size_of::<Rejection>()]>,
     log: Array<MapData, Log>,
     buffer: Vec<u8>,
 }
@@ -121,6 +124,8 @@ impl Runner {
         let uplinks = Uplinks::open(&mut counting)?;
         let log = recording.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
         let log = Array::try_from(log)?;
+        let rejections = Map::from_map_data(MapData::from_pin(maps.join(MAP_REJECTION))?)?;
+        let rejections = PerCpuArray::try_from(rejections)?;
         Ok(Self {
             maps: maps.to_owned(),
             counting,
@@ -130,6 +135,7 @@ impl Runner {
             flows,
             uplinks,
             at_xdp: Vec::new(),
+            rejections,
             log,
             buffer: Vec::new(),
         })
@@ -282,9 +288,16 @@ impl Runner {
     /// # Errors
     /// As [`Self::run`], or if the counters cannot be read.
     pub fn run_counted(&mut self, packet: &Packet) -> Result<Counted> {
+        self.allow_errors()?;
         let before = self.datapath.counters()?;
         let ran = self.run(packet)?;
         Ok(Counted { ran, moved: difference(&before, &self.datapath.counters()?) })
+    }
+
+    /// Has the programs send ICMP errors as if none had been sent for long.
+    fn allow_errors(&mut self) -> Result<()> {
+        let values = PerCpuValues::try_from(vec![[0; size_of::<Rejection>()]; nr_cpus().map_err(|(_, error)| error)?])?;
+        Ok(self.rejections.set(0, values, 0)?)
     }
 
     /// What was counted so far.
