@@ -183,6 +183,12 @@ pub fn address(source: Ipv4Be, destination: Ipv4Be) -> Option<Ipv4Be> {
     if address == Ipv4Be::UNSPECIFIED { None } else { Some(address) }
 }
 
+/// Whether no flow may begin here for now (`nat-share`): the daemon fills another table from this one.
+#[inline(always)]
+pub fn is_stopped() -> bool {
+    table().is_some_and(|table| table.settings.max_flows_per_source == 0)
+}
+
 /// Whether anything is translated.
 #[inline(always)]
 pub fn translates() -> bool {

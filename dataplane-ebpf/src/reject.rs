@@ -107,6 +107,10 @@ fn make(packet: &Skb, rejection: &mut Rejection) -> Walk<()> {
     }
     let ipv4 = ipv4::read(packet)?;
     check_answerable(packet, &ipv4)?;
+    // The next attempt finds the other table.
+    if rejection.reason == Reason::NatShare as u32 && nat::is_stopped() {
+        return Err(Reason::NatShare);
+    }
     let from = address(&ipv4, rejection.hook)?;
     // SAFETY: a helper without arguments.
     if !rejection.take(unsafe { bpf_ktime_get_ns() }) {
@@ -204,7 +208,8 @@ fn write_headers(
     let version_and_precedence = 0x45c0u16.to_be(); // internetwork control, as the kernel's
     let (total, fragment) = (total.to_be(), DONT_FRAGMENT.to_be());
     let ttl_and_protocol = (u16::from(TTL) << 8 | u16::from(protocol::ICMP)).to_be();
-    let words = [version_and_precedence, total, fragment, ttl_and_protocol, from_first, from_last, to_first, to_last];
+    let words =
+        [version_and_precedence, total, fragment, ttl_and_protocol, from_first, from_last, to_first, to_last];
     let ip_checksum = checksum::of_sum(words.iter().map(|word| u64::from(*word)).sum());
     let kind_and_code = (u16::from(error.kind) << 8 | u16::from(error.code)).to_be();
     let mtu = error.mtu.to_be();

@@ -12,7 +12,10 @@ use dataplane_common::{
 use crate::{
     endpoint,
     ethernet::{self, Payload},
-    hook::{deliver, deliver_checked, exit, forward_checked, leave_to_kernel, refuse_too_big, translate_and_forward},
+    hook::{
+        deliver, deliver_checked, exit, forward_checked, leave_to_kernel, refuse_too_big,
+        translate_and_forward,
+    },
     ipv4::{self, Ipv4},
     nat, next_hop, observe,
     packet::Packet,

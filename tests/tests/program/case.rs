@@ -77,7 +77,9 @@ impl Draft {
         let is_of_container = self.sent.hook == Hook::FromContainer;
         match reason {
             _ if !reason.is_told() || !is_answerable(&self.sent.untagged()) => dropped,
-            Reason::NatNoAddress if is_of_container => self.told(GATEWAY, dropped, |about| Icmp::unreachable(13, about)),
+            Reason::NatNoAddress if is_of_container => {
+                self.told(GATEWAY, dropped, |about| Icmp::unreachable(13, about))
+            }
             Reason::NatNoAddress => dropped,
             _ => self.told(NODE.into(), dropped, |about| Icmp::unreachable(13, about)),
         }
@@ -139,6 +141,12 @@ impl Draft {
         let traced = self.clone().must_leave_by(hop).expected;
         let case = self.must_drop(reason);
         Case { traced: Some(traced), ..case }
+    }
+
+    /// The same where the sender is not told.
+    pub(crate) fn must_open_nothing_for_now(self, reason: Reason, hop: &Hop) -> Case {
+        let traced = self.clone().must_leave_by(hop).expected;
+        Case { traced: Some(traced), ..self.stays_as_it_is(reason, action::DROP) }
     }
 
     /// Into the container as another packet than it came.

@@ -30,7 +30,9 @@ use dataplane::{
     wanted::Destination,
 };
 use dataplane_common::{
-    names::{MAP_NAT_PROGRAMS, MAP_REJECTION, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_translate},
+    names::{
+        MAP_NAT_PROGRAMS, MAP_REJECTION, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_translate,
+    },
     nat::{flow::ticks, rule::Rule, state::State},
     reason::Reason,
     reject::Rejection,
@@ -296,7 +298,10 @@ impl Runner {
 
     /// Has the programs send ICMP errors as if none had been sent for long.
     fn allow_errors(&mut self) -> Result<()> {
-        let values = PerCpuValues::try_from(vec![[0; size_of::<Rejection>()]; nr_cpus().map_err(|(_, error)| error)?])?;
+        let values = PerCpuValues::try_from(vec![
+            [0; size_of::<Rejection>()];
+            nr_cpus().map_err(|(_, error)| error)?
+        ])?;
         Ok(self.rejections.set(0, values, 0)?)
     }
 

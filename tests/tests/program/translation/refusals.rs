@@ -253,15 +253,21 @@ fn beyond_the_share(n: &Network) -> Vec<Case> {
 /// While nothing is in it that could give way.
 fn a_full_table(n: &Network) -> Vec<Case> {
     let rule = n.rule();
+    let first = opens(n, n.c2.sends(remote("the first"), udp()), "the first");
     let full = each(n, |who, sent| {
         let full = sent.called(who).must_open_nothing(Reason::NatTableFull, &n.outside);
-        vec![full.after(move |runner| runner.translate(&[rule], 0, MAX_FLOWS))]
+        vec![full.after(move |runner| runner.translate(&[rule], 1, MAX_FLOWS))]
+    });
+    // While the daemon moves to another table, nobody is told: the next attempt finds that.
+    let stopped = each(n, |who, sent| {
+        let stopped = sent.called(who).must_open_nothing_for_now(Reason::NatShare, &n.outside);
+        vec![stopped.after(move |runner| runner.translate(&[rule], MAX_FLOWS, 0))]
     });
     let room = each(n, |who, sent| {
         let room = opens(n, sent.with(|packet| packet.destination = remote(who)), who);
         vec![room.after(move |runner| runner.translate(&[rule], MAX_FLOWS, MAX_FLOWS))]
     });
-    full.into_iter().chain(room).collect()
+    [first].into_iter().chain(full).chain(stopped).chain(room).collect()
 }
 
 fn a_lock_that_is_held(n: &Network) -> Vec<Case> {
