@@ -144,7 +144,9 @@ fn grant(packet: &impl Packet, wish: &Wish) -> Walk<()> {
 fn count_new(outcome: Outcome) {
     count(|counters| {
         counters.opened += 1;
-        counters.probes[probe_row(outcome.probes())] += 1;
+        if let Some(row) = counters.probes.get_mut(probe_row(outcome.probes())) {
+            *row += 1;
+        }
         match outcome.displaced() {
             Rank::Ended => counters.displaced_ended += 1,
             Rank::HalfOpen => counters.displaced_half_open += 1,

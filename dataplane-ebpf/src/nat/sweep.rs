@@ -38,7 +38,7 @@ fn next_stretches(table: &Table<'static, Maps>, stretches: u32, wanted: impl Fn(
     let first = gauges.cursor.add(stretches);
     let (mut expired, mut revoked) = (0, 0);
     Maps.repeat(stretches, |index| {
-        let swept = table.sweep((first + index) % table.stretches(), &wanted);
+        let swept = table.sweep((first + index) % table.stretches().max(1), &wanted);
         expired += swept.expired;
         revoked += swept.revoked;
         true

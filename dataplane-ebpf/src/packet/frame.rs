@@ -12,6 +12,7 @@ use aya_ebpf::{
 use dataplane_common::{
     checksum,
     names::PROGRAM_SLOTS,
+    nat::tuple::protocol,
     net::{Ipv4Be, MacPair},
     reason::Reason,
     uplink::{self, UPLINK_SLOTS, Uplink},
@@ -74,6 +75,13 @@ impl Frame {
 #[inline(always)]
 fn find_uplink(ifindex: u32) -> Option<&'static Uplink> {
     UPLINKS.get(uplink::slot(ifindex)).filter(|uplink| uplink.ifindex == ifindex)
+}
+
+/// Whether a port, as loaded, is one of tunnels for whose packets Linux leaves the inner checksum to a device: VXLAN and
+/// its generic extension, Linux's own port for it, Geneve, GUE (IANA's registry; drivers/net/vxlan).
+#[inline(always)]
+fn is_tunnel(port: u16) -> bool {
+    matches!(u16::from_be(port), 4789 | 4790 | 8472 | 6080 | 6081)
 }
 
 impl Packet for Frame {
@@ -163,8 +171,16 @@ impl Packet for Frame {
     /// they leave by, and says so beside the bytes; a frame that is redirected loses that. The field holds the sum of
     /// the pseudo header then (`CHECKSUM_PARTIAL` in `linux/skbuff.h`). So does one finished packet in 65,536, which
     /// tc carries just as well.
+    ///
+    /// Of a packet in a tunnel over UDP it is the inner one that is unfinished: the outer checksum is then right, or none.
     #[inline(always)]
     fn check_finished(&self, ipv4: &Ipv4) -> Walk<()> {
+        if ipv4.protocol == protocol::UDP {
+            let [source, destination] = *self.header::<[u16; 2]>(ipv4::TRANSPORT)?;
+            if is_tunnel(source) || is_tunnel(destination) {
+                return Err(Reason::NeedsSkb);
+            }
+        }
         let Some((field, pseudo_header)) = ipv4::checksum_of_transport(self, ipv4)? else { return Ok(()) };
         if field == pseudo_header { Err(Reason::NeedsSkb) } else { Ok(()) }
     }
