@@ -36,6 +36,11 @@ macro_rules! word {
                 self.atomic().load(core::sync::atomic::Ordering::Relaxed)
             }
 
+            /// The value; what is loaded after it is no older.
+            pub fn load_acquire(&self) -> $int {
+                self.atomic().load(core::sync::atomic::Ordering::Acquire)
+            }
+
             /// Sets the value.
             pub fn store(&self, value: $int) {
                 self.atomic().store(value, core::sync::atomic::Ordering::Relaxed);
@@ -65,6 +70,13 @@ macro_rules! word {
             pub fn load(&self) -> $int {
                 // SAFETY: valid and aligned as long as `self`. An aligned word is loaded by one instruction.
                 unsafe { self.0.get().read_volatile() }
+            }
+
+            /// The value; what is loaded after it is no older. x86 keeps loads in order, which is what the programs are built
+            /// for; BPF has an instruction for it since v4 of its set only.
+            #[inline(always)]
+            pub fn load_acquire(&self) -> $int {
+                self.load()
             }
 
             /// Sets the value.

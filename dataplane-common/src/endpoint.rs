@@ -21,8 +21,8 @@ pub struct Endpoint {
     pub macs: MacPair,
     /// [`Self::KERNEL_EGRESS`], or 0.
     pub flags: u32,
-    /// Fills the slot to 32 bytes, so that an index is a shift.
-    pub reserved: u32,
+    /// For what is to come, such as policy: zero. A slot is a cache line.
+    pub reserved: [u32; 9],
 }
 
 impl Endpoint {
@@ -31,4 +31,4 @@ impl Endpoint {
     pub const KERNEL_EGRESS: u32 = 1;
 }
 
-const _: () = assert!(size_of::<Endpoint>() == 32);
+const _: () = assert!(size_of::<Endpoint>() == 64);

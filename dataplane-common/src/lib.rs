@@ -10,13 +10,15 @@
 pub mod atomic;
 pub mod checksum;
 pub mod endpoint;
+pub mod family;
+pub mod flow;
 pub mod monitor;
 pub mod names;
-pub mod nat;
 pub mod neighbour;
 pub mod net;
 pub mod next_hop;
 pub mod opaque;
+pub mod ports;
 pub mod reason;
 pub mod reject;
 pub mod repeat;

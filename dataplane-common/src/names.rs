@@ -1,6 +1,9 @@
 //! Names and numbers by which the two sides, and two runs of the daemon, find each other's things.
 
-use crate::stats::{HOOK_SLOTS, Hook};
+use crate::{
+    ports::MAP_FLOW_PORTS,
+    stats::{HOOK_SLOTS, Hook},
+};
 
 /// Version of every layout in this crate and of the maps' shapes; stored beside the pinned maps.
 ///
@@ -8,7 +11,7 @@ use crate::stats::{HOOK_SLOTS, Hook};
 /// own and fills them from those, by a reader that stays in `dataplane-user/src/kernel/previous`; it refuses a newer one.
 ///
 /// The feature `next-layout` makes a build of another layout, for the tests of that.
-pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 4 } else { 3 };
+pub const LAYOUT_VERSION: u32 = if cfg!(feature = "next-layout") { 5 } else { 4 };
 
 /// Map of one value: the root of the route table.
 pub const MAP_ROUTE_ROOT: &str = "ROUTE_ROOT";
@@ -23,32 +26,34 @@ pub const MAP_COUNTERS: &str = "COUNTERS";
 /// Map of one [`TraceLog`](crate::trace::TraceLog).
 pub const MAP_TRACE_LOG: &str = "TRACE_LOG";
 
-/// Array of one [`Settings`](crate::nat::settings::Settings).
-pub const MAP_NAT_SETTINGS: &str = "NAT_SETTINGS";
-/// Array of [`Rule`](crate::nat::rule::Rule): a set of them that holds, and room for the next one.
-pub const MAP_NAT_RULES: &str = "NAT_RULES";
-/// Array of [`Refs`](crate::nat::bucket::Refs), by bucket: the index for packets out.
-pub const MAP_NAT_OUT: &str = "NAT_OUT";
-/// Array of [`Refs`](crate::nat::bucket::Refs), by bucket: the index for replies.
-pub const MAP_NAT_IN: &str = "NAT_IN";
-/// Array of [`Flow`](crate::nat::flow::Flow), by slot.
-pub const MAP_NAT_FLOWS: &str = "NAT_FLOWS";
+/// Array of one [`Settings`](crate::flow::settings::Settings).
+pub const MAP_FLOW_SETTINGS: &str = "FLOW_SETTINGS";
+/// Array of [`Rule`](crate::flow::rule::Rule): a set of them that holds, and room for the next one.
+pub const MAP_FLOW_RULES: &str = "FLOW_RULES";
+/// Array of [`Bucket`](crate::flow::index::Bucket): the index by tuple.
+pub const MAP_FLOW_INDEX: &str = "FLOW_INDEX";
+/// Array of [`Flow`](crate::flow::record::Flow), by slot.
+pub const MAP_FLOW_RECORDS: &str = "FLOW_RECORDS";
+/// Array of [`Counts`](crate::flow::record::Counts), by the same slot.
+pub const MAP_FLOW_COUNTS: &str = "FLOW_COUNTS";
 /// Array of words with a bit for each of 64 flow records: which are taken.
-pub const MAP_NAT_TAKEN: &str = "NAT_TAKEN";
-/// Array of counts of flows, by a hash of the source.
-pub const MAP_NAT_SHARES: &str = "NAT_SHARES";
-/// Array of one [`Gauges`](crate::nat::settings::Gauges).
-pub const MAP_NAT_GAUGES: &str = "NAT_GAUGES";
-/// Least-recently-used hash of datagrams whose first fragment was translated.
-pub const MAP_NAT_FRAGMENTS: &str = "NAT_FRAGMENTS";
-/// Per-CPU array of one [`NatCounters`](crate::nat::settings::NatCounters).
-pub const MAP_NAT_COUNTERS: &str = "NAT_COUNTERS";
+pub const MAP_FLOW_TAKEN: &str = "FLOW_TAKEN";
+/// Array of counts of flows, by a hash of the container that they count for.
+pub const MAP_FLOW_SHARES: &str = "FLOW_SHARES";
+/// Array of counts of flows, by a hash of translated address and remote end.
+pub const MAP_FLOW_PORT_USES: &str = "FLOW_PORT_USES";
+/// Array of one [`Gauges`](crate::flow::settings::Gauges).
+pub const MAP_FLOW_GAUGES: &str = "FLOW_GAUGES";
+/// Least-recently-used hash of datagrams whose first fragment belongs to a flow.
+pub const MAP_FLOW_FRAGMENTS: &str = "FLOW_FRAGMENTS";
+/// Per-CPU array of one [`Stats`](crate::flow::settings::Stats).
+pub const MAP_FLOW_STATS: &str = "FLOW_STATS";
 
-/// Per-CPU array of the flow that a packet is in want of: by it the programs of a walk speak to each other.
-pub const MAP_NAT_WISH: &str = "NAT_WISH";
-/// Array of programs that packets go on in: see [`program_to_translate`], [`PROGRAM_TO_OPEN`]
+/// Per-CPU array of the flow that a packet asks for: by it the programs of a walk hand a packet on to each other.
+pub const MAP_FLOW_PENDING: &str = "FLOW_PENDING";
+/// Array of programs that packets go on in: see [`program_to_decide`], [`PROGRAM_TO_INSERT`]
 /// and [`PROGRAM_FOR_FIRST`].
-pub const MAP_NAT_PROGRAMS: &str = "NAT_PROGRAMS";
+pub const MAP_FLOW_PROGRAMS: &str = "FLOW_PROGRAMS";
 
 /// Array of programs that frames at XDP go on in: see [`PROGRAM_TO_SHOW`].
 pub const MAP_XDP_PROGRAMS: &str = "XDP_PROGRAMS";
@@ -73,17 +78,19 @@ pub const PINNED_MAPS: &[&str] = &[
     MAP_ENDPOINTS,
     MAP_NEXT_HOPS,
     MAP_COUNTERS,
-    MAP_NAT_SETTINGS,
-    MAP_NAT_RULES,
-    MAP_NAT_OUT,
-    MAP_NAT_IN,
-    MAP_NAT_FLOWS,
-    MAP_NAT_TAKEN,
-    MAP_NAT_SHARES,
-    MAP_NAT_GAUGES,
-    MAP_NAT_FRAGMENTS,
-    MAP_NAT_COUNTERS,
-    MAP_NAT_PROGRAMS,
+    MAP_FLOW_SETTINGS,
+    MAP_FLOW_RULES,
+    MAP_FLOW_INDEX,
+    MAP_FLOW_RECORDS,
+    MAP_FLOW_COUNTS,
+    MAP_FLOW_TAKEN,
+    MAP_FLOW_SHARES,
+    MAP_FLOW_PORT_USES,
+    MAP_FLOW_PORTS,
+    MAP_FLOW_GAUGES,
+    MAP_FLOW_FRAGMENTS,
+    MAP_FLOW_STATS,
+    MAP_FLOW_PROGRAMS,
 ];
 
 /// Maps that are pinned, too, and made anew where an older daemon left none: those by which monitors reach the programs,
@@ -96,7 +103,7 @@ pub const RENEWED_MAPS: &[&str] = &[
     MAP_UPLINKS,
     MAP_UPLINK_DEVICES,
     MAP_XDP_PROGRAMS,
-    MAP_NAT_WISH,
+    MAP_FLOW_PENDING,
     MAP_REJECTION,
 ];
 
@@ -115,16 +122,22 @@ pub const PROGRAM_FROM_UPLINK: &str = "from_uplink";
 /// Program at XDP of an uplink.
 pub const PROGRAM_XDP_FROM_UPLINK: &str = "xdp_from_uplink";
 
-/// Program that goes on with packets of containers that belong to no known flow.
-pub const PROGRAM_TRANSLATE_FROM_CONTAINER: &str = "translate_from_container";
+/// Program that decides about packets of containers that belong to no known flow.
+pub const PROGRAM_DECIDE_FROM_CONTAINER: &str = "decide_from_container";
 /// The same for packets by an uplink.
-pub const PROGRAM_TRANSLATE_FROM_UPLINK: &str = "translate_from_uplink";
+pub const PROGRAM_DECIDE_FROM_UPLINK: &str = "decide_from_uplink";
 
-/// Program that opens flows.
-pub const PROGRAM_NAT_OPEN: &str = "nat_open";
+/// Program that goes on with packets by an uplink whose answers must be known as answers.
+pub const PROGRAM_TRACKED_FROM_UPLINK: &str = "tracked_from_uplink";
+
+/// Program that searches ports for flows.
+pub const PROGRAM_FLOW_SEARCH: &str = "flow_search";
+
+/// Program that inserts flows.
+pub const PROGRAM_FLOW_INSERT: &str = "flow_insert";
 
 /// Program that ends the walk of a new flow's first packet.
-pub const PROGRAM_TRANSLATE_FIRST: &str = "translate_first";
+pub const PROGRAM_FLOW_FIRST: &str = "flow_first";
 
 /// Program that answers a packet with an ICMP error.
 pub const PROGRAM_REJECT: &str = "reject";
@@ -134,8 +147,8 @@ pub const PROGRAM_SHOW: &str = "show";
 /// The same at XDP.
 pub const PROGRAM_XDP_SHOW: &str = "xdp_show";
 
-/// Program that sweeps some buckets of the flow table; it is run, not attached.
-pub const PROGRAM_NAT_SWEEP: &str = "nat_sweep";
+/// Program that sweeps some records of the flow table; it is run, not attached.
+pub const PROGRAM_FLOW_SWEEP: &str = "flow_sweep";
 
 /// Program that holds the place of `from_container` at a veth that is no endpoint yet, and lets nothing out.
 pub const PROGRAM_WAITING: &str = "waiting";
@@ -145,28 +158,40 @@ pub const PROGRAM_WAITING: &str = "waiting";
 /// 0 to 4 are the kernel's, and the registered ones of `rtnetlink.h` and iproute2's `rt_protos` are left out.
 pub const ROUTE_PROTOCOL: u8 = 171;
 
-/// Places in [`MAP_NAT_PROGRAMS`] and [`MAP_XDP_PROGRAMS`].
+/// The metric of those routes.
+///
+/// It is behind 0, which a CNI plugin's and an administrator's routes have, so that these can be added and win; and before
+/// the routes of FRR (20), BIRD (32) and Calico (512, 1024), as the file and BGP go before the kernel's table in BPF.
+pub const ROUTE_METRIC: u32 = 16;
+
+/// Places in [`MAP_FLOW_PROGRAMS`] and [`MAP_XDP_PROGRAMS`].
 pub const PROGRAM_SLOTS: u32 = 2 * HOOK_SLOTS + 1;
 
-/// Where the program is that opens flows.
-pub const PROGRAM_TO_OPEN: u32 = 2 * HOOK_SLOTS;
+/// Where the program is that inserts flows.
+pub const PROGRAM_TO_INSERT: u32 = 2 * HOOK_SLOTS;
+
+/// Where the program is that goes on with packets by an uplink whose answers must be known as answers.
+pub const PROGRAM_FOR_TRACKED: u32 = HOOK_SLOTS + 4;
+
+/// Where the program is that searches ports for flows.
+pub const PROGRAM_TO_SEARCH: u32 = HOOK_SLOTS + 1;
 
 /// Where the program is that shows packets to monitors, in the arrays of both kinds of hook.
 pub const PROGRAM_TO_SHOW: u32 = HOOK_SLOTS + 3;
 
 /// Where the program is that answers packets with ICMP errors.
-pub const PROGRAM_TO_REJECT: u32 = HOOK_SLOTS + 4;
+pub const PROGRAM_TO_REJECT: u32 = HOOK_SLOTS + 5;
 
 /// Where the program is that ends the walk of a new flow's first packet. The other places are for programs to come.
 pub const PROGRAM_FOR_FIRST: u32 = HOOK_SLOTS + 2;
 
-/// Where the program is that goes on with a hook's packets that belong to no known flow.
+/// Where the program is that decides about a hook's packets that belong to no known flow.
 #[inline(always)]
-pub const fn program_to_translate(hook: Hook) -> u32 {
+pub const fn program_to_decide(hook: Hook) -> u32 {
     hook as u32
 }
 
-/// Stretches of records that one run of [`PROGRAM_NAT_SWEEP`] sweeps.
+/// Stretches of records that one run of [`PROGRAM_FLOW_SWEEP`] sweeps.
 pub const STRETCHES_PER_SWEEP: u32 = 8;
 
 /// Next-hop slots: distinct pairs of router and uplink, not routes.

@@ -1,6 +1,9 @@
 //! Addresses as they stand in a packet.
 
-use core::{fmt, net::Ipv4Addr};
+use core::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use bytemuck::{Pod, Zeroable};
 
@@ -56,6 +59,45 @@ impl From<Ipv4Be> for Ipv4Addr {
 impl fmt::Debug for Ipv4Be {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&Ipv4Addr::from(*self), f)
+    }
+}
+
+/// An IPv6 address in network byte order, as it stands in a header: two words as loaded.
+#[repr(transparent)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Pod, Zeroable)]
+pub struct Ipv6Be([u64; 2]);
+
+impl Ipv6Be {
+    /// Takes the sixteen bytes as they were loaded from a packet.
+    #[inline(always)]
+    pub const fn from_wire(words: [u64; 2]) -> Self {
+        Self(words)
+    }
+
+    /// The sixteen bytes as they are stored to a packet.
+    #[inline(always)]
+    pub const fn to_wire(self) -> [u64; 2] {
+        self.0
+    }
+}
+
+impl From<Ipv6Addr> for Ipv6Be {
+    fn from(address: Ipv6Addr) -> Self {
+        let bits = address.to_bits();
+        Self([((bits >> 64) as u64).to_be(), (bits as u64).to_be()])
+    }
+}
+
+impl From<Ipv6Be> for Ipv6Addr {
+    fn from(address: Ipv6Be) -> Self {
+        let [high, low] = address.0.map(u64::from_be);
+        Self::from_bits(u128::from(high) << 64 | u128::from(low))
+    }
+}
+
+impl fmt::Debug for Ipv6Be {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&Ipv6Addr::from(*self), f)
     }
 }
 
@@ -158,6 +200,14 @@ mod tests {
         assert_eq!(wire.to_host(), 0xac13_2302);
         assert_eq!(Ipv4Addr::from(wire), address);
         assert_eq!(Ipv4Be::from_host(wire.to_host()), wire);
+    }
+
+    #[test]
+    fn an_ipv6_address_keeps_its_bytes() {
+        let address: Ipv6Addr = "2001:db8::1:2".parse().unwrap();
+        let wire = Ipv6Be::from(address);
+        assert_eq!(bytemuck::bytes_of(&wire), address.octets());
+        assert_eq!(Ipv6Addr::from(wire), address);
     }
 
     #[test]

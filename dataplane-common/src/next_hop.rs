@@ -20,6 +20,11 @@ pub struct NextHop {
     pub mtu: u32,
     /// 1 where a rule may say that packets by this next hop are to be translated, else 0.
     pub translates: u32,
+    /// The node's address that translated packets by this next hop get, unless their rule names one: the one on the router's
+    /// subnet, else the uplink's first (`inet_select_addr()` in net/ipv4/devinet.c); [`Ipv4Be::UNSPECIFIED`] without any.
+    pub source: Ipv4Be,
+    /// For what is to come, such as tunnels: zero.
+    pub reserved: [u32; 3],
 }
 
-const _: () = assert!(size_of::<NextHop>() == 16);
+const _: () = assert!(size_of::<NextHop>() == 32);

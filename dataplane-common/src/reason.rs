@@ -91,7 +91,7 @@ reasons! {
     22 Arp Pass "arp" "ARP that is the kernel's to handle: replies, probes, or by an uplink",
     23 NoNextHop Pass "no-next-hop" "the route's next hop is not reachable by an uplink; the kernel decides",
     24 TableFault Pass "table-fault" "a table entry points nowhere: a fault of the data path, please report it",
-    25 NatNoFlow Drop "nat-no-flow" "must be translated, belongs to no translation and cannot begin one (RST, FIN, ICMP error)",
+    25 NatNoFlow Drop "nat-no-flow" "must be translated, belongs to no flow and cannot begin one (RST, FIN, ICMP error, echo reply)",
     26 NatNoPort Drop "nat-no-port" "must be translated, and every port that was tried is taken towards this destination",
     27 NatTableFull Drop "nat-table-full" "must be translated, and the table has no place that may be taken",
     28 NatShare Drop "nat-share" "must be translated, and the source has its share of the table already",

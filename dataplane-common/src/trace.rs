@@ -39,11 +39,11 @@ steps! {
     7 NextHop "The next-hop table was read: index, interface, gateway (host byte order, 0 for on-link).",
     8 Size "The size was compared: bytes of the largest IP packet or segment, MTU.",
     9 Verdict "The walk ended: number of the reason.",
-    10 NatFlow "A translation was found: slot, translated address (host byte order), its port and state as `port << 16 | state`.",
-    11 NatRule "A rule was found: translated address (host byte order, 0 for none yet), first port, number of ports.",
-    12 NatMiss "No translation was found for: address (host byte order) and port that were looked up, protocol.",
-    13 NatRewritten "A packet was rewritten: new address (host byte order), new port, 0 for the source and 1 for the destination.",
-    14 NatError "An ICMP error was read: type, code, protocol of the packet that it quotes.",
+    10 Flow "A flow was found: slot, destination of its replies (host byte order), their port, direction and state as `port << 16 | direction << 8 | state`.",
+    11 Rule "A rule was found: translated address (host byte order, 0 for none yet), first port, number of ports.",
+    12 FlowMiss "No flow was found for: address (host byte order) and port that were looked up, protocol.",
+    13 Translated "A packet was rewritten: new address (host byte order), new port, 0 for the source and 1 for the destination.",
+    14 IcmpError "An ICMP error was read: type, code, protocol of the packet that it quotes.",
     15 Rejected "An ICMP error is sent about the packet: type, code, MTU of the next link or 0.",
 }
 

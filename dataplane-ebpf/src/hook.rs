@@ -1,20 +1,21 @@
 //! The walks: each hook is a list of steps, in the order in which ARCHITECTURE.md tells them.
 
+pub mod decide;
 pub mod first;
 pub mod from_container;
 pub mod from_uplink;
-pub mod translate;
+pub mod tracked;
 pub mod waiting;
 
 use dataplane_common::{
-    endpoint::Endpoint, monitor::bit, names::program_to_translate, net::Ipv4Be, next_hop::NextHop,
+    endpoint::Endpoint, monitor::bit, names::program_to_decide, net::Ipv4Be, next_hop::NextHop,
     reason::Reason, reject::Error, stats::Hook,
 };
 
 use crate::{
-    ethernet,
+    ethernet, flow,
     ipv4::{self, Ipv4},
-    nat, next_hop,
+    next_hop,
     packet::Packet,
     reject::{self, Request},
     verdict::{Action, Walk},
@@ -60,15 +61,16 @@ fn forward_checked(packet: &impl Packet) -> Walk<Action> {
 /// Out by an uplink, as a packet of a known flow; all others go on in the program that can do more.
 #[inline(always)]
 fn translate_and_forward(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hook) -> Walk<Action> {
-    let Some(known) = nat::find_known(packet, ipv4) else {
-        return Err(packet.go_on_in(program_to_translate(hook)));
+    let known = match flow::lookup(packet, ipv4) {
+        Some(known) if known.is_bound_to(next_hop) => known,
+        _ => return Err(packet.go_on_in(program_to_decide(hook))),
     };
     // A packet whose TTL ends here is never forwarded by the kernel, and its answer needs the original.
     ipv4::check_forwardable(packet, ipv4)?;
     check_size(packet, ipv4, next_hop, true, hook)?;
     packet.check_finished(ipv4)?;
     exit(packet, ipv4.destination, next_hop)?;
-    known.apply(packet, ipv4)?;
+    known.apply_outbound(packet, ipv4)?;
     forward_checked(packet)
 }
 
@@ -103,7 +105,7 @@ fn refuse_too_big(packet: &impl Packet, ipv4: &Ipv4, mtu: u32, hook: Hook) -> Re
 #[inline(always)]
 fn leave_to_kernel(packet: &impl Packet, ipv4: &Ipv4, reason: Reason) -> Reason {
     let may_be_forwarded = Reason::MAY_BE_FORWARDED & bit(packet.veil(reason as u32)) != 0;
-    if may_be_forwarded && !ipv4.is_never_forwarded() && nat::must_translate(ipv4.source, ipv4.destination) {
+    if may_be_forwarded && !ipv4.is_never_forwarded() && flow::must_translate(ipv4.source, ipv4.destination) {
         Reason::NatKernelRoute
     } else {
         reason

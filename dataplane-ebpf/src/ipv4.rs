@@ -1,6 +1,6 @@
 //! The IPv4 header: its checks, its TTL, and whether the packet fits a link.
 
-use dataplane_common::{checksum, nat::tuple::protocol, net::Ipv4Be, reason::Reason, trace::StepCode};
+use dataplane_common::{checksum, flow::tuple::protocol, net::Ipv4Be, reason::Reason, trace::StepCode};
 use network_types::{ip::Ipv4Hdr, tcp::TcpHdr};
 
 use crate::{

@@ -7,10 +7,10 @@
 mod arp;
 mod endpoint;
 mod ethernet;
+mod flow;
 mod hook;
 mod ipv4;
 mod monitor;
-mod nat;
 mod neighbour;
 mod next_hop;
 mod observe;
@@ -64,31 +64,46 @@ pub fn waiting(ctx: TcContext) -> i32 {
     verdict::finish(Hook::FromContainer, &packet, hook::waiting::walk(&packet))
 }
 
-/// Goes on with a packet that a container sent and that belongs to no known flow.
+/// Decides about a packet that a container sent and that belongs to no known flow.
 #[classifier]
-pub fn translate_from_container(ctx: TcContext) -> i32 {
+pub fn decide_from_container(ctx: TcContext) -> i32 {
     let packet = Skb::new(&ctx);
-    verdict::finish(Hook::FromContainer, &packet, hook::translate::walk(&packet, Hook::FromContainer))
+    verdict::finish(Hook::FromContainer, &packet, hook::decide::walk(&packet, Hook::FromContainer))
 }
 
-/// Goes on with a packet that came in by an uplink, is to leave by another and belongs to no known flow.
+/// Decides about a packet that came in by an uplink and belongs to no known flow.
 #[classifier]
-pub fn translate_from_uplink(ctx: TcContext) -> i32 {
+pub fn decide_from_uplink(ctx: TcContext) -> i32 {
     let packet = Skb::new(&ctx);
-    verdict::finish(Hook::FromUplink, &packet, hook::translate::walk(&packet, Hook::FromUplink))
+    verdict::finish(Hook::FromUplink, &packet, hook::decide::walk(&packet, Hook::FromUplink))
 }
 
-/// Opens the flow of a packet that one of the two above found to be in want of one.
+/// Goes on with a packet that came in by an uplink as it is to go on, and whose answers must be known as answers.
 #[classifier]
-pub fn nat_open(ctx: TcContext) -> i32 {
+pub fn tracked_from_uplink(ctx: TcContext) -> i32 {
     let packet = Skb::new(&ctx);
-    let (hook, reason) = nat::open(&packet);
+    verdict::finish(Hook::FromUplink, &packet, hook::tracked::walk(&packet))
+}
+
+/// Searches a port for the flow that one of the two above asked for.
+#[classifier]
+pub fn flow_search(ctx: TcContext) -> i32 {
+    let packet = Skb::new(&ctx);
+    let (hook, reason) = flow::search(&packet);
     verdict::finish(hook, &packet, Err(reason))
 }
 
-/// Ends the walk of a packet whose flow was opened.
+/// Inserts the flow.
 #[classifier]
-pub fn translate_first(ctx: TcContext) -> i32 {
+pub fn flow_insert(ctx: TcContext) -> i32 {
+    let packet = Skb::new(&ctx);
+    let (hook, reason) = flow::insert(&packet);
+    verdict::finish(hook, &packet, Err(reason))
+}
+
+/// Ends the walk of a packet whose flow was inserted.
+#[classifier]
+pub fn flow_first(ctx: TcContext) -> i32 {
     let packet = Skb::new(&ctx);
     let (hook, walk) = hook::first::walk(&packet);
     verdict::finish(hook, &packet, walk)
@@ -112,10 +127,10 @@ pub fn xdp_show(ctx: XdpContext) -> u32 {
     monitor::show(&Frame::new(&ctx)) as u32
 }
 
-/// Sweeps some buckets of the flow table. The daemon runs it by `BPF_PROG_TEST_RUN`, on no packet.
+/// Sweeps some records of the flow table. The daemon runs it by `BPF_PROG_TEST_RUN`, on no packet.
 #[classifier]
-pub fn nat_sweep(_ctx: TcContext) -> i32 {
-    nat::sweep();
+pub fn flow_sweep(_ctx: TcContext) -> i32 {
+    flow::sweep();
     Skb::pass()
 }
 

@@ -16,6 +16,12 @@ pub fn interface(index: u32) -> Walk<u32> {
     NEXT_HOPS.get(index).map(|next_hop| next_hop.ifindex).ok_or(Reason::TableFault)
 }
 
+/// Whether a rule may say that packets by that next hop are to be translated.
+#[inline(always)]
+pub fn translates(index: u32) -> bool {
+    NEXT_HOPS.get(index).is_some_and(|next_hop| next_hop.translates != 0)
+}
+
 /// The next hop with that index, to send a packet to.
 #[inline(always)]
 pub fn get(index: u32) -> Walk<&'static NextHop> {

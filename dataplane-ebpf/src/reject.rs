@@ -13,8 +13,8 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     checksum,
+    flow::tuple::protocol,
     names::PROGRAM_TO_REJECT,
-    nat::tuple::protocol,
     net::Ipv4Be,
     reason::Reason,
     reject::{Error, QUOTE, QUOTE_ROOM, Rejection},
@@ -24,9 +24,9 @@ use dataplane_common::{
 };
 
 use crate::{
-    ethernet,
+    ethernet, flow,
     ipv4::{self, Ipv4},
-    monitor, nat, observe,
+    monitor, observe,
     packet::{Packet, skb::Skb},
     route, source,
     verdict::Walk,
@@ -108,7 +108,7 @@ fn make(packet: &Skb, rejection: &mut Rejection) -> Walk<()> {
     let ipv4 = ipv4::read(packet)?;
     check_answerable(packet, &ipv4)?;
     // The next attempt finds the other table.
-    if rejection.reason == Reason::NatShare as u32 && nat::is_stopped() {
+    if rejection.reason == Reason::NatShare as u32 && flow::is_stopped() {
         return Err(Reason::NatShare);
     }
     let from = address(&ipv4, rejection.hook)?;
@@ -146,7 +146,7 @@ fn address(ipv4: &Ipv4, hook: u32) -> Walk<Ipv4Be> {
     if let Some(Target::Kernel(Reason::ToHost)) = route::lookup(ipv4.destination).target() {
         return Ok(ipv4.destination);
     }
-    match nat::address(ipv4.source, ipv4.destination) {
+    match flow::translated_address(ipv4.source, ipv4.destination) {
         Some(address) => Ok(address),
         None if hook == Hook::FromContainer as u32 => Ok(GATEWAY),
         None => Err(Reason::NatNoAddress),

@@ -167,8 +167,12 @@ pub enum RouteCommand {
 /// Commands about BGP.
 #[derive(Debug, Subcommand)]
 pub enum BgpCommand {
-    /// Each session: state, uptime, prefixes, and why it last fell
-    Peers,
+    /// Each session: state, uptime, prefixes, and the reason for the last session down
+    Peers {
+        /// Also errors from before the session that is established
+        #[arg(long)]
+        verbose: bool,
+    },
     /// What was learned, from whom, and what is announced
     Routes {
         /// Only what is refused, with the reason

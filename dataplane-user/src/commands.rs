@@ -14,6 +14,7 @@ use crate::{
     daemon::{self, Lock},
     kernel::{netlink::Netlink, pins::Pins},
     show,
+    wanted::Ipsec,
 };
 
 /// How long `detach` waits for a daemon that is starting or ending.
@@ -76,8 +77,29 @@ pub fn drops(state_dir: &Path, json: bool) -> Result<()> {
 /// # Errors
 ///
 /// As [`ask`].
-pub fn bgp_peers(state_dir: &Path, json: bool) -> Result<()> {
-    ask(state_dir, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list))
+pub fn bgp_peers(state_dir: &Path, json: bool, verbose: bool) -> Result<()> {
+    ask(state_dir, json, &Request::BgpPeers, |list: &Vec<answers::BgpPeer>| show::bgp::peers(list, verbose))
+}
+
+/// `dataplane bgp routes`, which may be a million: they are asked for and printed part by part.
+///
+/// # Errors
+///
+/// As [`ask`].
+pub fn bgp_routes(state_dir: &Path, json: bool, refused: bool) -> Result<()> {
+    let ask = |after| client::ask(state_dir, &Request::BgpRoutePage { refused, after });
+    let output = std::io::BufWriter::new(std::io::stdout().lock());
+    match show::bgp::Routes::new(ask).write(output, json) {
+        Err(error) if is_broken_pipe(&error) => Ok(()),
+        result => result,
+    }
+}
+
+/// `dataplane bgp routes | head` is no error.
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let io = error.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+    let json = || error.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+    io.or_else(json) == Some(std::io::ErrorKind::BrokenPipe)
 }
 
 /// `dataplane reload`.
@@ -105,16 +127,17 @@ pub struct CheckAnswer {
 ///
 /// Where the answer cannot be printed; an invalid file is `Ok(false)`.
 pub fn check(file: &Path, json: bool) -> Result<bool> {
-    let (mut errors, warnings) = match config::load(file) {
-        Ok(loaded) => (Vec::new(), loaded.warnings),
-        Err(failure) => (failure.errors, failure.warnings),
+    let (mut errors, warnings, ipsec) = match config::load(file) {
+        Ok(loaded) => (Vec::new(), loaded.warnings, ipsec(&loaded.config)),
+        Err(failure) => (failure.errors, failure.warnings, Ipsec::default()),
     };
     let kernel = crate::kernel::object::check();
     let mut messages: Vec<String> = errors.drain(..).map(|error| error.to_string()).collect();
     if let Err(error) = kernel {
         messages.push(format!("kernel: {error:#}"));
     }
-    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+    messages.extend(ipsec.complaint());
+    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).chain(ipsec.note()).collect();
     let valid = messages.is_empty();
     if json {
         print(true, &CheckAnswer { valid, errors: messages, warnings }, |_| String::new())?;
@@ -130,6 +153,22 @@ pub fn check(file: &Path, json: bool) -> Result<bool> {
         println!("{} is valid", file.display());
     }
     Ok(valid)
+}
+
+/// What the IPsec policies of this network namespace mean for that configuration: nothing where this process may not ask.
+fn ipsec(config: &Config) -> Ipsec {
+    let ask = || -> Result<Ipsec> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let (netlink, _events) = Netlink::connect()?;
+            let (policies, mirror) = (netlink.ipsec_policies().await?, daemon::read_kernel(&netlink).await?);
+            Ok(Ipsec::new(&policies, config, &mirror))
+        })
+    };
+    ask().unwrap_or_else(|error| {
+        tracing::debug!("IPsec policies cannot be read: {error:#}");
+        Ipsec::default()
+    })
 }
 
 /// `dataplane detach`: by the daemon if it runs, else from the pins.

@@ -8,6 +8,7 @@ mod bgp;
 mod check;
 mod datapath;
 mod diagnostic;
+mod difference;
 mod file;
 mod kernel;
 mod log;
@@ -28,7 +29,7 @@ mod text;
 mod timeouts;
 mod value;
 
-use dataplane_common::nat::bucket::FLOWS_PER_BUCKET;
+use dataplane_common::flow::index::buckets_for;
 use ipnet::Ipv4Net;
 use toml::de::DeTable;
 
@@ -105,7 +106,7 @@ impl Config {
     pub fn limits(&self) -> Limits {
         let max_flows = self.datapath.max_flows;
         Limits {
-            buckets: if self.masquerade.is_empty() { 0 } else { max_flows.div_ceil(FLOWS_PER_BUCKET) },
+            buckets: if self.masquerade.is_empty() { 0 } else { buckets_for(max_flows) },
             max_flows,
             max_flows_per_source: self.datapath.max_flows_per_source.unwrap_or(max_flows.div_ceil(2)),
             timeouts: self.timeouts.ticks(),

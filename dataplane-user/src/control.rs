@@ -10,6 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use ipnet::Ipv4Net;
 use serde::{Deserialize, Serialize};
 
 /// The socket in a daemon's state directory.
@@ -40,10 +41,12 @@ pub enum Request {
     Drops,
     /// How the BGP peers are: a list of [`answers::BgpPeer`].
     BgpPeers,
-    /// What was learned and announced by BGP: [`answers::BgpRoutes`].
-    BgpRoutes {
+    /// A part of what was learned by BGP, and with the last part what is announced: [`answers::BgpRoutes`].
+    BgpRoutePage {
         /// Only what is refused.
         refused: bool,
+        /// What follows this prefix.
+        after: Option<Ipv4Net>,
     },
     /// A walk through the loaded programs: [`answers::Trace`].
     Trace(crate::trace::Probe),

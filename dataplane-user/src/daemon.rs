@@ -2,6 +2,11 @@
 
 mod answer;
 mod bgp;
+mod events;
+mod hooks;
+mod ipsec;
+mod journal;
+mod learn;
 mod lock;
 mod metrics;
 mod migrate;
@@ -9,6 +14,8 @@ mod nat;
 mod offers;
 mod reconcile;
 mod reload;
+mod retry;
+mod serve;
 mod state;
 mod systemd;
 
@@ -21,25 +28,26 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
-use dataplane_common::nat::settings::words_of_records;
+use dataplane_common::flow::settings::words_of_records;
 use ipnet::Ipv4Net;
 use tokio::{
     signal::unix::{SignalKind, signal},
-    sync::{mpsc, oneshot},
+    sync::mpsc,
 };
 use tracing::{error, info, warn};
 
 use crate::{
+    applied::Applied,
     config::{Config, Places},
-    control::{Answer, BadFile, Request, server},
+    control::server,
     datapath::Datapath,
     kernel::{
         attach::{Mode, Place},
         capabilities,
         nat::Nat,
-        netlink::{Event, Events, Netlink, OwnTarget},
+        netlink::{IpsecPolicy, Netlink, OwnTarget},
         object::{Program, Sizes},
-        pins::Pins,
+        pins::{Held, Pins},
         previous::Previous,
         uplinks::Uplinks,
     },
@@ -49,20 +57,18 @@ use crate::{
         bgp::{Speaker, Surroundings},
         kernel::{Mirror, Policy},
     },
-    wanted::{Choice, Destination, Devices, Offer, PeerMacs},
+    wanted::{Choice, Destination, Devices, FoundUplinks, Ipsec, Offer, PeerMacs},
 };
 
+use events::Unread;
+use journal::Journal;
 pub use lock::Lock;
 use metrics::Metrics;
 use migrate::Tables;
+use reconcile::Refusal;
 pub use reconcile::{read_kernel, remove_everything};
+use retry::Retry;
 pub use state::remove_state;
-
-/// How long the daemon gathers further events after one, so that a burst costs one reconciliation.
-const GATHER: Duration = Duration::from_micros(500);
-
-/// How long a reconciliation that failed waits for its next try.
-const RETRY: Duration = Duration::from_secs(2);
 
 /// How often every flow is looked at whether it has ended, and in how many parts: a part of a million flows takes
 /// some milliseconds.
@@ -90,6 +96,10 @@ pub struct Daemon {
     config_file: Option<PathBuf>,
     places_given: Places,
     pins: Pins,
+    /// The maps, which are pinned again where somebody removes the pins.
+    held_maps: Held,
+    /// Why that failed.
+    pin_failure: Option<String>,
     mode: Mode,
     object: Ebpf,
     datapath: Datapath,
@@ -100,7 +110,11 @@ pub struct Daemon {
     netlink: Netlink,
     mirror: Mirror,
     macs: PeerMacs,
+    /// What was known before of those that are to be asked for again.
+    former_macs: PeerMacs,
     devices: Devices,
+    /// The uplinks, where the file does not name them.
+    found_uplinks: FoundUplinks,
     /// Where the uplinks' programs run, and why.
     choices: Vec<Choice>,
     rib: Rib<Offer>,
@@ -114,7 +128,7 @@ pub struct Daemon {
     /// The kernel routes that the configuration asks for.
     own_routes: BTreeMap<Ipv4Net, OwnTarget>,
     /// Prefixes that the tables may not hold as wanted: at first, what an earlier run left there.
-    dirty: BTreeSet<Ipv4Net>,
+    routes: Applied<Ipv4Net, Refusal>,
     /// What an earlier run left for routers and may have learned from peers: kept until these had their say.
     held: BTreeSet<Ipv4Net>,
     speaker: Option<Speaker>,
@@ -122,7 +136,16 @@ pub struct Daemon {
     surroundings: Option<Surroundings>,
     places: BTreeMap<Place, Program>,
     complaints: Vec<String>,
+    /// What is wrong with the kernel's forwarding.
+    not_forwarding: Vec<String>,
     rules_are_default: bool,
+    ipsec_policies: Vec<IpsecPolicy>,
+    /// What these leave to the kernel.
+    ipsec: Ipsec,
+    /// What must be read from the kernel again before the next reconciliation.
+    unread: Unread,
+    retry: Retry,
+    journal: Journal,
     ready_since: Instant,
     metrics: Metrics,
     _lock: Lock,
@@ -157,6 +180,13 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     daemon.places_given = places;
     server::listen(&daemon.config.node.state_dir, sender)?;
     daemon.check_rules().await?;
+    let ipsec = daemon.check_ipsec().await.and_then(|()| daemon.refuse_ipsec());
+    if let Err(error) = ipsec {
+        if fresh {
+            daemon.pins.remove()?;
+        }
+        return Err(error);
+    }
     let taken_over = match daemon.start_bgp() {
         Ok(()) => daemon.take_over().await,
         refused => refused,
@@ -173,23 +203,33 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let mut hangup = signal(SignalKind::hangup())?;
-    let mut failed = false;
     let mut watchdog = systemd::watchdog();
     let mut sweeps = tokio::time::interval(SWEEP_PERIOD / SWEEP_PARTS);
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut checks = tokio::time::interval(hooks::CHECK_PERIOD);
+    checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             event = events.next() => {
                 if daemon.gather(event?, &mut events).await? {
-                    failed = daemon.try_reconcile().await;
+                    daemon.try_reconcile().await;
                 }
             }
             () = systemd::tick(&mut watchdog) => {}
             _ = sweeps.tick(), if daemon.nat.settings().buckets != 0 => daemon.sweep(),
-            () = tokio::time::sleep(RETRY), if failed => failed = daemon.try_reconcile().await,
+            _ = checks.tick() => daemon.check_hooks().await,
+            () = due(daemon.found_uplinks.due()) => {
+                daemon.find_uplinks();
+                daemon.stale = daemon.stale.max(Stale::Picture);
+                daemon.try_reconcile().await;
+            }
+            () = daemon.retry.due() => {
+                daemon.retry.restart();
+                daemon.try_reconcile().await;
+            }
             () = std::future::ready(()), if daemon.slow_path.is_pending() => daemon.work_slow_path(CHUNK).await,
             news = bgp::next(&mut daemon.speaker) => {
-                failed |= daemon.heed(news?);
+                daemon.heed(news?);
                 // There may be more for a while: the server of the requests must have its turn.
                 tokio::task::yield_now().await;
             }
@@ -234,9 +274,11 @@ impl Daemon {
         state::link_pins(&config)?;
         let Tables { object, datapath, nat, uplinks, previous } = Tables::open(&pins, &config)?;
         let mirror = read_kernel(&netlink).await?;
-        let (held, dirty) = datapath.prefixes().into_iter().partition(|prefix| {
+        let (held, left): (BTreeSet<_>, BTreeSet<_>) = datapath.prefixes().into_iter().partition(|prefix| {
             config.bgp.is_some() && matches!(datapath.get(*prefix), Some(Destination::NextHop(_)))
         });
+        let mut routes = Applied::default();
+        routes.mark(left);
         let mut slow_path = SlowPath::adopt(&mirror);
         slow_path.postpone(&held);
         Ok(Self {
@@ -244,14 +286,18 @@ impl Daemon {
             config,
             config_file,
             places_given: Places::default(),
+            held_maps: Held::open(&pins)?,
+            pin_failure: None,
             pins,
             object,
             netlink,
             mirror,
             macs: PeerMacs::new(),
+            former_macs: PeerMacs::new(),
             devices: Devices::default(),
+            found_uplinks: FoundUplinks::default(),
             choices: Vec::new(),
-            dirty,
+            routes,
             held,
             datapath,
             nat,
@@ -267,7 +313,13 @@ impl Daemon {
             surroundings: None,
             places: BTreeMap::new(),
             complaints: Vec::new(),
+            not_forwarding: Vec::new(),
             rules_are_default: true,
+            ipsec_policies: Vec::new(),
+            ipsec: Ipsec::default(),
+            unread: Unread::default(),
+            retry: Retry::default(),
+            journal: Journal::default(),
             ready_since: Instant::now(),
             metrics,
             _lock: lock,
@@ -276,21 +328,9 @@ impl Daemon {
 
     fn ready(&mut self) {
         self.ready_since = Instant::now();
-        for complaint in &self.complaints {
-            warn!("{complaint}");
-        }
+        self.log_health();
         println!("ready");
         systemd::ready();
-    }
-
-    /// Takes in the event and those that come within a moment; says whether anything of them matters.
-    async fn gather(&mut self, first: Event, events: &mut Events) -> Result<bool> {
-        let mut matters = self.absorb(first).await?;
-        let deadline = tokio::time::Instant::now() + GATHER;
-        while let Ok(event) = tokio::time::timeout_at(deadline, events.next()).await {
-            matters |= self.absorb(event?).await?;
-        }
-        Ok(matters)
     }
 
     fn sweep(&mut self) {
@@ -299,53 +339,21 @@ impl Daemon {
         }
     }
 
-    async fn try_reconcile(&mut self) -> bool {
-        match self.catch_up().await {
-            Ok(()) => false,
-            Err(error) => {
-                self.stale = Stale::Everything;
-                error!("cannot bring the data path in step, trying again: {error:#}");
-                true
-            }
+    async fn try_reconcile(&mut self) {
+        let result = self.catch_up().await;
+        if result.is_err() {
+            self.stale = self.stale.max(Stale::Picture);
         }
+        self.retry.note(result);
+        self.log_health();
     }
+}
 
-    async fn serve_reload(&mut self) -> Result<Vec<String>> {
-        systemd::reloading();
-        let result = self.reload().await;
-        self.metrics.note_reload(result.is_ok());
-        systemd::ready();
-        result
-    }
-
-    /// Answers a request; true when the daemon is to end.
-    async fn serve(&mut self, request: Request, answer: oneshot::Sender<Answer>) -> bool {
-        let ends = matches!(request, Request::Detach);
-        let result = match request {
-            Request::Reload => {
-                self.serve_reload().await.and_then(|warnings| Ok(serde_json::to_value(warnings)?))
-            }
-            Request::Detach => self.detach().await.map(|()| serde_json::Value::Null),
-            other => self.answer(other).await,
-        };
-        let failed = result.is_err();
-        // A client that went away gets no answer.
-        let _ = answer.send(match result {
-            Ok(value) => Answer::Ok(value),
-            Err(error) if error.is::<BadFile>() => Answer::BadFile(error.to_string()),
-            Err(error) => Answer::Error(format!("{error:#}")),
-        });
-        if ends && !failed {
-            info!("detached: everything is removed");
-            // The connection writes the answer on this thread before the runtime ends.
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        ends && !failed
-    }
-
-    async fn detach(&mut self) -> Result<()> {
-        self.end_bgp().await?;
-        remove_everything(&self.pins, &self.netlink).await
+/// Returns at that time: never, where there is none.
+async fn due(at: Option<Instant>) {
+    match at {
+        Some(at) => tokio::time::sleep_until(at.into()).await,
+        None => std::future::pending().await,
     }
 }
 

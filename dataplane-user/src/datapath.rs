@@ -1,8 +1,8 @@
 //! The data path's tables as one thing: destinations go in by prefix, and come out as the programs see them.
 
-use std::{net::Ipv4Addr, path::Path};
+use std::{fmt, net::Ipv4Addr, path::Path};
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result};
 use aya::{
     Ebpf,
     maps::{Map, MapData},
@@ -26,6 +26,44 @@ use crate::{
     },
     wanted::Destination,
 };
+
+/// The part of a table that what other nodes announce does not get: containers, blocks and the node's own routes do.
+const OWN_SHARE: u32 = 16;
+
+/// Routes that are kept for them at most, besides one for each endpoint.
+const OWN_ROUTES: u32 = 1024;
+
+/// A table that has no room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Full {
+    /// The route table.
+    Routes,
+    /// The endpoint table.
+    Endpoints,
+    /// The next-hop table.
+    NextHops,
+}
+
+impl fmt::Display for Full {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Routes => "the route table is full: raise `datapath.max-routes`",
+            Self::Endpoints => "the endpoint table is full: raise `datapath.max-endpoints`",
+            Self::NextHops => "the next-hop table is full: announce or import routes by fewer routers",
+        })
+    }
+}
+
+impl std::error::Error for Full {}
+
+/// Whose a route is, for the room that there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Claim {
+    /// The node's own: it may have all the room.
+    Own,
+    /// Learned from others, who may announce as much as they like.
+    Learned,
+}
 
 /// The maps of the loaded programs.
 pub struct Datapath {
@@ -106,12 +144,26 @@ impl Datapath {
         })
     }
 
+    /// How many more fit into a table.
+    pub fn room(&self, table: Full, claim: Claim) -> usize {
+        let (used, max, own) = match table {
+            Full::Routes => {
+                let own = OWN_ROUTES.saturating_add(self.endpoints.capacity());
+                (self.table.usage().routes, self.max_routes, own)
+            }
+            Full::NextHops => (self.next_hops.used(), self.next_hops.capacity(), u32::MAX),
+            Full::Endpoints => (self.endpoints.used(), self.endpoints.capacity(), 0),
+        };
+        let kept = if claim == Claim::Own { 0 } else { own.min(max / OWN_SHARE) };
+        ((max - kept) as usize).saturating_sub(used)
+    }
+
     /// Makes the table say `wanted` for the prefix; `None` takes the route away.
     ///
     /// # Errors
     ///
-    /// Where a table is full; it is then as before.
-    pub fn set(&mut self, prefix: Ipv4Net, wanted: Option<Destination>) -> Result<()> {
+    /// [`Full`] where a table has no room for such a claim, and whatever the kernel refuses; it is then as before.
+    pub fn set(&mut self, prefix: Ipv4Net, wanted: Option<Destination>, claim: Claim) -> Result<()> {
         let old = self.table.get(prefix);
         if old.and_then(|target| self.resolve(target)) == wanted {
             return Ok(());
@@ -119,8 +171,20 @@ impl Datapath {
         let replaced = match wanted {
             None => self.table.remove(prefix),
             Some(destination) => {
-                if old.is_none() && self.table.usage().routes as u64 >= u64::from(self.max_routes) {
-                    bail!("the route table is full: raise `datapath.max-routes` ({})", self.max_routes);
+                if old.is_none() && self.room(Full::Routes, claim) == 0 {
+                    return Err(Full::Routes.into());
+                }
+                if let Destination::NextHop(next_hop) = &destination
+                    && !self.next_hops.holds(next_hop)
+                    && self.room(Full::NextHops, claim) == 0
+                {
+                    return Err(Full::NextHops.into());
+                }
+                if let Destination::Endpoint(endpoint) = &destination
+                    && !self.endpoints.holds(endpoint)
+                    && self.room(Full::Endpoints, claim) == 0
+                {
+                    return Err(Full::Endpoints.into());
                 }
                 let target = self.acquire(destination)?;
                 match self.table.insert(prefix, target) {
@@ -144,12 +208,12 @@ impl Datapath {
             Destination::Endpoint(endpoint) => Target::Endpoint(
                 self.endpoints
                     .acquire(endpoint, || table.synchronize())
-                    .context("the endpoint table is full: raise `datapath.max-endpoints`")?,
+                    .context("cannot write into the endpoint table")?,
             ),
             Destination::NextHop(next_hop) => Target::NextHop(
                 self.next_hops
                     .acquire(next_hop, || table.synchronize())
-                    .context("the next-hop table is full")?,
+                    .context("cannot write into the next-hop table")?,
             ),
             Destination::Block => Target::Block,
             Destination::Kernel(reason) => Target::Kernel(reason),
@@ -171,6 +235,15 @@ impl Datapath {
     /// Where the kernel refuses the update that waits for them.
     pub fn synchronize(&mut self) -> Result<()> {
         self.table.synchronize()
+    }
+
+    /// Pins the table's slabs again whose pins somebody removed, and says whether there were any.
+    ///
+    /// # Errors
+    ///
+    /// As [`Mapped::pin_missing`].
+    pub fn pin_missing(&self) -> Result<bool> {
+        self.table.memory().pin_missing()
     }
 
     /// What every hook counted, summed over the CPUs.

@@ -1,5 +1,6 @@
 //! The node daemon as a library: what `dataplane run` does, and what its tests drive.
 
+pub mod applied;
 pub mod cli;
 pub mod commands;
 pub mod config;

@@ -53,10 +53,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Nat(NatCommand::Stats) => commands::ask(&asked, json, &Request::NatStats, show::nat::stats)?,
         Command::Drops => commands::drops(&asked, json)?,
         Command::Monitor(arguments) => block_on(monitor::run(&arguments.into(), &asked, json))?,
-        Command::Bgp(BgpCommand::Peers) => commands::bgp_peers(&asked, json)?,
-        Command::Bgp(BgpCommand::Routes { refused }) => {
-            commands::ask(&asked, json, &Request::BgpRoutes { refused }, show::bgp::routes)?;
-        }
+        Command::Bgp(BgpCommand::Peers { verbose }) => commands::bgp_peers(&asked, json, verbose)?,
+        Command::Bgp(BgpCommand::Routes { refused }) => commands::bgp_routes(&asked, json, refused)?,
         Command::Trace(arguments) => {
             let request = Request::Trace(arguments.into());
             commands::ask(&asked, json, &request, show::trace)?;

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 
 use anyhow::Result;
 use dataplane_common::{
-    nat::settings::NatCounters,
+    flow::settings::Stats,
     reason::Reason,
     stats::{Counter as Counted, Hook},
 };
@@ -44,7 +44,7 @@ pub struct Snapshot {
     /// Translations in the table, and how many it may have; 0 where nothing is translated.
     pub flows: (u32, u32),
     /// What became of translations.
-    pub nat: NatCounters,
+    pub nat: Stats,
     /// The BGP peers.
     pub peers: Vec<BgpPeer>,
     /// How many things are wrong: the lines of `dataplane status`.
@@ -167,7 +167,7 @@ fn tables(metrics: &mut Metrics, snapshot: &Snapshot) {
     metrics.gauge("flow_limit", "Most translations; 0 where there is no table of them", snapshot.flows.1);
 }
 
-fn translations(metrics: &mut Metrics, nat: &NatCounters) {
+fn translations(metrics: &mut Metrics, nat: &Stats) {
     let opened = Counter::<u64>::default();
     opened.inc_by(nat.opened);
     metrics.0.register("flows_opened", "Translations that began", opened);

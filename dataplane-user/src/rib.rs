@@ -11,14 +11,16 @@ use serde::{Serialize, Serializer};
 
 /// Who offers a route. In order of preference: of two offers for one prefix the smaller source's holds.
 ///
-/// Of routes the file comes first, because a person wrote it for this node; then BGP, which this daemon speaks
-/// itself; last what the kernel's table shows, which may be an older word of either.
+/// Of routes the file comes first, because a person wrote it for this node; then the containers that are on the node,
+/// which no other node has; then BGP, which this daemon speaks itself; last what the kernel's table shows, which may be an older word of either.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Source {
     /// The kernel, of what is the host's own: no route can take its addresses away from it.
     Host,
     /// The configuration file.
     Config,
+    /// The kernel, of the containers of this node.
+    Workload,
     /// A BGP peer.
     Bgp,
     /// The kernel's own table.
@@ -27,14 +29,14 @@ pub enum Source {
 
 impl Source {
     /// Every source, the most preferred first.
-    pub const ALL: [Self; 4] = [Self::Host, Self::Config, Self::Bgp, Self::Kernel];
+    pub const ALL: [Self; 5] = [Self::Host, Self::Config, Self::Workload, Self::Bgp, Self::Kernel];
 
     /// The name in `--json` output: `config`, `bgp` or `kernel`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Config => "config",
             Self::Bgp => "bgp",
-            Self::Host | Self::Kernel => "kernel",
+            Self::Host | Self::Workload | Self::Kernel => "kernel",
         }
     }
 }

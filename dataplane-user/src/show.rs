@@ -78,8 +78,12 @@ pub fn status(status: &answers::Status) -> String {
         }
         text.push('\n');
     }
+    if !status.ipsec.is_empty() {
+        let networks: Vec<String> = status.ipsec.iter().map(ToString::to_string).collect();
+        text.push_str(&format!("\nleft to the kernel for IPsec policies: {}\n", networks.join(", ")));
+    }
     if !status.peers.is_empty() {
-        text.push_str(&format!("\n{}", bgp::peers(&status.peers)));
+        text.push_str(&format!("\n{}", bgp::peers(&status.peers, false)));
     }
     let packets = status.packets;
     text.push_str(&format!(

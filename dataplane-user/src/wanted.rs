@@ -1,8 +1,10 @@
 //! What the sources want: for each prefix a destination, for each interface a hook, for the kernel's own
 //! table a route. Pure functions of the configuration and of the mirror of the kernel.
 
-mod masquerade;
+mod ipsec;
+pub mod masquerade;
 mod uplink_hook;
+mod uplinks;
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -11,7 +13,7 @@ use std::{
 
 use dataplane_common::{
     endpoint::Endpoint,
-    nat::rule::Rule,
+    flow::rule::Rule,
     net::{Ipv4Be, MacAddr, MacPair},
     next_hop::NextHop,
     reason::Reason,
@@ -26,11 +28,12 @@ use crate::{
         netlink::{Link, OwnTarget},
         object::Program,
     },
-    source::kernel::{Import, Mirror, Policy, Wanted},
+    source::kernel::{Import, Mirror, Policy, Reach, Wanted},
 };
 
-pub use masquerade::may_translate;
+pub use ipsec::Ipsec;
 pub use uplink_hook::{Choice, Devices, table as uplink_table};
+pub use uplinks::FoundUplinks;
 
 /// Where packets for a prefix go, in full: indexes into tables come later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -81,9 +84,16 @@ pub struct Picture {
 }
 
 /// The picture for this configuration and this state of the kernel.
-pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs, devices: &Devices) -> Picture {
+pub fn picture(
+    config: &Config,
+    mirror: &Mirror,
+    macs: &PeerMacs,
+    devices: &Devices,
+    found: &FoundUplinks,
+    ipsec: &Ipsec,
+) -> Picture {
     let mut picture = Picture::default();
-    let uplinks = uplinks(config, mirror, devices, &mut picture);
+    let uplinks = uplinks(config, mirror, devices, found, &mut picture);
 
     let policy = Policy {
         uplinks: uplinks.iter().filter_map(|index| mirror.link(*index)).cloned().collect(),
@@ -98,11 +108,17 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs, devices: &Devi
         .into_iter()
         .map(|(prefix, reason)| (prefix, Offer::To(Destination::Kernel(reason))))
         .collect();
+    for remote in &ipsec.remote {
+        picture.host.entry(*remote).or_insert(Offer::To(Destination::Kernel(Reason::KernelRoute)));
+    }
+    picture.complaints.extend(ipsec.complaint());
     for &(address, ifindex) in &policy.endpoints {
-        if let Some(endpoint) = endpoint(config, mirror, macs, address, ifindex) {
+        if let Some(endpoint) = endpoint(config, mirror, macs, ipsec, address, ifindex) {
             picture.add_endpoint(Origin::Kernel, endpoint, mirror);
         }
     }
+
+    picture.complaints.extend(nobody_found(config, mirror, &policy));
 
     // Veths that may become endpoints any moment: the endpoints' own entries replace these.
     for link in mirror.links().filter(|link| may_become_endpoint(config, link)) {
@@ -111,12 +127,15 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs, devices: &Devi
     }
 
     for block in &config.blocks {
-        picture.config.insert(*block, Offer::To(Destination::Block));
+        // A block of one address is its container's once there is one.
+        if !picture.discovered.contains_key(block) {
+            picture.config.insert(*block, Offer::To(Destination::Block));
+        }
         picture.slow_path.insert(*block, OwnTarget::Blackhole);
     }
-    config_endpoints(config, mirror, macs, &mut picture);
+    config_endpoints(config, mirror, macs, ipsec, &mut picture);
     config_routes(config, mirror, &policy, &mut picture);
-    let (rules, mut complaints) = masquerade::rules(config, mirror, &policy);
+    let (rules, mut complaints) = masquerade::rules(config, mirror, &policy, ipsec);
     picture.rules = rules;
     picture.complaints.append(&mut complaints);
     picture.policy = policy;
@@ -127,16 +146,38 @@ pub fn picture(config: &Config, mirror: &Mirror, macs: &PeerMacs, devices: &Devi
 }
 
 /// The uplinks that are there, hooked.
-fn uplinks(config: &Config, mirror: &Mirror, devices: &Devices, picture: &mut Picture) -> Vec<u32> {
+fn uplinks(
+    config: &Config,
+    mirror: &Mirror,
+    devices: &Devices,
+    found: &FoundUplinks,
+    picture: &mut Picture,
+) -> Vec<u32> {
     if let Some(names) = &config.node.uplinks {
         for name in names.iter().filter(|name| mirror.link_by_name(name).is_none()) {
             picture.complaints.push(format!("uplink {name} does not exist: it is attached when it does"));
         }
     } else if mirror.default_uplinks().is_empty() {
-        picture.complaints.push("no default route, and so no uplink: set `node.uplinks`".to_owned());
+        let held: Vec<&str> =
+            found.held().filter_map(|index| mirror.link(index)).map(|link| &*link.name).collect();
+        picture.complaints.push(match &*held {
+            [] => "no default route, and so no uplink: set `node.uplinks`".to_owned(),
+            held => format!(
+                "the default route is gone: {} stays the uplink for some seconds; set `node.uplinks`",
+                held.join(", ")
+            ),
+        });
+    }
+    for link in uplink_links(config, mirror, found) {
+        if !link.up {
+            let name = &link.name;
+            picture.complaints.push(format!("uplink {name} is down: ip link set {name} up"));
+        } else if !link.carrier {
+            picture.complaints.push(format!("uplink {} is down: it has no carrier", link.name));
+        }
     }
     let (links, others): (Vec<&Link>, Vec<&Link>) =
-        uplink_links(config, mirror).into_iter().partition(|link| link.ethernet);
+        uplink_links(config, mirror, found).into_iter().partition(|link| link.ethernet);
     for link in others {
         picture
             .complaints
@@ -163,10 +204,10 @@ fn uplinks(config: &Config, mirror: &Mirror, devices: &Devices, picture: &mut Pi
 }
 
 /// The links that are uplinks: by configuration, or the interfaces of the default routes.
-pub fn uplink_links<'a>(config: &Config, mirror: &'a Mirror) -> Vec<&'a Link> {
+pub fn uplink_links<'a>(config: &Config, mirror: &'a Mirror, found: &FoundUplinks) -> Vec<&'a Link> {
     match &config.node.uplinks {
         Some(names) => names.iter().filter_map(|name| mirror.link_by_name(name)).collect(),
-        None => mirror.default_uplinks().into_iter().filter_map(|index| mirror.link(index)).collect(),
+        None => found.all().filter_map(|index| mirror.link(index)).collect(),
     }
 }
 
@@ -192,12 +233,8 @@ pub fn offer(wanted: Wanted) -> Offer {
 
 /// Where packets go that are for that router: to it by the uplink that it is on the link of, or else to the
 /// kernel, for want of a next hop.
-pub fn by_router(mirror: &Mirror, policy: &Policy, router: Ipv4Addr) -> Destination {
-    let link = mirror
-        .on_link(router)
-        .and_then(|on_link| policy.uplink(on_link.oif?))
-        .filter(|link| link.up && !mirror.is_local(router));
-    match link {
+pub fn by_router(reach: &Reach, policy: &Policy, router: Ipv4Addr) -> Destination {
+    match reach.uplink(router).ok().and_then(|index| policy.usable_uplink(index)) {
         Some(link) => Destination::NextHop(next_hop(Some(router), link.index, link.mtu)),
         None => Destination::Kernel(Reason::NoNextHop),
     }
@@ -205,7 +242,7 @@ pub fn by_router(mirror: &Mirror, policy: &Policy, router: Ipv4Addr) -> Destinat
 
 fn next_hop(gateway: Option<Ipv4Addr>, ifindex: u32, mtu: u32) -> NextHop {
     let gateway = gateway.map_or(Ipv4Be::UNSPECIFIED, Ipv4Be::from);
-    NextHop { gateway, ifindex, mtu, translates: 0 }
+    NextHop { gateway, ifindex, mtu, translates: 0, source: Ipv4Be::UNSPECIFIED, reserved: [0; 3] }
 }
 
 /// The containers that the kernel's routes tell of: address, and the veth's index.
@@ -215,6 +252,28 @@ pub fn discovered(config: &Config, mirror: &Mirror) -> BTreeSet<(Ipv4Addr, u32)>
     }
     let found = mirror.discovered(&config.node.workload_prefix).into_iter();
     found.filter(|(address, _)| is_workload_address(config, *address) && !mirror.is_local(*address)).collect()
+}
+
+/// Whether no container is known though there are interfaces that may be containers': what was looked for.
+fn nobody_found(config: &Config, mirror: &Mirror, policy: &Policy) -> Option<String> {
+    if !(config.datapath.discover && config.endpoints.is_empty() && policy.endpoints.is_empty()) {
+        return None;
+    }
+    let is_candidate = |link: &&Link| {
+        let elsewhere = link.peer.is_some_and(|peer| peer.netnsid.is_some());
+        link.kind.as_deref() == Some("veth") && elsewhere && policy.uplink(link.index).is_none()
+    };
+    let names: Vec<&str> = mirror.links().filter(is_candidate).map(|link| &*link.name).collect();
+    let first = names.first()?;
+    let within =
+        if config.pools.is_empty() && config.blocks.is_empty() { "" } else { " to addresses of the pools" };
+    Some(format!(
+        "no container was found behind {} veth interfaces, the first of them {first}: what was looked for in table main are \
+         routes `ADDRESS dev NAME scope link`{within}, by interfaces whose names begin with {:?} (`node.workload-prefix`); \
+         containers behind a bridge are not supported",
+        names.len(),
+        config.node.workload_prefix
+    ))
 }
 
 fn may_become_endpoint(config: &Config, link: &Link) -> bool {
@@ -236,18 +295,20 @@ fn endpoint(
     config: &Config,
     mirror: &Mirror,
     macs: &PeerMacs,
+    ipsec: &Ipsec,
     address: Ipv4Addr,
     ifindex: u32,
 ) -> Option<Endpoint> {
     let link = mirror.link(ifindex)?;
     let (mac, gateway_mac) = (*macs.get(&ifindex)?, link.mac?);
+    let is_kernels = config.datapath.egress == Egress::Kernel || ipsec.concerns(address);
     link.up.then_some(Endpoint {
         address: address.into(),
         ifindex,
         mtu: link.mtu,
         macs: MacPair::new(mac, gateway_mac),
-        flags: if config.datapath.egress == Egress::Kernel { Endpoint::KERNEL_EGRESS } else { 0 },
-        reserved: 0,
+        flags: if is_kernels { Endpoint::KERNEL_EGRESS } else { 0 },
+        reserved: [0; 9],
     })
 }
 
@@ -270,7 +331,7 @@ impl Picture {
     }
 }
 
-fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, picture: &mut Picture) {
+fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, ipsec: &Ipsec, picture: &mut Picture) {
     for wanted in &config.endpoints {
         let name = &wanted.interface;
         let Some(link) = mirror.link_by_name(name) else { continue }; // comes when the container does
@@ -287,13 +348,14 @@ fn config_endpoints(config: &Config, mirror: &Mirror, macs: &PeerMacs, picture: 
         }
         let target = OwnTarget::Device { oif: link.index };
         picture.slow_path.insert(wanted.address.into(), target);
-        if let Some(endpoint) = endpoint(config, mirror, macs, wanted.address, link.index) {
+        if let Some(endpoint) = endpoint(config, mirror, macs, ipsec, wanted.address, link.index) {
             picture.add_endpoint(Origin::Config, endpoint, mirror);
         }
     }
 }
 
 fn config_routes(config: &Config, mirror: &Mirror, policy: &Policy, picture: &mut Picture) {
+    let reach = mirror.reach(policy);
     for route in &config.routes {
         if route.to.prefix_len() == 32 && mirror.is_local(route.to.addr()) {
             picture
@@ -301,7 +363,7 @@ fn config_routes(config: &Config, mirror: &Mirror, policy: &Policy, picture: &mu
                 .push(format!("route to {}: it is an address of this node, which keeps it", route.to));
             continue;
         }
-        let destination = by_router(mirror, policy, route.via);
+        let destination = by_router(&reach, policy, route.via);
         picture.config.insert(route.to, Offer::To(destination));
         let Destination::NextHop(next_hop) = destination else {
             picture.complaints.push(format!(

@@ -11,7 +11,9 @@ mod netns {
     mod errors;
     mod foreign;
     mod from_kernel;
+    mod hooks;
     mod import;
+    mod ipsec;
     mod load;
     mod masquerade;
     mod metrics;
@@ -23,11 +25,13 @@ mod netns {
     mod offload;
     mod operations;
     mod places;
+    mod reconcile;
     mod reload;
     mod restart;
     mod service;
     mod slow_path;
     mod spoofing;
+    mod uplinks;
 
     /// Ends the test, reported as skipped, where this process may not make network namespaces.
     macro_rules! require_root {

@@ -10,9 +10,10 @@ use dataplane_common::{
 use crate::{
     arp, endpoint,
     ethernet::{self, Payload},
+    flow,
     hook::{deliver, forward, leave_to_kernel, translate_and_forward},
     ipv4::{self, Ipv4},
-    nat, next_hop, observe, options,
+    next_hop, observe, options,
     packet::Packet,
     route,
     verdict::{Action, Walk},
@@ -26,7 +27,7 @@ pub fn walk(packet: &impl Packet) -> Walk<Action> {
         Payload::Ipv4 => false,
         Payload::TaggedIpv4 => true,
         // What it is for cannot be told.
-        Payload::Tagged if nat::translates() => return Err(Reason::NatUnsupported),
+        Payload::Tagged if flow::translates() => return Err(Reason::NatUnsupported),
         Payload::Tagged => return Err(Reason::Vlan),
     };
     let ipv4 = ipv4::read(packet)?;

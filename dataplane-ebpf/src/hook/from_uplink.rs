@@ -2,6 +2,7 @@
 
 use dataplane_common::{
     endpoint::Endpoint,
+    names::PROGRAM_FOR_TRACKED,
     next_hop::NextHop,
     reason::Reason,
     route::{Entry, Target},
@@ -12,12 +13,13 @@ use dataplane_common::{
 use crate::{
     endpoint,
     ethernet::{self, Payload},
+    flow,
     hook::{
         deliver, deliver_checked, exit, forward_checked, leave_to_kernel, refuse_too_big,
         translate_and_forward,
     },
     ipv4::{self, Ipv4},
-    nat, next_hop, observe,
+    next_hop, observe,
     packet::Packet,
     route, source,
     verdict::{Action, Walk},
@@ -25,7 +27,7 @@ use crate::{
 
 /// The packet's walk.
 #[inline(always)]
-pub fn walk(packet: &impl Packet) -> Walk<Action> {
+pub fn walk<P: Packet>(packet: &P) -> Walk<Action> {
     let is_for_this_host = packet.is_for_this_host();
     // Another's, such as a macvlan's or a bridge port's above the uplink: nothing is decided about it.
     if !is_for_this_host && !ethernet::is_for_a_group(packet)? {
@@ -50,6 +52,10 @@ pub fn walk(packet: &impl Packet) -> Walk<Action> {
                     if endpoint.flags & Endpoint::KERNEL_EGRESS != 0 {
                         check_way_back(source)?;
                     }
+                    // What XDP leaves to tc is looked at there.
+                    if !P::IS_FRAME && flow::is_tracked(source) {
+                        return Err(packet.go_on_in(PROGRAM_FOR_TRACKED));
+                    }
                     return deliver(packet, &ipv4, endpoint);
                 }
                 Err(reason) => Err(reason),
@@ -57,7 +63,7 @@ pub fn walk(packet: &impl Packet) -> Walk<Action> {
         }
         Some(Target::Block) => return Err(Reason::NoEndpoint),
         Some(Target::Kernel(Reason::ToHost)) => {
-            return match nat::find_reply(packet, &ipv4) {
+            return match flow::find_reply(packet, &ipv4) {
                 Some(reply) => answer(packet, &ipv4, &reply),
                 None => Err(Reason::ToHost),
             };
@@ -100,14 +106,17 @@ fn leave_foreign_to_kernel(packet: &impl Packet, ipv4: &Ipv4, reason: Reason) ->
 
 /// A packet of another node that leaves by another uplink: carried if it is to be translated, as on a gateway.
 #[inline(always)]
-fn through(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
-    if next_hop.translates == 0 || next_hop.ifindex == packet.ifindex() {
+fn through<P: Packet>(packet: &P, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action> {
+    if next_hop.ifindex == packet.ifindex() || P::IS_FRAME && next_hop.translates == 0 {
         return Err(Reason::NotLocal);
+    }
+    let back = way_back(ipv4);
+    if next_hop.translates == 0 {
+        let is_tracked = flow::is_tracked(back);
+        return Err(if is_tracked { packet.go_on_in(PROGRAM_FOR_TRACKED) } else { Reason::NotLocal });
     }
     // A translation lends the node's address: only to who is reached by the uplink that the packet came by
     // (RFC 3704, strict reverse path).
-    let back = route::lookup(ipv4.source);
-    observe::step(StepCode::SourceLookup, [ipv4.source.to_host(), back.to_bits(), 0]);
     match back.target() {
         Some(Target::NextHop(index)) if next_hop::interface(index)? == packet.ifindex() => {}
         _ => return Err(refuse_source(ipv4)),
@@ -118,13 +127,13 @@ fn through(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Action
 /// What comes by a wrong uplink is not translated; where a rule wants that, it is not left to the kernel either.
 #[inline(always)]
 fn refuse_source(ipv4: &Ipv4) -> Reason {
-    if nat::must_translate(ipv4.source, ipv4.destination) { Reason::SpoofedSource } else { Reason::NotLocal }
+    if flow::must_translate(ipv4.source, ipv4.destination) { Reason::SpoofedSource } else { Reason::NotLocal }
 }
 
 /// A reply to a translated packet. The kernel would take it for the node's own, so nothing is left to it that is not
 /// translated.
 #[inline(always)]
-fn answer(packet: &impl Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action> {
+fn answer(packet: &impl Packet, ipv4: &Ipv4, reply: &flow::Reply) -> Walk<Action> {
     // The other packets of a flow are from the address that the container wrote to.
     if reply.is_error() {
         source::lookup(ipv4.source)?;
@@ -155,7 +164,7 @@ fn answer(packet: &impl Packet, ipv4: &Ipv4, reply: &nat::Reply) -> Walk<Action>
 /// Translates the reply. One that does not fit the next link goes on in the kernel, which fragments it; with "don't
 /// fragment" the kernel's error would be about a packet that nobody sent. XDP leaves either to tc as it came.
 #[inline(always)]
-fn apply<P: Packet>(packet: &P, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Walk<()> {
+fn apply<P: Packet>(packet: &P, ipv4: &Ipv4, reply: &flow::Reply, mtu: u32) -> Walk<()> {
     if P::IS_FRAME || ipv4.must_not_fragment() {
         ipv4::check_size(packet, ipv4, mtu).map_err(|reason| match reason {
             Reason::TooBig if P::IS_FRAME => Reason::TcTranslates,
@@ -167,6 +176,14 @@ fn apply<P: Packet>(packet: &P, ipv4: &Ipv4, reply: &nat::Reply, mtu: u32) -> Wa
     reply.apply(packet, ipv4)?;
     // Again for some: what is known beforehand would have the verifier look at the translation twice.
     ipv4::check_size(packet, ipv4, mtu)
+}
+
+/// The route that the answers to a packet take.
+#[inline(always)]
+fn way_back(ipv4: &Ipv4) -> Entry {
+    let back = route::lookup(ipv4.source);
+    observe::step(StepCode::SourceLookup, [ipv4.source.to_host(), back.to_bits(), 0]);
+    back
 }
 
 /// Whether BPF carries the answers to a packet from there, too.

@@ -8,8 +8,9 @@ use dataplane_common::{net::Ipv4Be, reason::Reason, route::Target};
 use crate::{
     endpoint,
     ethernet::{self, Payload},
+    flow,
     hook::leave_to_kernel,
-    ipv4, nat, options,
+    ipv4, options,
     packet::Packet,
     route,
     verdict::{Action, Walk},
@@ -20,7 +21,7 @@ use crate::{
 pub fn walk(packet: &impl Packet) -> Walk<Action> {
     match ethernet::classify(packet)? {
         Payload::Arp => return Err(Reason::Arp),
-        Payload::Tagged | Payload::TaggedIpv4 if nat::translates() => return Err(Reason::NatUnsupported),
+        Payload::Tagged | Payload::TaggedIpv4 if flow::translates() => return Err(Reason::NatUnsupported),
         Payload::Tagged | Payload::TaggedIpv4 => return Err(Reason::Vlan),
         Payload::Ipv4 => {}
     }

@@ -11,8 +11,8 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     checksum,
+    flow::tuple::protocol,
     names::PROGRAM_SLOTS,
-    nat::tuple::protocol,
     net::{Ipv4Be, MacPair},
     reason::Reason,
     uplink::{self, UPLINK_SLOTS, Uplink},

@@ -18,7 +18,7 @@ use dataplane_common::{net::Ipv4Be, reason::Reason};
 use network_types::eth::EthHdr;
 
 use super::Packet;
-use crate::{ethernet, ipv4::Ipv4, nat::NAT_PROGRAMS, verdict::Walk};
+use crate::{ethernet, flow::FLOW_PROGRAMS, ipv4::Ipv4, verdict::Walk};
 
 const AF_INET: u32 = 2;
 
@@ -187,7 +187,7 @@ impl Packet for Skb {
     #[inline(always)]
     fn tail_call(&self, program: u32) {
         // SAFETY: the context is valid.
-        unsafe { NAT_PROGRAMS.tail_call(&TcContext::new(self.skb), program) };
+        unsafe { FLOW_PROGRAMS.tail_call(&TcContext::new(self.skb), program) };
     }
 
     #[inline(always)]

@@ -4,6 +4,7 @@ use std::net::{Ipv4Addr, SocketAddrV4};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 
+use dataplane_common::names;
 use ipnet::Ipv4Net;
 use toml::de::DeTable;
 
@@ -50,11 +51,20 @@ pub struct BgpPeer {
     pub hold_seconds: u16,
     /// More prefixes than this end the session.
     pub max_prefixes: u32,
+    /// Routes with more distinct next hops than this are refused.
+    pub max_next_hops: u32,
+    /// How often our own autonomous system may stand in the AS_PATH of a route.
+    pub allowas_in: u8,
 }
 
 const PORT: u16 = 179;
 const HOLD_SECONDS: u16 = 90;
 const MAX_PREFIXES: u32 = 100_000;
+/// A next hop takes one slot of the data path's table, or two where only some of its routes are translated: so a peer
+/// takes half of them at most.
+const MAX_NEXT_HOPS: u32 = names::MAX_NEXT_HOPS / 4;
+/// As FRR's.
+const MAX_OWN_AS: u8 = 10;
 const GRACEFUL_RESTART_SECONDS: u16 = 120;
 /// The field has 12 bits (RFC 4724 section 3).
 const GRACEFUL_RESTART_RANGE: RangeInclusive<u16> = 0..=4095;
@@ -86,6 +96,8 @@ const PEER: Schema = Schema {
         ("ttl-security-hops", "1"),
         ("hold-seconds", "90"),
         ("max-prefixes", "100000"),
+        ("max-next-hops", "4096"),
+        ("allowas-in", "1"),
     ],
     sections: &[],
 };
@@ -111,6 +123,8 @@ struct PeerDraft {
     ttl_security_hops: Option<u8>,
     hold_seconds: u16,
     max_prefixes: u32,
+    max_next_hops: u32,
+    allowas_in: u8,
 }
 
 pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Option<Draft> {
@@ -144,6 +158,10 @@ fn peers<'a>(bgp: &'a DeTable<'a>, report: &mut Report<'a>) -> Vec<PeerDraft> {
         max_prefixes: section
             .number("max-prefixes", 1..=super::MAX_ROUTES)
             .map_or(MAX_PREFIXES, |number| number.value),
+        max_next_hops: section
+            .number("max-next-hops", 1..=names::MAX_NEXT_HOPS)
+            .map_or(MAX_NEXT_HOPS, |number| number.value),
+        allowas_in: section.number("allowas-in", 0..=MAX_OWN_AS).map_or(0, |number| number.value),
     });
     peers.into_iter().flatten().collect()
 }
@@ -196,6 +214,8 @@ impl PeerDraft {
             ttl_security_hops: self.ttl_security_hops,
             hold_seconds: self.hold_seconds,
             max_prefixes: self.max_prefixes,
+            max_next_hops: self.max_next_hops,
+            allowas_in: self.allowas_in,
         })
     }
 
@@ -232,6 +252,12 @@ pub(super) fn check(
             let mend = "write the password that the peer has into it, or correct the line";
             report.error(file.at, Fault::new(fault, mend));
         }
+        if let Some(file) = &peer.password_file
+            && let Some(exposure) = system.password_exposure(&file.value)
+        {
+            let fault = Fault::new(exposure, format!("chmod o-rw {}", file.value.display()));
+            report.warning(file.at, fault);
+        }
         let Some(address) = &peer.address else { continue };
         let same = |other: &&PeerDraft| {
             other.port == peer.port
@@ -245,6 +271,20 @@ pub(super) fn check(
                 report.line(other.at)
             );
             report.error(address.at, Fault::new(message, "remove one of the two"));
+        }
+        let passive = |other: &&PeerDraft| {
+            (other.is_passive() || peer.is_passive())
+                && other.port != peer.port
+                && other.address.as_ref().is_some_and(|other| other.value == address.value)
+        };
+        if let Some(other) = bgp.peers[..index].iter().find(passive) {
+            let message = format!(
+                "peer {} has the address of the one in line {}: whose connection from there is whose cannot be told",
+                address.value,
+                report.line(other.at)
+            );
+            let mend = "give them different addresses, or write `passive = false` for both";
+            report.warning(address.at, Fault::new(message, mend));
         }
         let ourselves = bgp
             .listen

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use dataplane_common::{nat::bucket::MAX_SLOTS, route::MAX_INDEX};
+use dataplane_common::{flow::index::MAX_SLOTS, route::MAX_INDEX};
 use toml::de::DeTable;
 
 use super::report::{Placed, Report};
@@ -68,7 +68,7 @@ pub enum Egress {
 pub const MAX_ENDPOINTS: u32 = MAX_INDEX;
 /// Every /24 there is.
 pub const MAX_ROUTES: u32 = 1 << 24;
-/// Half of what a reference in the flow table can tell apart: it has two places for each.
+/// Half of what a reference in the flow table can tell apart.
 pub const MAX_FLOWS: u32 = MAX_SLOTS / 2;
 
 impl Default for Datapath {

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 
-use dataplane_common::nat::rule::MAX_EXCLUDES;
+use dataplane_common::flow::rule::MAX_EXCLUDES;
 use ipnet::Ipv4Net;
 use toml::de::DeTable;
 

@@ -3,6 +3,7 @@
 use std::ffi::CString;
 use std::net::{Ipv4Addr, UdpSocket};
 use std::ops::RangeInclusive;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::{fs, io};
 
@@ -23,6 +24,8 @@ pub trait System {
     fn has_address(&self, address: Ipv4Addr) -> bool;
     /// Why the file does not hold a password, if it does not.
     fn password_fault(&self, file: &Path) -> Option<String>;
+    /// Who else than its owner and group may open the file, in words, if anybody may.
+    fn password_exposure(&self, file: &Path) -> Option<String>;
 }
 
 /// Any machine: nothing of it is compared. For commands that must do their work whatever has become of this one.
@@ -43,6 +46,10 @@ impl System for AnySystem {
     }
 
     fn password_fault(&self, _file: &Path) -> Option<String> {
+        None
+    }
+
+    fn password_exposure(&self, _file: &Path) -> Option<String> {
         None
     }
 
@@ -102,6 +109,12 @@ impl System for RunningSystem {
 
     fn password_fault(&self, file: &Path) -> Option<String> {
         bgp::check_password(file).err().map(|error| format!("{error:#}"))
+    }
+
+    fn password_exposure(&self, file: &Path) -> Option<String> {
+        let mode = fs::metadata(file).ok()?.permissions().mode() & 0o7777;
+        (mode & 0o006 != 0)
+            .then(|| format!("every user can open the password file {} (mode {mode:04o})", file.display()))
     }
 }
 
@@ -176,6 +189,15 @@ mod tests {
         assert_eq!(RunningSystem.interface_exists("lo"), Some(true));
         assert_eq!(RunningSystem.interface_exists("no-such-link"), Some(false));
         assert_eq!(RunningSystem.interface_exists("nul\0name"), Some(false));
+    }
+
+    #[test]
+    fn a_password_file_is_for_its_owner_and_group() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (mode, exposed) in [(0o600, false), (0o640, false), (0o644, true), (0o602, true)] {
+            fs::set_permissions(file.path(), fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(RunningSystem.password_exposure(file.path()).is_some(), exposed, "{mode:o}");
+        }
     }
 
     #[test]

@@ -60,6 +60,10 @@ impl System for Machine {
     fn password_fault(&self, file: &Path) -> Option<String> {
         file.ends_with("not-there").then(|| "the password file is not there".to_owned())
     }
+
+    fn password_exposure(&self, file: &Path) -> Option<String> {
+        file.ends_with("exposed").then(|| "every user can open the password file".to_owned())
+    }
 }
 
 /// Stands in a test's file where a diagnostic is expected, and is taken out before the file is read.

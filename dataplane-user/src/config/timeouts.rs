@@ -1,6 +1,6 @@
 //! `[timeouts]`: how long a translation lives without a packet.
 
-use dataplane_common::nat::{flow::ticks, state::State};
+use dataplane_common::flow::{record::ticks, state::State};
 use toml::de::DeTable;
 
 use super::report::Report;
@@ -47,10 +47,11 @@ pub(super) const SCHEMA: Schema = Schema {
         ("tcp-established-seconds", "7440"),
         ("tcp-closing-seconds", "120"),
         ("tcp-closed-seconds", "120"),
-        ("tcp-reset-seconds", "10"),
+        ("tcp-reset-seconds", "240"),
         ("udp-unreplied-seconds", "30"),
         ("udp-replied-seconds", "120"),
         ("icmp-echo-seconds", "30"),
+        ("tcp-aborted-seconds", "10"),
     ],
     sections: &[],
 };

@@ -41,6 +41,9 @@ pub struct Status {
     pub peers: Vec<BgpPeer>,
     /// What is taken over from the kernel's table; none where nothing is.
     pub import: Option<Import>,
+    /// Networks that are left to the kernel, because IPsec policies select packets to and from them.
+    #[serde(default)]
+    pub ipsec: Vec<Ipv4Net>,
     /// Packets that BPF carried, passed to the kernel and dropped since the counters were made.
     pub packets: PacketShare,
     /// The same for each hook; what `xdp-from-uplink` passed comes to `from-uplink`.
@@ -100,7 +103,7 @@ pub struct Import {
 /// Routes that are left to the kernel for one cause.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ImportLeft {
-    /// `multipath`, `encapsulation`, `tos`, `not-by-uplink` or `kind` (`unreachable`, `prohibit`, …).
+    /// `multipath`, `encapsulation`, `ipv6-next-hop`, `tos`, `not-by-uplink` or `kind` (`unreachable`, `prohibit`, …).
     pub cause: String,
     /// How many.
     pub routes: u64,

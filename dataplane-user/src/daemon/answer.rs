@@ -39,7 +39,7 @@ impl Daemon {
             Request::NatStats => to_value(self.nat_stats()?)?,
             Request::Drops => to_value(self.counts()?)?,
             Request::BgpPeers => to_value(self.bgp_peers().await?)?,
-            Request::BgpRoutes { refused } => to_value(self.bgp_routes(refused).await?)?,
+            Request::BgpRoutePage { refused, after } => to_value(self.bgp_routes(refused, after).await?)?,
             Request::Metrics => to_value(self.metrics_text(self.bgp_peers().await?)?)?,
             Request::Trace(probe) => to_value(self.trace(&probe)?)?,
             Request::Reload | Request::Detach => {
@@ -59,14 +59,24 @@ impl Daemon {
                 packets.add(reason.class(), count);
             }
         }
-        let hooks = self.places.iter().map(|(place, program)| answers::HookStatus {
-            interface: place.interface.clone(),
-            ifindex: place.ifindex,
-            hook: place.hook.name().to_owned(),
-            program: program.name().to_owned(),
-            program_id: attach::program_id(place, self.mode, &self.pins),
-            mode: place.mode_name(self.mode).to_owned(),
-        });
+        let mut complaints = self.all_complaints(&peers);
+        let mut hooks = Vec::new();
+        for (place, program) in &self.places {
+            let program_id = attach::program_id(place, self.mode, &self.pins);
+            match &program_id {
+                Ok(Some(_)) => {}
+                Ok(None) => complaints.push(Self::hook_complaint(place)),
+                Err(error) => complaints.push(format!("{error:#}")),
+            }
+            hooks.push(answers::HookStatus {
+                interface: place.interface.clone(),
+                ifindex: place.ifindex,
+                hook: place.hook.name().to_owned(),
+                program: program.name().to_owned(),
+                program_id: program_id.ok().flatten(),
+                mode: place.mode_name(self.mode).to_owned(),
+            });
+        }
         let uplinks = self.choices.iter().map(|choice| answers::UplinkStatus {
             interface: self.interface(choice.ifindex),
             uplink_hook: if choice.xdp { "xdp" } else { "tc" }.to_owned(),
@@ -80,7 +90,6 @@ impl Daemon {
         };
         let ((endpoints, max_endpoints), (next_hops, max_next_hops)) =
             (self.datapath.endpoint_slots(), self.datapath.next_hop_slots());
-        let complaints = self.all_complaints(&peers);
         Ok(answers::Status {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node: self.config.node.name.clone(),
@@ -89,7 +98,7 @@ impl Daemon {
             uptime_seconds: self.ready_since.elapsed().as_secs(),
             pid: std::process::id(),
             config_file: self.config_file.as_ref().map(|file| file.display().to_string()),
-            hooks: hooks.collect(),
+            hooks,
             uplinks: uplinks.collect(),
             tables: vec![
                 table("routes", usage.routes, self.datapath.max_routes()),
@@ -99,6 +108,7 @@ impl Daemon {
             route_table_bytes: usage.bytes as u64,
             peers,
             import: self.import(),
+            ipsec: self.ipsec.remote.iter().copied().collect(),
             packets,
             packets_by_hook,
         })
@@ -110,9 +120,25 @@ impl Daemon {
             let why = peer.last_error.as_deref().unwrap_or("it has not connected yet");
             format!("BGP peer {} is not established ({}): {why}", peer.address, peer.state)
         });
+        let warnings = peers.iter().flat_map(|peer| {
+            peer.warnings.iter().map(|warning| format!("BGP peer {}: {warning}", peer.address))
+        });
         let listening = self.speaker.as_ref().and_then(Speaker::complaint);
-        let own = self.complaints.iter().chain(self.metrics.complaint()).cloned();
-        own.chain(listening).chain(down).collect()
+        let own = self
+            .complaints
+            .iter()
+            .chain(&self.not_forwarding)
+            .chain(&self.pin_failure)
+            .chain(self.metrics.complaint())
+            .cloned();
+        let failed = self.retry.complaint().into_iter().chain(self.slow_path.complaint());
+        failed
+            .chain(self.route_complaints())
+            .chain(own)
+            .chain(listening)
+            .chain(down)
+            .chain(warnings)
+            .collect()
     }
 
     /// Counted when it is asked for: nothing else needs the number.

@@ -4,7 +4,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 
 use anyhow::Result;
 use ipnet::Ipv4Net;
-use tracing::{error, info};
+use tracing::info;
 
 use super::Daemon;
 use crate::{
@@ -31,19 +31,34 @@ impl Daemon {
     pub(super) fn start_bgp(&mut self) -> Result<()> {
         let Some(bgp) = &self.config.bgp else { return Ok(()) };
         // An earlier run left at least the node's own addresses.
-        let preserved = !(self.dirty.is_empty() && self.held.is_empty());
+        let preserved = self.routes.is_pending() || !self.held.is_empty();
         self.speaker = Some(Speaker::start(Settings::new(bgp)?, preserved)?);
         Ok(())
     }
 
-    /// Follows another configuration of the speaker's; `settings` as read from it.
-    pub(super) fn configure_bgp(&mut self, settings: Option<Settings>) -> Result<()> {
+    /// Follows another configuration of the speaker's; `settings` as read from it, `None` where there is to be no speaker.
+    ///
+    /// # Errors
+    ///
+    /// Where the speaker cannot be started: [`Self::start_missing_speaker`] tries again. As [`Self::apply_offers`].
+    pub(super) async fn configure_bgp(&mut self, settings: Option<Settings>) -> Result<()> {
         match (&self.speaker, settings) {
             (Some(speaker), Some(settings)) => speaker.configure(settings),
             (None, Some(settings)) => self.speaker = Some(Speaker::start(settings, false)?),
-            (_, None) => {}
+            (_, None) => self.end_bgp().await?,
         }
         Ok(())
+    }
+
+    /// Starts the speaker that a reload could not start.
+    pub(super) fn start_missing_speaker(&mut self) -> Result<()> {
+        match &self.config.bgp {
+            Some(bgp) if self.speaker.is_none() => {
+                self.speaker = Some(Speaker::start(Settings::new(bgp)?, false)?);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Ends the speaker, and withdraws all that it learned; its peers are told.
@@ -59,8 +74,8 @@ impl Daemon {
         self.sweep_leftovers()
     }
 
-    /// Takes what the speaker has to say into the data path; says whether that failed.
-    pub(super) fn heed(&mut self, news: News) -> bool {
+    /// Takes what the speaker has to say into the data path.
+    pub(super) fn heed(&mut self, news: News) {
         let result = match news {
             News::Changes(changes) => {
                 self.offer(Source::Bgp, changes);
@@ -71,10 +86,10 @@ impl Daemon {
                 self.sweep_leftovers()
             }
         };
-        if let Err(error) = &result {
-            error!("cannot bring the data path in step, trying again: {error:#}");
+        // A success here says nothing of what else failed.
+        if result.is_err() {
+            self.retry.note(result);
         }
-        result.is_err()
     }
 
     /// Withdraws what `config` no longer has, and waits a moment until the peers know, so that they send nothing
@@ -110,15 +125,12 @@ impl Daemon {
     }
 
     fn surroundings(&self) -> Surroundings {
-        let by_uplink = |(prefix, link): (Ipv4Net, u32)| (prefix, self.policy.uplink(link).is_some());
-        // Containers' addresses are no routers', and come and go.
-        let reach =
-            self.mirror.on_links().map(by_uplink).filter(|(prefix, by)| *by || prefix.prefix_len() < 32);
         Surroundings {
             addresses: self.mirror.local_addresses().collect(),
             containers: self.containers(&self.config),
             blocks: self.config.blocks.iter().copied().collect(),
-            reach: reach.collect(),
+            connected: self.mirror.connected(),
+            reach: self.mirror.reach(&self.policy),
         }
     }
 
@@ -130,11 +142,15 @@ impl Daemon {
         }
     }
 
-    /// What was learned and announced by BGP.
-    pub(super) async fn bgp_routes(&self, refused: bool) -> Result<answers::BgpRoutes> {
+    /// A part of what was learned by BGP, and with the last part what is announced.
+    pub(super) async fn bgp_routes(
+        &self,
+        refused: bool,
+        after: Option<Ipv4Net>,
+    ) -> Result<answers::BgpRoutes> {
         match &self.speaker {
-            Some(speaker) => speaker.routes(refused).await,
-            None => Ok(answers::BgpRoutes { learned: Vec::new(), announced: Vec::new() }),
+            Some(speaker) => speaker.routes(refused, after).await,
+            None => Ok(answers::BgpRoutes::default()),
         }
     }
 }

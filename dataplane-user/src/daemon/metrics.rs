@@ -89,7 +89,7 @@ impl Daemon {
             offered: vec![
                 ("config", offered(Source::Config)),
                 ("bgp", offered(Source::Bgp)),
-                ("kernel", offered(Source::Kernel) + offered(Source::Host)),
+                ("kernel", [Source::Kernel, Source::Host, Source::Workload].map(offered).iter().sum()),
             ],
             route_table_bytes: usage.bytes,
             flows: if settings.buckets == 0 { (0, 0) } else { (self.nat.flows_held(), settings.max_flows) },

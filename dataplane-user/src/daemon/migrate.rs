@@ -7,7 +7,7 @@ use tracing::{info, warn};
 use super::{Daemon, sizes};
 use crate::{
     config::Config,
-    datapath::Datapath,
+    datapath::{Claim, Datapath},
     kernel::{
         nat::Nat,
         object::{self, Purpose},
@@ -73,7 +73,7 @@ impl Tables {
             }
         };
         for (prefix, destination) in routes {
-            if let Err(error) = self.datapath.set(prefix, Some(destination)) {
+            if let Err(error) = self.datapath.set(prefix, Some(destination), Claim::Own) {
                 return warn!("not every route of the daemon before this one has room: {error:#}");
             }
         }

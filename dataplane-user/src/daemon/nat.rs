@@ -5,26 +5,35 @@ use std::net::SocketAddrV4;
 
 use anyhow::Result;
 use dataplane_common::{
-    nat::{flow::seconds, settings::PROBE_ROWS, state::Direction, tuple::protocol},
+    flow::{
+        record::{flags, seconds},
+        settings::PROBE_ROWS,
+        state::Direction,
+        tuple::protocol,
+    },
     net::Ipv4Be,
     reason::Class,
 };
 
 use super::Daemon;
-use crate::control::answers::{NatRule, NatStats, ProbeRow, Translation};
+use crate::{
+    control::answers::{NatRule, NatStats, ProbeRow, Translation},
+    wanted::masquerade::{self, is_without_interface},
+};
 
 impl Daemon {
     /// The translations that live, the oldest first.
     pub(super) fn translations(&self) -> Vec<Translation> {
         let (now, flows) = self.nat.flows();
         let mut list: Vec<Translation> = flows
-            .map(|(flow, life)| {
-                let original = flow.original();
-                let (bytes_out, bytes_in) = (flow.bytes(Direction::Out), flow.bytes(Direction::In));
+            .filter(|(flow, ..)| flow.flags() & (flags::SNAT | flags::DNAT) != 0)
+            .map(|(flow, counts, life)| {
+                let (original, reply) = (flow.original(), flow.reply());
+                let [bytes_out, bytes_in] = Direction::BOTH.map(|direction| counts.bytes(direction));
                 Translation {
                     protocol: protocol_name(original.protocol).to_owned(),
                     original: SocketAddrV4::new(original.source.into(), original.source_port),
-                    translated: SocketAddrV4::new(flow.translated_address().into(), flow.translated_port()),
+                    translated: SocketAddrV4::new(reply.destination.into(), reply.destination_port),
                     remote: SocketAddrV4::new(original.destination.into(), original.destination_port),
                     state: life.state().name().to_owned(),
                     age_seconds: seconds(now.saturating_sub(flow.opened())),
@@ -32,8 +41,8 @@ impl Daemon {
                     bytes: bytes_out + bytes_in,
                     bytes_out,
                     bytes_in,
-                    packets_out: flow.packets(Direction::Out),
-                    packets_in: flow.packets(Direction::In),
+                    packets_out: counts.packets(Direction::Original),
+                    packets_in: counts.packets(Direction::Reply),
                 }
             })
             .collect();
@@ -46,10 +55,12 @@ impl Daemon {
         let (settings, counters) = (self.nat.settings(), self.nat.counters()?);
         let mut by_state: BTreeMap<String, u64> = BTreeMap::new();
         let mut ports: BTreeSet<(u32, u8, u16)> = BTreeSet::new();
-        for (flow, life) in self.nat.flows().1 {
+        for (flow, _, life) in self.nat.flows().1 {
             *by_state.entry(life.state().name().to_owned()).or_default() += 1;
-            let address = flow.translated_address().to_host();
-            ports.insert((address, flow.original().protocol, flow.translated_port()));
+            let reply = flow.reply();
+            if flow.flags() & flags::SNAT != 0 {
+                ports.insert((reply.destination.to_host(), reply.protocol, reply.destination_port));
+            }
         }
         let refused = self.datapath.counters()?.into_iter().filter(|(_, reason, counter)| {
             reason.class() == Class::Drop && reason.name().starts_with("nat-") && counter.packets != 0
@@ -82,15 +93,23 @@ impl Daemon {
             let of = |port| (address.to_host(), number, port);
             ports.range(of(0)..=of(u16::MAX)).count() as u64
         };
-        let rules = self.nat.rules().iter();
+        let rules = self.nat.rules().iter().filter(|rule| !is_without_interface(rule));
         rules
-            .map(|rule| NatRule {
-                interface: self.interface(rule.ifindex),
-                address: (rule.address != Ipv4Be::UNSPECIFIED).then(|| rule.address.into()),
-                ports: (rule.first_port, rule.first_port + (rule.ports - 1)),
-                ports_in_use: [protocol::TCP, protocol::UDP, protocol::ICMP]
-                    .map(|number| (protocol_name(number).to_owned(), in_use(rule.address, number)))
-                    .into(),
+            .map(|rule| {
+                let address = if rule.address == Ipv4Be::UNSPECIFIED {
+                    masquerade::source(&self.mirror, rule.ifindex, None)
+                } else {
+                    Some(rule.address.into())
+                };
+                let in_use = |number| address.map_or(0, |address| in_use(address.into(), number));
+                NatRule {
+                    interface: self.interface(rule.ifindex),
+                    address,
+                    ports: (rule.ports.first, rule.ports.first + rule.ports.more),
+                    ports_in_use: [protocol::TCP, protocol::UDP, protocol::ICMP]
+                        .map(|number| (protocol_name(number).to_owned(), in_use(number)))
+                        .into(),
+                }
             })
             .collect()
     }

@@ -7,8 +7,10 @@ use ipnet::Ipv4Net;
 
 use super::Daemon;
 use crate::{
+    datapath::Claim,
     kernel::netlink::OwnTarget,
     rib::Source,
+    slow_path::State,
     wanted::{self, Destination, Offer},
 };
 
@@ -19,17 +21,18 @@ impl Daemon {
     ///
     /// Nothing reaches the data path before [`Self::apply_offers`]: call that once for as many as there are.
     pub fn offer(&mut self, source: Source, changes: impl IntoIterator<Item = (Ipv4Net, Option<Ipv4Addr>)>) {
+        let (mirror, policy) = (&self.mirror, &self.policy);
+        let reach = std::cell::LazyCell::new(|| mirror.reach(policy));
         for (prefix, router) in changes {
             let changed = match router {
                 None => self.rib.withdraw(source, prefix),
                 Some(router) => {
-                    let (mirror, policy) = (&self.mirror, &self.policy);
-                    self.routers.entry(router).or_insert_with(|| wanted::by_router(mirror, policy, router));
+                    self.routers.entry(router).or_insert_with(|| wanted::by_router(&reach, policy, router));
                     self.rib.set(source, prefix, Offer::By(router))
                 }
             };
             if changed {
-                self.dirty.insert(prefix.trunc());
+                self.routes.mark([prefix.trunc()]);
                 if self.config.datapath.kernel_routes {
                     self.slow_path.look_at([prefix.trunc()]);
                 }
@@ -42,8 +45,7 @@ impl Daemon {
     ///
     /// # Errors
     ///
-    /// Where a table is full or cannot be written. The rest is written, and what is not stays noted for the
-    /// next time.
+    /// Where a table cannot be written. The rest is written, and what is not is tried again, as what found no room.
     pub fn apply_offers(&mut self) -> Result<()> {
         self.update_tables()
     }
@@ -58,22 +60,40 @@ impl Daemon {
     pub fn sweep_leftovers(&mut self) -> Result<()> {
         let held = std::mem::take(&mut self.held);
         self.slow_path.look_at(held.iter().copied());
-        self.dirty.extend(held.into_iter().filter(|prefix| self.rib.best(*prefix).is_none()));
+        self.routes.mark(held.into_iter().filter(|prefix| self.rib.best(*prefix).is_none()));
         self.apply_offers()
+    }
+
+    /// Marks the next hops of what an earlier run left by the rules of translation that hold now: until a peer says
+    /// such a route again, no source offers it.
+    ///
+    /// # Errors
+    ///
+    /// As [`Self::apply_offers`].
+    pub(super) fn mark_held(&mut self) -> Result<()> {
+        let mut result = Ok(());
+        for &prefix in self.held.iter().filter(|prefix| self.rib.best(**prefix).is_none()) {
+            if let Some(destination) = self.datapath.get(prefix) {
+                let marked = self.translated(prefix, destination);
+                result = result.and(self.datapath.set(prefix, Some(marked), Claim::Own));
+            }
+        }
+        result
     }
 
     /// Looks for every router again, after links, addresses or uplinks changed; notes the prefixes of those that
     /// are reached otherwise now.
     pub(super) fn find_routers(&mut self) {
+        let reach = self.mirror.reach(&self.policy);
         let mut moved = false;
         for (router, destination) in &mut self.routers {
-            let now = wanted::by_router(&self.mirror, &self.policy, *router);
+            let now = wanted::by_router(&reach, &self.policy, *router);
             moved |= now != *destination;
             *destination = now;
         }
         if moved {
             let prefixes = self.by_routers();
-            self.dirty.extend(&prefixes);
+            self.routes.mark(prefixes.iter().copied());
             self.slow_path.look_at(prefixes);
         }
     }
@@ -87,7 +107,12 @@ impl Daemon {
     /// Writes into the kernel's own table what is wanted there, for at most so many prefixes.
     pub(super) async fn work_slow_path(&mut self, most: usize) {
         let mut slow_path = std::mem::take(&mut self.slow_path);
-        let route = |prefix| (self.mirror.own_route(prefix), self.own_route(prefix));
+        let route = |prefix| State {
+            present: self.mirror.own_route(prefix),
+            older: self.mirror.older_own_route(prefix),
+            in_the_way: self.mirror.in_the_way(prefix),
+            wanted: self.own_route(prefix),
+        };
         slow_path.work(&self.netlink, most, route).await;
         self.slow_path = slow_path;
     }
@@ -116,11 +141,9 @@ impl Daemon {
     pub(super) fn destination(&self, offer: &Offer) -> Destination {
         match offer {
             Offer::To(destination) => *destination,
-            Offer::By(router) => self
-                .routers
-                .get(router)
-                .copied()
-                .unwrap_or_else(|| wanted::by_router(&self.mirror, &self.policy, *router)),
+            Offer::By(router) => self.routers.get(router).copied().unwrap_or_else(|| {
+                wanted::by_router(&self.mirror.reach(&self.policy), &self.policy, *router)
+            }),
         }
     }
 }

@@ -1,118 +1,63 @@
 //! From what is wanted to what is: tables first, hooks then, the kernel's own routes last; removal after
 //! addition, so that a packet never meets a gap.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Instant,
+};
 
 use anyhow::{Context as _, Result};
-use dataplane_common::{nat::rule::Rule, next_hop::NextHop, stats::Hook};
+use dataplane_common::{flow::rule::Rule, next_hop::NextHop, stats::Hook};
 use ipnet::Ipv4Net;
-use tracing::{debug, info, warn};
 
 use super::{Daemon, Stale};
 use crate::{
-    config::UplinkHook,
+    datapath::{Claim, Full},
     kernel::{
-        attach::{self, Place},
-        netlink::{Device, Event, Link, Netlink, OwnTarget},
-        object::Program,
+        attach,
+        netlink::{Netlink, OwnTarget},
         pins::Pins,
         sysctl,
     },
     rib::Source,
-    slow_path::SlowPath,
-    source::kernel::{Effect, Mirror},
-    wanted::{self, Destination, Devices, Offer},
+    source::kernel::Mirror,
+    wanted::{self, Destination, masquerade},
 };
 
 /// Kernel routes that a full reconciliation writes at once; the loop writes the rest.
 const FULL_CHUNK: usize = 4096;
 
+/// Why a route is not in the data path.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Refusal {
+    /// A table has no room for it.
+    Full { table: Full, claim: Claim, source: Source },
+    /// The kernel did not take it.
+    Other(String),
+}
+
+/// The node's own are its addresses, what the file says, its containers, and of the kernel's routes the default route and
+/// connected networks; everything else somebody announced.
+fn claim(source: Source, prefix: Ipv4Net, destination: Destination) -> Claim {
+    let is_connected =
+        matches!(destination, Destination::NextHop(next_hop) if next_hop.gateway.to_wire() == 0);
+    match source {
+        Source::Host | Source::Config | Source::Workload => Claim::Own,
+        Source::Kernel if prefix.prefix_len() == 0 || is_connected => Claim::Own,
+        Source::Bgp | Source::Kernel => Claim::Learned,
+    }
+}
+
 impl Daemon {
-    /// Takes one event into the mirror of the kernel; says whether it matters.
-    pub(super) async fn absorb(&mut self, event: Event) -> Result<bool> {
-        match &event {
-            Event::Overrun => {
-                warn!("the kernel had more to tell than fitted: reading everything again");
-                self.load_mirror().await?;
-                self.macs.clear();
-                self.devices = Devices::default();
-                self.stale = Stale::Everything;
-                return Ok(true);
-            }
-            // The peer may be another one, or have another address, than a moment ago.
-            Event::Link(Link { index, .. }) | Event::LinkGone(index) => {
-                self.macs.remove(index);
-                self.devices.able.remove(index);
-                if self.devices.refused.remove(index).is_some() {
-                    self.stale = self.stale.max(Stale::Picture);
-                }
-            }
-            Event::Device(index) => {
-                let known = self.devices.able.remove(index).is_some();
-                if known {
-                    self.stale = self.stale.max(Stale::Picture);
-                }
-                return Ok(known);
-            }
-            Event::PeerLink { peer, .. } => {
-                let link = self.mirror.link_with_peer(*peer).map(|link| link.index);
-                let known = link.is_some_and(|index| self.macs.remove(&index).is_some());
-                if known {
-                    self.stale = self.stale.max(Stale::Picture);
-                }
-                return Ok(known);
-            }
-            Event::Rules => self.check_rules().await?,
-            Event::Address(_)
-            | Event::AddressGone(_)
-            | Event::Route(..)
-            | Event::RouteGone(_)
-            | Event::NextHop(_)
-            | Event::NextHopGone(_) => {}
-        }
-        match self.mirror.apply(event) {
-            Effect::Unchanged => return Ok(self.stale != Stale::Prefixes),
-            Effect::Route(_) => {}
-            Effect::Changed => self.stale = self.stale.max(Stale::Picture),
-            Effect::Reload => {
-                self.load_mirror().await?;
-                self.stale = Stale::Everything;
-            }
-        }
-        Ok(true)
-    }
-
-    /// Reads the kernel's state anew.
-    async fn load_mirror(&mut self) -> Result<()> {
-        self.mirror = read_kernel(&self.netlink).await?;
-        self.slow_path = SlowPath::adopt(&self.mirror);
-        self.slow_path.postpone(&self.held);
-        self.slow_path.look_at(self.own_routes.keys().copied());
-        self.slow_path.look_at(self.by_routers());
-        Ok(())
-    }
-
-    /// Says so once when policy routing begins or ends.
-    pub(super) async fn check_rules(&mut self) -> Result<()> {
-        let default = self.netlink.rules_are_default().await?;
-        if self.rules_are_default && !default {
-            warn!(
-                "there are policy routing rules (`ip rule`): the data path follows the main table alone, so \
-                 containers' packets do not obey them"
-            );
-        }
-        self.rules_are_default = default;
-        Ok(())
-    }
-
     /// Brings in step what the events since the last time concern.
     pub(super) async fn catch_up(&mut self) -> Result<()> {
+        self.read_again().await?;
         if self.stale != Stale::Prefixes {
             return self.reconcile().await;
         }
         let mut touched = self.take_touched();
         touched.retain(|prefix| !self.policy.is_endpoint(*prefix));
-        self.offer_kernel_routes(touched, &BTreeMap::new());
+        self.offer_kernel_routes(touched);
         self.update_tables()
     }
 
@@ -120,22 +65,24 @@ impl Daemon {
         let touched = self.mirror.take_touched();
         // Whoever changed it: with an interface routes of ours go that nobody tells of, and one that somebody
         // else's was in the way of may have its turn.
-        let differs = |prefix: &&Ipv4Net| self.mirror.own_route(**prefix) != self.own_route(**prefix);
+        let differs = |prefix: &&Ipv4Net| {
+            let older = self.mirror.older_own_route(**prefix);
+            older.is_some() || self.mirror.own_route(**prefix) != self.own_route(**prefix)
+        };
         let lost: Vec<Ipv4Net> = touched.difference(&self.held).filter(differs).copied().collect();
         self.slow_path.look_at(lost);
         touched
     }
 
-    /// Asks the mirror again what is wanted for these prefixes; `endpoints` go before its routes.
-    fn offer_kernel_routes(&mut self, prefixes: BTreeSet<Ipv4Net>, endpoints: &BTreeMap<Ipv4Net, Offer>) {
+    /// Asks the mirror again what is wanted for these prefixes.
+    fn offer_kernel_routes(&mut self, prefixes: BTreeSet<Ipv4Net>) {
         for prefix in prefixes {
-            let route = || self.mirror.wanted_at(prefix, &self.policy).map(wanted::offer);
-            let changed = match endpoints.get(&prefix).copied().or_else(route) {
+            let changed = match self.mirror.wanted_at(prefix, &self.policy).map(wanted::offer) {
                 Some(offer) => self.rib.set(Source::Kernel, prefix, offer),
                 None => self.rib.withdraw(Source::Kernel, prefix),
             };
             if changed {
-                self.dirty.insert(prefix);
+                self.routes.mark([prefix]);
             }
         }
     }
@@ -144,10 +91,11 @@ impl Daemon {
     pub(super) async fn reconcile(&mut self) -> Result<()> {
         let (slow_path, result) = self.update_data_path().await?;
         self.update_slow_path(slow_path).await;
+        let speaker = self.start_missing_speaker();
         self.tell_speaker();
         result?;
         self.stale = Stale::default();
-        Ok(())
+        speaker
     }
 
     /// The first reconciliation. Where it fails, the kernel's own routes are as they were: they may be those
@@ -155,16 +103,30 @@ impl Daemon {
     pub(super) async fn take_over(&mut self) -> Result<()> {
         let (slow_path, result) = self.update_data_path().await?;
         result?;
+        // An earlier run may have ended between the rules and the marks.
+        self.mark_held()?;
         self.update_slow_path(slow_path).await;
         self.tell_speaker();
+        self.stale = Stale::default();
         Ok(())
+    }
+
+    /// Follows the default routes, which name the uplinks where the file does not.
+    pub(super) fn find_uplinks(&mut self) {
+        let exists = |index| self.mirror.link(index).is_some();
+        self.found_uplinks.update(self.mirror.default_uplinks(), exists, Instant::now());
     }
 
     /// Tables and hooks; gives the routes that are wanted in the kernel's table, and what went wrong.
     async fn update_data_path(&mut self) -> Result<(BTreeMap<Ipv4Net, OwnTarget>, Result<()>)> {
+        self.nat.configure(&self.config.limits())?;
+        self.find_uplinks();
         self.learn_macs().await?;
         self.learn_devices().await;
-        let picture = wanted::picture(&self.config, &self.mirror, &self.macs, &self.devices);
+        self.update_ipsec();
+        let Self { config, mirror, macs, devices, found_uplinks, ipsec, .. } = &*self;
+        let picture = wanted::picture(config, mirror, macs, devices, found_uplinks, ipsec);
+        self.log_endpoints(&picture);
         self.complaints = picture.complaints;
         self.choices = picture.choices;
 
@@ -174,16 +136,21 @@ impl Daemon {
         if same {
             let endpoints = before.endpoints.iter().chain(&self.policy.endpoints);
             touched.extend(endpoints.map(|(address, _)| Ipv4Net::from(*address)));
-            self.offer_kernel_routes(touched, &picture.discovered);
+            self.offer_kernel_routes(touched);
         } else {
             let wanted = self.mirror.wanted(&self.policy).into_iter();
-            let mut offers: BTreeMap<_, _> =
-                wanted.map(|(prefix, wanted)| (prefix, wanted::offer(wanted))).collect();
-            offers.extend(picture.discovered);
-            self.dirty.append(&mut self.rib.replace(Source::Kernel, offers));
+            let offers = wanted.map(|(prefix, wanted)| (prefix, wanted::offer(wanted))).collect();
+            let changed = self.rib.replace(Source::Kernel, offers);
+            self.routes.mark(changed);
         }
-        self.dirty.append(&mut self.rib.replace(Source::Host, picture.host));
-        self.dirty.append(&mut self.rib.replace(Source::Config, picture.config));
+        let changed = self.rib.replace(Source::Host, picture.host);
+        self.routes.mark(changed);
+        let changed = self.rib.replace(Source::Config, picture.config);
+        self.routes.mark(changed);
+        let changed = self.rib.replace(Source::Workload, picture.discovered);
+        self.routes.mark(changed);
+        // What fails from here on is pending on its own: the sources need not be asked for everything again.
+        self.stale = Stale::Picture;
         self.find_routers();
         // Before the routes that lead to them: a packet that is to be translated must not find no rule.
         let rules = self.update_rules(&picture.rules);
@@ -206,64 +173,86 @@ impl Daemon {
         self.check_forwarding();
     }
 
-    /// Asks for the MACs of the containers behind veths that may be endpoints and are not known yet.
-    async fn learn_macs(&mut self) -> Result<()> {
-        let configured = self.config.endpoints.iter().filter_map(|e| self.mirror.link_by_name(&e.interface));
-        let discovered = wanted::discovered(&self.config, &self.mirror);
-        let discovered = discovered.iter().filter_map(|(_, index)| self.mirror.link(*index));
-        let unknown: Vec<Link> = configured
-            .chain(discovered)
-            .filter(|link| !self.macs.contains_key(&link.index))
-            .cloned()
-            .collect();
-        for link in unknown {
-            let Some(peer) = link.peer else { continue };
-            match self.netlink.peer_mac(peer).await {
-                Ok(Some(mac)) => drop(self.macs.insert(link.index, mac)),
-                // It is on its way in or out; an event follows.
-                Ok(None) => debug!("no peer behind {} now", link.name),
-                Err(error) => warn!("cannot ask for the peer of {}: {error:#}", link.name),
-            }
+    /// Additions and changes first, removals last. One that is refused does not keep the others back; it is tried again
+    /// where something went, and by time.
+    pub(super) fn update_tables(&mut self) -> Result<()> {
+        let removed = self.update_pending()?;
+        if removed {
+            self.retry_routes();
+            self.update_pending()?;
         }
         Ok(())
     }
 
-    /// Asks what the uplinks' devices can do, where that is not known. What cannot be learned keeps nothing from being
-    /// forwarded: tc serves every device.
-    async fn learn_devices(&mut self) {
-        for link in wanted::uplink_links(&self.config, &self.mirror) {
-            if !self.devices.able.contains_key(&link.index) {
-                let device = self.netlink.device(link.index).await.unwrap_or_else(|error| {
-                    warn!("{} is taken for one that tells nothing of XDP: {error:#}", link.name);
-                    Device::default()
-                });
-                self.devices.able.insert(link.index, device);
-            }
-        }
+    /// Tries as many refused routes again as there is room for.
+    pub(super) fn retry_routes(&mut self) {
+        let Self { datapath, routes, .. } = self;
+        routes.retry(|refusal| match refusal {
+            Refusal::Full { table, claim, .. } => datapath.room(*table, *claim),
+            Refusal::Other(_) => usize::MAX,
+        });
     }
 
-    /// Additions and changes first, removals last. One that fails does not keep the others back; it stays
-    /// dirty, for the next reconciliation.
-    pub(super) fn update_tables(&mut self) -> Result<()> {
-        let mut result = Ok(());
+    /// Writes what is pending, and says whether anything was removed.
+    fn update_pending(&mut self) -> Result<bool> {
+        let (mut result, mut removed) = (Ok(()), false);
         let (wanted, unwanted): (Vec<_>, Vec<_>) =
-            self.dirty.iter().copied().partition(|prefix| self.rib.best(*prefix).is_some());
+            self.routes.take(usize::MAX).into_iter().partition(|prefix| self.rib.best(*prefix).is_some());
+        removed |= !unwanted.is_empty();
         for prefix in wanted.into_iter().chain(unwanted) {
-            let best = self.rib.best(prefix).map(|(_, offer)| self.destination(offer));
-            let destination = best.map(|destination| self.translated(prefix, destination));
-            match self.datapath.set(prefix, destination) {
-                Ok(()) => drop(self.dirty.remove(&prefix)),
-                Err(error) => result = Err(error),
+            let best = self.rib.best(prefix).map(|(source, offer)| (source, self.destination(offer)));
+            let claim = best.map_or(Claim::Own, |(source, destination)| claim(source, prefix, destination));
+            let destination =
+                best.map(|(_, destination)| self.obeyed(prefix, self.translated(prefix, destination)));
+            if let Err(error) = self.datapath.set(prefix, destination, claim) {
+                let source = best.map_or(Source::Host, |(source, _)| source);
+                let refusal = match error.downcast_ref::<Full>() {
+                    Some(table) => Refusal::Full { table: *table, claim, source },
+                    None => Refusal::Other(error.root_cause().to_string()),
+                };
+                if matches!(refusal, Refusal::Other(_)) {
+                    result = Err(error);
+                }
+                self.routes.refuse(prefix, refusal);
             }
         }
-        result
+        result.map(|()| removed)
+    }
+
+    /// Routes that are not carried for want of room, with whose they are.
+    pub(super) fn route_complaints(&self) -> Vec<String> {
+        let complaint = |(refusal, (count, first)): (&Refusal, (usize, Ipv4Net))| match refusal {
+            Refusal::Full { table, claim, source } => {
+                let whose = match (source, claim) {
+                    (Source::Bgp, _) => "learned by BGP",
+                    (Source::Kernel, Claim::Learned) => "taken over from the kernel's table",
+                    (Source::Config, _) => "of the file",
+                    _ => "of this node",
+                };
+                let kept = match (table, claim) {
+                    (Full::Routes | Full::NextHops, Claim::Learned) => {
+                        " (a part is kept for this node's own)"
+                    }
+                    _ => "",
+                };
+                format!(
+                    "{count} routes {whose} are not in the data path, the first to {first}: {table}{kept}"
+                )
+            }
+            Refusal::Other(error) => {
+                format!("{count} routes are not in the data path, the first to {first}: {error}")
+            }
+        };
+        self.routes.refusals().into_iter().map(complaint).collect()
     }
 
     /// Sets the rules of translation; where they changed, every next hop may have to be marked otherwise.
     fn update_rules(&mut self, rules: &[Rule]) -> Result<()> {
+        let sources = masquerade::sources(&self.mirror, rules);
         let datapath = &mut self.datapath;
-        if self.nat.set_rules(rules, || datapath.synchronize())? {
-            self.dirty.extend(self.rib.iter().map(|(prefix, _, _)| prefix));
+        if self.nat.set_rules(rules, sources, || datapath.synchronize())? {
+            self.routes.mark(self.rib.iter().map(|(prefix, _, _)| prefix));
+            self.mark_held()?;
             // Flows that the new rules do not allow end now.
             self.nat.sweep(&mut self.object, 1)?;
         }
@@ -271,75 +260,24 @@ impl Daemon {
     }
 
     /// The same destination, marked where packets to it may have to be translated.
-    fn translated(&self, prefix: Ipv4Net, destination: Destination) -> Destination {
+    pub(super) fn translated(&self, prefix: Ipv4Net, destination: Destination) -> Destination {
         match destination {
             Destination::NextHop(next_hop) => {
-                let translates = wanted::may_translate(self.nat.rules(), prefix, next_hop.ifindex);
-                Destination::NextHop(NextHop { translates: translates.into(), ..next_hop })
+                if !masquerade::may_translate(self.nat.rules(), prefix, next_hop.ifindex) {
+                    return destination;
+                }
+                let source = masquerade::source_by(&self.mirror, prefix, &next_hop);
+                Destination::NextHop(NextHop { translates: 1, source, ..next_hop })
             }
             other => other,
         }
     }
 
-    /// Attaches where a program is wanted and takes it off where it is not. One interface that cannot be
-    /// attached to is a complaint and an error, and the others are attached all the same.
-    fn update_hooks(&mut self, wanted: BTreeMap<Place, Program>) -> Result<()> {
-        let mut result = Ok(());
-        // An interface that was renamed is where it was, with its program.
-        let renamed =
-            |(place, program): (Place, Program)| (place.find_in(&wanted).cloned().unwrap_or(place), program);
-        self.places = std::mem::take(&mut self.places).into_iter().map(renamed).collect();
-        for (place, &program) in &wanted {
-            if self.places.get(place) == Some(&program) {
-                continue;
-            }
-            if program == Program::Walk(Hook::FromContainer) && self.config.datapath.kernel_routes {
-                // As Calico does: what BPF leaves to the kernel must be forwarded by it.
-                if let Err(error) = sysctl::enable_forwarding(&place.interface) {
-                    debug!("{error:#}");
-                }
-            }
-            match attach::attach(&mut self.object, &self.pins, self.mode, place, program) {
-                Ok(()) => drop(self.places.insert(place.clone(), program)),
-                // It went, or was renamed, a moment ago; the event is on its way.
-                Err(error) if !place.exists() => debug!("{error:#}"),
-                Err(error) if error.is::<attach::Refused>() => self.fall_back(place, &error),
-                Err(error) => {
-                    self.complaints.push(format!("{error:#}"));
-                    result = result.and(Err(error));
-                }
-            }
-        }
-        let stale =
-            attach::attached(&self.pins, |index| self.mirror.link(index).map(|link| link.name.clone()))?;
-        for place in stale.iter().chain(self.places.clone().keys()) {
-            if !wanted.contains_key(place) {
-                attach::detach(&self.pins, place)?;
-                self.places.remove(place);
-            }
-        }
-        result
-    }
-
-    /// Goes on with an uplink at tc alone, until its link changes.
-    fn fall_back(&mut self, place: &Place, error: &anyhow::Error) {
-        let why = error.root_cause().to_string();
-        if let Some(choice) = self.choices.iter_mut().find(|choice| choice.ifindex == place.ifindex) {
-            (choice.xdp, choice.why) = (false, why.clone());
-        }
-        let complaint = format!("uplink {} is served at tc, not at XDP: {why}", place.interface);
-        if self.config.datapath.uplink_hook == UplinkHook::Xdp {
-            self.complaints.push(complaint);
-        } else {
-            info!("{complaint}");
-        }
-        self.devices.refused.insert(place.ifindex, why);
-    }
-
-    fn check_forwarding(&mut self) {
+    pub(super) fn check_forwarding(&mut self) {
+        self.not_forwarding.clear();
         for place in self.places.keys().filter(|place| place.hook == Hook::FromUplink) {
             if let Ok(false) = sysctl::forwarding(&place.interface) {
-                self.complaints.push(format!(
+                self.not_forwarding.push(format!(
                     "the kernel does not forward packets from {0}: ICMP errors and what BPF leaves to it get \
                      lost; sysctl -w net.ipv4.conf.{0}.forwarding=1",
                     place.interface

@@ -2,10 +2,10 @@
 
 use std::path::Path;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, anyhow};
 use tracing::{info, warn};
 
-use super::Daemon;
+use super::{Daemon, Stale};
 use crate::{
     config::{self, Config},
     control::BadFile,
@@ -27,15 +27,11 @@ impl Daemon {
         let speaker = loaded.config.bgp.as_ref().map(Settings::new).transpose();
         let speaker = speaker.with_context(|| format!("{}: nothing was changed", file.display()))?;
         self.withdraw_blocks(&loaded.config).await;
+        let differences = self.config.differences(&loaded.config);
         let before = std::mem::replace(&mut self.config, loaded.config);
-        self.nat.configure(&self.config.limits())?;
         if before.datapath.kernel_routes != self.config.datapath.kernel_routes {
             self.slow_path.look_at(self.by_routers());
         }
-        if speaker.is_none() {
-            self.end_bgp().await?;
-        }
-        self.configure_bgp(speaker)?;
         let mode = Mode::choose(self.config.datapath.tc_attach);
         if mode != self.mode {
             // All are attached anew, which takes off what was attached the other way.
@@ -49,9 +45,30 @@ impl Daemon {
         // What the kernel refused it may take by now.
         self.devices.refused.clear();
         self.configure_metrics().await;
-        self.reconcile().await?;
-        info!("read {} again", file.display());
-        Ok(warnings)
+        // From here on the new file holds. What fails is said to the operator, and tried again by time.
+        self.stale = self.stale.max(Stale::Picture);
+        let speaker = self.configure_bgp(speaker).await;
+        let result = self.catch_up().await.and(speaker);
+        if result.is_err() {
+            self.stale = self.stale.max(Stale::Picture);
+        }
+        let failure = result.as_ref().err().map(|error| {
+            anyhow!("{}: it holds now, but not all of it is in place yet: {error:#}", file.display())
+        });
+        self.retry.note(result);
+        match failure {
+            Some(failure) => Err(failure),
+            None => {
+                let what = if differences.is_empty() {
+                    "nothing changed".to_owned()
+                } else {
+                    differences.join("; ")
+                };
+                info!("read {} again: {what}", file.display());
+                self.log_health();
+                Ok(warnings)
+            }
+        }
     }
 }
 

@@ -119,13 +119,14 @@ pub fn attach(object: &mut Ebpf, pins: &Pins, mode: Mode, place: &Place, program
     if place.hook == Hook::XdpFromUplink {
         xdp::attach(object::xdp(object)?, pins, place)
     } else {
-        refuse_foreign(pins, place)?;
+        let loaded = place.programs().map(|program| Ok(classifier(object, program)?.info()?.id()));
+        let loaded = loaded.into_iter().collect::<Result<Vec<u32>>>()?;
+        refuse_foreign(pins, place, &loaded)?;
         let program = classifier(object, program)?;
         match mode {
             Mode::Tcx => tcx::attach(program, pins, place).and_then(|()| clsact::retire(pins, place)),
-            Mode::Clsact => {
-                clsact::attach(program, pins, place).and_then(|()| link::remove(&link::pin(pins, place)))
-            }
+            Mode::Clsact => clsact::attach(program, name, &loaded, pins, place)
+                .and_then(|()| link::remove(&link::pin(pins, place))),
         }
     }
     .with_context(|| format!("cannot attach {} to {}", place.hook.name(), place.interface))?;
@@ -134,8 +135,10 @@ pub fn attach(object: &mut Ebpf, pins: &Pins, mode: Mode, place: &Place, program
 }
 
 /// Two dataplanes on one interface would each take packets from the other, whichever way they are attached.
-fn refuse_foreign(pins: &Pins, place: &Place) -> Result<()> {
-    let Some(foreign) = tcx::foreign(pins, place).or(clsact::foreign(pins, place)?) else { return Ok(()) };
+/// The programs with the ids `loaded` are this process's own, whose pins somebody may have removed.
+fn refuse_foreign(pins: &Pins, place: &Place, loaded: &[u32]) -> Result<()> {
+    let foreign = tcx::foreign(pins, place, loaded).or(clsact::foreign(pins, place, loaded)?);
+    let Some(foreign) = foreign else { return Ok(()) };
     bail!(
         "{} is already driven by another dataplane ({foreign}): stop that one with `dataplane detach --config \
          FILE`, or take the interface out of this configuration",
@@ -184,13 +187,15 @@ fn parse_pin_name(name: &str, names: impl Fn(u32) -> Option<String>) -> Option<P
     Some(Place::new(&names(ifindex).unwrap_or_default(), ifindex, hook))
 }
 
-/// The id of the program at the place, if the kernel has it there.
-pub fn program_id(place: &Place, mode: Mode, pins: &Pins) -> Option<u32> {
-    if place.hook == Hook::XdpFromUplink {
-        return link::program_id(&link::pin(pins, place));
-    }
-    match mode {
-        Mode::Tcx => tcx::program_id(pins, place),
-        Mode::Clsact => clsact::program_id(pins, place),
+/// The id of the program at the place, if the kernel has it there and its pin is in place: the kernel is asked what is at
+/// the interface.
+///
+/// # Errors
+///
+/// Where the kernel cannot be asked, or the pin is none of this program's.
+pub fn program_id(place: &Place, mode: Mode, pins: &Pins) -> Result<Option<u32>> {
+    match (place.hook, mode) {
+        (Hook::FromContainer | Hook::FromUplink, Mode::Clsact) => clsact::program_id(pins, place),
+        _ => link::program_at(&link::pin(pins, place), place.ifindex),
     }
 }

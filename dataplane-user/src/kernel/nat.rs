@@ -12,18 +12,23 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use dataplane_common::{
-    names::{
-        MAP_NAT_COUNTERS, MAP_NAT_FLOWS, MAP_NAT_GAUGES, MAP_NAT_RULES, MAP_NAT_SETTINGS, STRETCHES_PER_SWEEP,
-    },
-    nat::{
-        bucket::Refs,
-        flow::{Flow, Life, TICK_SHIFT},
-        rule::{MAX_RULES, Rule},
-        settings::{Gauges, NatCounters, PROBE_ROWS, RECORDS_PER_WORD, Settings},
+    atomic::Word64,
+    family::V4,
+    flow::{
+        index::Bucket,
+        record::{Counts, Flow, Life, TICK_SHIFT},
+        rule::{MAX_RULES, Rule, RuleSet},
+        settings::{Gauges, PROBE_ROWS, RECORDS_PER_WORD, Settings, Stats},
         state::State,
         table::STRETCH,
     },
+    names::{
+        MAP_FLOW_COUNTS, MAP_FLOW_GAUGES, MAP_FLOW_RECORDS, MAP_FLOW_RULES, MAP_FLOW_SETTINGS,
+        MAP_FLOW_STATS, STRETCHES_PER_SWEEP,
+    },
+    ports::{MAP_FLOW_PORTS, PORT_WORDS},
 };
+use ipnet::Ipv4Net;
 
 use super::{
     mapping::Mapping,
@@ -39,7 +44,10 @@ struct Value<T>(T);
 unsafe impl<T: bytemuck::Pod> aya::Pod for Value<T> {}
 
 /// A record, which is only ever reached through a mapping.
-type Record = [u64; size_of::<Flow>() / 8];
+type Record = [u64; size_of::<Flow<V4>>() / 8];
+
+/// Its counters, likewise.
+type Counters = [u64; size_of::<Counts>() / 8];
 
 /// The gauges, likewise.
 type Line = [u64; size_of::<Gauges>() / 8];
@@ -48,11 +56,14 @@ type Line = [u64; size_of::<Gauges>() / 8];
 pub struct Nat {
     settings: Array<MapData, Value<Settings>>,
     rules: Array<MapData, Value<Rule>>,
-    counters: PerCpuArray<MapData, Value<NatCounters>>,
-    flows: Mapping<Flow>,
+    stats: PerCpuArray<MapData, Value<Stats>>,
+    flows: Mapping<Flow<V4>>,
+    counts: Mapping<Counts>,
     gauges: Mapping<Gauges>,
     current: Settings,
     active: Vec<Rule>,
+    /// The addresses that translation by those rules depends on: interface and network.
+    sources: Vec<(u32, Ipv4Net)>,
 }
 
 /// What the configuration says of the table.
@@ -75,25 +86,34 @@ impl Nat {
     ///
     /// Where a map has another layout, or cannot be read.
     pub fn open(object: &mut Ebpf) -> Result<Self> {
-        let settings: Array<_, Value<Settings>> = take(object, MAP_NAT_SETTINGS)?.try_into()?;
-        let rules: Array<_, Value<Rule>> = take(object, MAP_NAT_RULES)?.try_into()?;
-        let flows: Array<_, Record> = take(object, MAP_NAT_FLOWS)?.try_into()?;
-        let gauges: Array<_, Line> = take(object, MAP_NAT_GAUGES)?.try_into()?;
+        let settings: Array<_, Value<Settings>> = take(object, MAP_FLOW_SETTINGS)?.try_into()?;
+        let rules: Array<_, Value<Rule>> = take(object, MAP_FLOW_RULES)?.try_into()?;
+        let flows: Array<_, Record> = take(object, MAP_FLOW_RECORDS)?.try_into()?;
+        let counts: Array<_, Counters> = take(object, MAP_FLOW_COUNTS)?.try_into()?;
+        let ports: Array<_, u64> = take(object, MAP_FLOW_PORTS)?.try_into()?;
+        let gauges: Array<_, Line> = take(object, MAP_FLOW_GAUGES)?.try_into()?;
         let Value(current) = settings.get(&0, 0).context("cannot read the settings of the flow table")?;
-        let held = current.first_rule..current.first_rule + current.rules;
+        let set = RuleSet::from_bits(current.rules);
+        let held = set.first()..set.first() + set.count();
         ensure!(
             held.end as usize <= 2 * MAX_RULES,
             "the settings of the flow table name rules that are not there"
         );
-        let active = held.map(|index| Ok(rules.get(&index, 0)?.0)).collect::<Result<_>>()?;
+        let active =
+            held.map(|index| Ok(Rule { number: 0, ..rules.get(&index, 0)?.0 })).collect::<Result<_>>()?;
+        // Until the ports that the host uses are known.
+        let ports: Mapping<Word64> = Mapping::new(IterableMap::<u32, u64>::map(&ports), PORT_WORDS, 1)?;
+        ports.values().iter().for_each(|word| word.store(u64::MAX));
         Ok(Self {
             flows: Mapping::new(IterableMap::<u32, Record>::map(&flows), flows.len(), 1)?,
+            counts: Mapping::new(IterableMap::<u32, Counters>::map(&counts), counts.len(), 1)?,
             gauges: Mapping::new(IterableMap::<u32, Line>::map(&gauges), 1, 1)?,
-            counters: take(object, MAP_NAT_COUNTERS)?.try_into()?,
+            stats: take(object, MAP_FLOW_STATS)?.try_into()?,
             settings,
             rules,
             current,
             active,
+            sources: Vec::new(),
         })
     }
 
@@ -125,23 +145,34 @@ impl Nat {
         self.write(wanted)
     }
 
-    /// Makes these the rules. `synchronize` returns when no program can be reading the rules before the last.
+    /// Makes these the rules, of which the default addresses come from `sources`. Says whether anything is another than before:
+    /// flows are then judged anew. `synchronize` returns when no program can be reading the rules before the last.
     ///
     /// # Errors
     ///
     /// Where the kernel refuses a write: the rules are then as before.
-    pub fn set_rules(&mut self, rules: &[Rule], synchronize: impl FnOnce() -> Result<()>) -> Result<bool> {
-        if self.active == rules {
+    pub fn set_rules(
+        &mut self,
+        rules: &[Rule],
+        sources: Vec<(u32, Ipv4Net)>,
+        synchronize: impl FnOnce() -> Result<()>,
+    ) -> Result<bool> {
+        if self.active == rules && self.sources == sources {
             return Ok(false);
         }
         // Two sets have room: the one that does not hold is written, and made the one that does.
         synchronize()?;
-        let first = if self.current.first_rule == 0 { MAX_RULES as u32 } else { 0 };
-        for (rule, index) in rules.iter().zip(first..) {
-            self.rules.set(index, Value(*rule), 0).context("cannot write a rule of translation")?;
+        let first = if RuleSet::from_bits(self.current.rules).first() == 0 { MAX_RULES as u16 } else { 0 };
+        for (rule, index) in rules.iter().zip(u32::from(first)..) {
+            let rule = Rule { number: index - u32::from(first), ..*rule };
+            self.rules.set(index, Value(rule), 0).context("cannot write a rule of translation")?;
         }
-        self.write(Settings { first_rule: first, rules: rules.len() as u32, ..self.current })?;
+        let set = RuleSet::new(first, rules.len() as u16);
+        // Of 16 bits, of which 0 stands for no epoch: flows of another table, which are bound to none.
+        let epoch = self.current.epoch % 0xffff + 1;
+        self.write(Settings { rules: set.to_bits(), epoch, ..self.current })?;
         self.active = rules.to_vec();
+        self.sources = sources;
         Ok(true)
     }
 
@@ -189,13 +220,14 @@ impl Nat {
         self.gauges.values().first().map_or(0, |gauges| gauges.flows.load())
     }
 
-    /// The flows that live, with the tick that it is.
-    pub fn flows(&self) -> (u32, impl Iterator<Item = (&Flow, Life)>) {
+    /// The flows that live, each with its counters, and the tick that it is.
+    pub fn flows(&self) -> (u32, impl Iterator<Item = (&Flow<V4>, &Counts, Life)>) {
         let now = now();
-        let living = self.flows.values().iter().filter_map(move |flow| {
-            let life = Life::from_bits(flow.life.load());
-            life.is_alive(now).then_some((flow, life))
-        });
+        let living =
+            self.flows.values().iter().zip(self.counts.values()).filter_map(move |(flow, counts)| {
+                let life = Life::from_bits(flow.life.load());
+                life.is_alive(now).then_some((flow, counts, life))
+            });
         (now, living)
     }
 
@@ -204,9 +236,9 @@ impl Nat {
     /// # Errors
     ///
     /// Where the map cannot be read.
-    pub fn counters(&self) -> Result<NatCounters> {
-        let mut sum = NatCounters::zeroed();
-        for Value(one) in self.counters.get(&0, 0).context("cannot read the flow table's counters")?.iter() {
+    pub fn counters(&self) -> Result<Stats> {
+        let mut sum = Stats::zeroed();
+        for Value(one) in self.stats.get(&0, 0).context("cannot read the flow table's counters")?.iter() {
             sum.opened += one.opened;
             sum.expired += one.expired;
             sum.displaced_ended += one.displaced_ended;
@@ -221,9 +253,10 @@ impl Nat {
 
     /// Bytes of the maps that flows take.
     pub fn bytes(&self) -> u64 {
-        let indexes = 2 * self.current.buckets as usize * size_of::<Refs>();
+        let index = self.current.buckets as usize * size_of::<Bucket>();
         let taken = self.current.words() as usize * size_of::<u64>();
-        (indexes + taken + size_of_val(self.flows.values())) as u64
+        let records = size_of_val(self.flows.values()) + size_of_val(self.counts.values());
+        (index + taken + records) as u64
     }
 }
 

@@ -13,16 +13,19 @@ mod device;
 mod events;
 mod exchange;
 pub mod filters;
+mod neighbour;
 mod nexthop;
+mod raw;
 mod request;
 mod socket;
 mod types;
+mod xfrm;
 
 use anyhow::{Context, Result, bail};
 use dataplane_common::{names, net::MacAddr};
 use ipnet::Ipv4Net;
 use netlink_packet_core::{NetlinkMessage, NetlinkSerializable};
-use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE, NETLINK_XFRM};
 
 use self::exchange::{Answer, Requests};
 pub use self::{
@@ -30,14 +33,12 @@ pub use self::{
     events::Events,
     exchange::Refusal,
     nexthop::{NextHop, NextHopTarget},
-    types::{Added, Address, Event, Link, OwnRoute, OwnTarget, Peer, Place, Route, RouteKind},
+    types::{Added, Address, Event, Link, OwnRoute, OwnTarget, Peer, Place, Present, Route, RouteKind},
+    xfrm::IpsecPolicy,
 };
 
 /// How often a dump is begun again when the kernel says that what it walked changed meanwhile.
 const DUMP_ATTEMPTS: usize = 16;
-
-/// How often a route is tried again when the one in its way is gone by the time it is looked at.
-const ADD_ATTEMPTS: usize = 8;
 
 /// Bytes of unread events that the kernel keeps for us: about 100,000 route changes.
 const RECEIVE_BUFFER: usize = 64 << 20;
@@ -48,6 +49,8 @@ pub struct Netlink {
     requests: Requests,
     /// Generic netlink.
     generic: Requests,
+    /// IPsec, where the kernel has it.
+    ipsec: Option<Requests>,
 }
 
 impl Netlink {
@@ -72,7 +75,30 @@ impl Netlink {
     pub fn connect_with_receive_buffer(bytes: usize) -> Result<(Self, Events)> {
         let events = Events::open(bytes)?;
         let (requests, generic) = (Requests::open(NETLINK_ROUTE)?, Requests::open(NETLINK_GENERIC)?);
-        Ok((Self { requests, generic }, events))
+        let ipsec = without_support(Requests::open(NETLINK_XFRM))?;
+        Ok((Self { requests, generic, ipsec }, events))
+    }
+
+    /// The IPsec policies that do something to forwarded IPv4 packets.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses, or its answer cannot be read.
+    pub async fn ipsec_policies(&self) -> Result<Vec<IpsecPolicy>> {
+        let Some(ipsec) = &self.ipsec else { return Ok(Vec::new()) };
+        let mut found = dump(ipsec, "IPsec policies", xfrm::dump, xfrm::decode).await?;
+        let mut blocks = false;
+        let answer = ipsec.exchange(xfrm::default(), |payload| {
+            blocks |= xfrm::blocks_by_default(payload)?;
+            Ok(())
+        });
+        // An older kernel does not know the request, and blocks nothing by default.
+        if let (Answer::Complete, true) = (answer.await?, blocks) {
+            found.push(IpsecPolicy { source: Ipv4Net::default(), destination: Ipv4Net::default() });
+        }
+        found.sort_unstable();
+        found.dedup();
+        Ok(found)
     }
 
     /// Every link of this namespace.
@@ -139,6 +165,26 @@ impl Netlink {
         }
     }
 
+    /// Has the kernel's neighbour entries on a link that have the MAC address `old` have `new`: what it sends itself goes
+    /// there at once. Entries that somebody set by hand stay.
+    ///
+    /// # Errors
+    ///
+    /// Where the kernel refuses for another reason than that an entry or the link is gone.
+    pub async fn change_neighbours(&self, ifindex: u32, old: MacAddr, new: MacAddr) -> Result<()> {
+        let found = self.dump("neighbours", || neighbour::dump(ifindex), neighbour::decode).await?;
+        for stale in found.into_iter().filter(|found| found.ifindex == ifindex && found.mac == old) {
+            let current = neighbour::Neighbour { mac: new, ..stale };
+            match self.requests.exchange(neighbour::replace(&current), ignore).await? {
+                Answer::Refused(refusal) if !matches!(refusal.errno, libc::ENOENT | libc::ENODEV) => {
+                    return Err(refusal).with_context(|| format!("changing the neighbour {}", stale.address));
+                }
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
     /// What the device can do.
     ///
     /// # Errors
@@ -159,52 +205,39 @@ impl Netlink {
 
     /// Writes a route of ours into table `main`, never over a route of anybody else.
     ///
-    /// An older route of ours for the same prefix that leads elsewhere is replaced without a gap.
+    /// An older route of ours for the same prefix that leads elsewhere is replaced without a gap. `known` is the route with
+    /// this prefix and metric that the caller knows of: what is in the way is not looked for in a table that may hold a
+    /// million routes.
     ///
     /// # Errors
     ///
-    /// Where the kernel refuses, e.g. because the gateway is not on a link of this node.
-    pub async fn add_route(&self, route: &OwnRoute) -> Result<Added> {
+    /// Where the kernel refuses, e.g. because the gateway is not on a link of this node; and where a route is in the way
+    /// that neither the kernel's lookup nor the caller knows: it is to be tried again when the events are in.
+    pub async fn add_route(&self, route: &OwnRoute, known: Option<Present>) -> Result<Added> {
         let context = || format!("adding the route {route}");
-        for _ in 0..ADD_ATTEMPTS {
-            match self.requests.exchange(request::add_route(route), ignore).await.with_context(context)? {
-                Answer::Complete | Answer::Interrupted => return Ok(Added::Added),
-                // Any route with this prefix, TOS 0 and metric 0 is in the way, whoever wrote it: see whose.
-                Answer::Refused(refusal) if refusal.errno == libc::EEXIST => {}
-                Answer::Refused(refusal) => return Err(refusal).with_context(context),
-            }
-            let Some(present) = self.route_in_the_way(route.destination).await.with_context(context)? else {
-                continue;
-            };
-            if present.protocol != names::ROUTE_PROTOCOL {
-                return Ok(Added::TakenBy { protocol: present.protocol });
-            }
-            if route.is(&present) {
-                return Ok(Added::AlreadyThere);
-            }
-            let Some(older) = OwnRoute::from_route(&present) else {
-                bail!(
-                    "{}: a route with our protocol number {} is there that we never write: {present:?}. \
-                     Remove it with `ip route del {} proto {}`",
-                    context(),
-                    present.protocol,
-                    present.destination,
-                    present.protocol
-                );
-            };
-            // Append and then delete, not NLM_F_REPLACE: that replaces whichever route is first by then,
-            // which may be somebody else's.
-            match self.requests.exchange(request::append_route(route), ignore).await.with_context(context)? {
-                Answer::Complete | Answer::Interrupted => {}
-                // A second copy behind the older one, e.g. because a predecessor was killed between the two
-                // steps: what is left to do is to delete the older one.
-                Answer::Refused(refusal) if refusal.errno == libc::EEXIST => {}
-                Answer::Refused(refusal) => return Err(refusal).with_context(context),
-            }
-            self.delete_route(&older).await?;
-            return Ok(Added::Added);
+        match self.requests.exchange(request::add_route(route), ignore).await.with_context(context)? {
+            Answer::Complete | Answer::Interrupted => return Ok(Added::Added),
+            // Any route with this prefix, TOS 0 and metric is in the way, whoever wrote it: see whose.
+            Answer::Refused(refusal) if refusal.errno == libc::EEXIST => {}
+            Answer::Refused(refusal) => return Err(refusal).with_context(context),
         }
-        bail!("{}: another route for this prefix comes and goes; see `ip monitor route`", context())
+        let older = match self.route_in_the_way(route).await.with_context(context)?.or(known) {
+            None => bail!("{}: another route for this prefix is in the way, see `ip route`", context()),
+            Some(Present::Foreign { protocol }) => return Ok(Added::TakenBy { protocol }),
+            Some(Present::Own(present)) if present == *route => return Ok(Added::AlreadyThere),
+            Some(Present::Own(older)) => older,
+        };
+        // Append and then delete, not NLM_F_REPLACE: that replaces whichever route is first by then,
+        // which may be somebody else's.
+        match self.requests.exchange(request::append_route(route), ignore).await.with_context(context)? {
+            Answer::Complete | Answer::Interrupted => {}
+            // A second copy behind the older one, e.g. because a predecessor was killed between the two
+            // steps: what is left to do is to delete the older one.
+            Answer::Refused(refusal) if refusal.errno == libc::EEXIST => {}
+            Answer::Refused(refusal) => return Err(refusal).with_context(context),
+        }
+        self.delete_route(&older).await?;
+        Ok(Added::Added)
     }
 
     /// Deletes a route of ours from table `main`; a route of anybody else is never touched.
@@ -237,58 +270,88 @@ impl Netlink {
         Ok(rules == decode::DEFAULT_RULES.map(Some))
     }
 
-    /// The route of table `main` with that prefix, TOS 0 and metric 0: the one that a new route meets.
-    async fn route_in_the_way(&self, destination: Ipv4Net) -> Result<Option<Route>> {
-        let in_the_way = |route: &Route| {
-            route.destination == destination
-                && route.table == u32::from(libc::RT_TABLE_MAIN)
-                && route.tos == 0
-                && route.metric == 0
-        };
-        // A lookup costs nothing but may find a longer prefix, or one of table `local`; it refuses where the
-        // route is a blackhole. Only then walk the table, which may hold a million routes.
+    /// The route of table `main` that the kernel finds for the prefix, if it is the one that a new route meets. The lookup
+    /// may find another one: a longer prefix, one of table `local` or of a lower metric. It refuses where the route is a
+    /// blackhole.
+    async fn route_in_the_way(&self, new: &OwnRoute) -> Result<Option<Present>> {
         let mut found = None;
         let answer = self
             .requests
-            .exchange(request::lookup(destination.network()), |payload| {
+            .exchange(request::lookup(new.destination.network()), |payload| {
                 found = decode::route(payload)?;
                 Ok(())
             })
             .await?;
-        if let (Answer::Complete, Some(route)) = (answer, found.filter(in_the_way)) {
-            return Ok(Some(route));
+        let in_the_way = |route: &Route| {
+            route.destination == new.destination
+                && route.table == u32::from(libc::RT_TABLE_MAIN)
+                && route.tos == 0
+                && route.metric == new.metric
+        };
+        let (Answer::Complete, Some(route)) = (answer, found.filter(in_the_way)) else { return Ok(None) };
+        if route.protocol != names::ROUTE_PROTOCOL {
+            return Ok(Some(Present::Foreign { protocol: route.protocol }));
         }
-        let main = || request::routes(Some(libc::RT_TABLE_MAIN));
-        Ok(self.dump("routes", main, |payload| Ok(decode::route(payload)?.filter(in_the_way))).await?.pop())
+        let Some(own) = OwnRoute::from_route(&route) else {
+            bail!(
+                "a route with our protocol number {} is there that we never write: {route:?}. Remove it with `ip route \
+                 del {} proto {}`",
+                route.protocol,
+                route.destination,
+                route.protocol
+            );
+        };
+        Ok(Some(Present::Own(own)))
     }
 
-    /// Dumps until the kernel says that nothing changed on the way.
     async fn dump<T, R: NetlinkSerializable>(
         &self,
         what: &str,
         request: impl Fn() -> NetlinkMessage<R>,
         decode: impl Fn(&[u8]) -> Result<Option<T>>,
     ) -> Result<Vec<T>> {
-        for _ in 0..DUMP_ATTEMPTS {
-            let mut found = Vec::new();
-            let answer = self
-                .requests
-                .exchange(request(), |payload| {
-                    found.extend(decode(payload)?);
-                    Ok(())
-                })
-                .await
-                .with_context(|| format!("listing the kernel's {what}"))?;
-            match answer {
-                Answer::Complete => return Ok(found),
-                Answer::Interrupted => {}
-                Answer::Refused(refusal) => {
-                    return Err(refusal).with_context(|| format!("listing the kernel's {what}"));
-                }
+        dump(&self.requests, what, request, decode).await
+    }
+}
+
+/// Dumps until the kernel says that nothing changed on the way.
+async fn dump<T, R: NetlinkSerializable>(
+    requests: &Requests,
+    what: &str,
+    request: impl Fn() -> NetlinkMessage<R>,
+    decode: impl Fn(&[u8]) -> Result<Option<T>>,
+) -> Result<Vec<T>> {
+    for _ in 0..DUMP_ATTEMPTS {
+        let mut found = Vec::new();
+        let answer = requests
+            .exchange(request(), |payload| {
+                found.extend(decode(payload)?);
+                Ok(())
+            })
+            .await
+            .with_context(|| format!("listing the kernel's {what}"))?;
+        match answer {
+            Answer::Complete => return Ok(found),
+            Answer::Interrupted => {}
+            Answer::Refused(refusal) => {
+                return Err(refusal).with_context(|| format!("listing the kernel's {what}"));
             }
         }
-        bail!("listing the kernel's {what}: they changed during each of {DUMP_ATTEMPTS} attempts; try again")
     }
+    bail!("listing the kernel's {what}: they changed during each of {DUMP_ATTEMPTS} attempts; try again")
+}
+
+/// `None` in place of the error that the kernel was built without this protocol.
+fn without_support<T>(opened: Result<T>) -> Result<Option<T>> {
+    match opened {
+        Err(error) if error.chain().any(is_unsupported) => Ok(None),
+        opened => opened.map(Some),
+    }
+}
+
+fn is_unsupported(cause: &(dyn std::error::Error + 'static)) -> bool {
+    let errno = cause.downcast_ref::<std::io::Error>().and_then(std::io::Error::raw_os_error);
+    matches!(errno, Some(libc::EPROTONOSUPPORT | libc::ENOENT))
 }
 
 /// For requests whose answer is an acknowledgement alone.

@@ -9,15 +9,16 @@ use aya::{
     programs::{self, ProgramError, SchedClassifier, Xdp},
 };
 use dataplane_common::{
+    flow::settings::RECORDS_PER_WORD,
     names::{
-        GLOBAL_TRACE, MAP_ENDPOINTS, MAP_NAT_FLOWS, MAP_NAT_IN, MAP_NAT_OUT, MAP_NAT_PROGRAMS, MAP_NAT_TAKEN,
-        MAP_XDP_PROGRAMS, PINNED_MAPS, PROGRAM_FOR_FIRST, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK,
-        PROGRAM_NAT_OPEN, PROGRAM_NAT_SWEEP, PROGRAM_REJECT, PROGRAM_SHOW, PROGRAM_SLOTS, PROGRAM_TO_OPEN,
-        PROGRAM_TO_REJECT, PROGRAM_TO_SHOW, PROGRAM_TRANSLATE_FIRST, PROGRAM_TRANSLATE_FROM_CONTAINER,
-        PROGRAM_TRANSLATE_FROM_UPLINK, PROGRAM_WAITING, PROGRAM_XDP_FROM_UPLINK, PROGRAM_XDP_SHOW,
-        RENEWED_MAPS, program_to_translate,
+        GLOBAL_TRACE, MAP_ENDPOINTS, MAP_FLOW_COUNTS, MAP_FLOW_INDEX, MAP_FLOW_PROGRAMS, MAP_FLOW_RECORDS,
+        MAP_FLOW_TAKEN, MAP_XDP_PROGRAMS, PINNED_MAPS, PROGRAM_DECIDE_FROM_CONTAINER,
+        PROGRAM_DECIDE_FROM_UPLINK, PROGRAM_FLOW_FIRST, PROGRAM_FLOW_INSERT, PROGRAM_FLOW_SEARCH,
+        PROGRAM_FLOW_SWEEP, PROGRAM_FOR_FIRST, PROGRAM_FOR_TRACKED, PROGRAM_FROM_CONTAINER,
+        PROGRAM_FROM_UPLINK, PROGRAM_REJECT, PROGRAM_SHOW, PROGRAM_SLOTS, PROGRAM_TO_INSERT,
+        PROGRAM_TO_REJECT, PROGRAM_TO_SEARCH, PROGRAM_TO_SHOW, PROGRAM_TRACKED_FROM_UPLINK, PROGRAM_WAITING,
+        PROGRAM_XDP_FROM_UPLINK, PROGRAM_XDP_SHOW, RENEWED_MAPS, program_to_decide,
     },
-    nat::settings::RECORDS_PER_WORD,
     stats::Hook,
 };
 
@@ -39,12 +40,16 @@ pub enum Program {
     Walk(Hook),
     /// What holds the place of a walk that is not wanted yet.
     Waiting,
-    /// What goes on with containers' packets of no known flow.
-    TranslateFromContainer,
+    /// What decides about containers' packets of no known flow.
+    DecideFromContainer,
     /// The same for packets by an uplink.
-    TranslateFromUplink,
-    /// What opens flows.
-    Open,
+    DecideFromUplink,
+    /// What goes on with packets by an uplink whose answers must be known as answers.
+    Tracked,
+    /// What searches ports for flows.
+    Search,
+    /// What inserts flows.
+    Insert,
     /// What ends the walk of a new flow's first packet.
     First,
     /// What answers packets with ICMP errors.
@@ -64,9 +69,11 @@ impl Program {
         Self::Walk(Hook::FromUplink),
         Self::Walk(Hook::XdpFromUplink),
         Self::Waiting,
-        Self::TranslateFromContainer,
-        Self::TranslateFromUplink,
-        Self::Open,
+        Self::DecideFromContainer,
+        Self::DecideFromUplink,
+        Self::Tracked,
+        Self::Search,
+        Self::Insert,
         Self::First,
         Self::Reject,
         Self::Show,
@@ -81,14 +88,16 @@ impl Program {
             Self::Walk(Hook::FromUplink) => PROGRAM_FROM_UPLINK,
             Self::Walk(Hook::XdpFromUplink) => PROGRAM_XDP_FROM_UPLINK,
             Self::Waiting => PROGRAM_WAITING,
-            Self::TranslateFromContainer => PROGRAM_TRANSLATE_FROM_CONTAINER,
-            Self::TranslateFromUplink => PROGRAM_TRANSLATE_FROM_UPLINK,
-            Self::Open => PROGRAM_NAT_OPEN,
-            Self::First => PROGRAM_TRANSLATE_FIRST,
+            Self::DecideFromContainer => PROGRAM_DECIDE_FROM_CONTAINER,
+            Self::DecideFromUplink => PROGRAM_DECIDE_FROM_UPLINK,
+            Self::Tracked => PROGRAM_TRACKED_FROM_UPLINK,
+            Self::Search => PROGRAM_FLOW_SEARCH,
+            Self::Insert => PROGRAM_FLOW_INSERT,
+            Self::First => PROGRAM_FLOW_FIRST,
             Self::Reject => PROGRAM_REJECT,
             Self::Show => PROGRAM_SHOW,
             Self::ShowAtXdp => PROGRAM_XDP_SHOW,
-            Self::Sweep => PROGRAM_NAT_SWEEP,
+            Self::Sweep => PROGRAM_FLOW_SWEEP,
         }
     }
 }
@@ -98,7 +107,7 @@ impl Program {
 pub struct Sizes {
     /// Slots of the endpoint table.
     pub endpoints: u32,
-    /// Buckets of each index of the flow table, at least one.
+    /// Buckets of the flow table's index, at least one.
     pub buckets: u32,
     /// Words that tell which of its records are taken, at least one.
     pub words: u32,
@@ -109,10 +118,10 @@ impl Sizes {
     pub fn maps(&self) -> [(&'static str, u32); 5] {
         [
             (MAP_ENDPOINTS, self.endpoints),
-            (MAP_NAT_OUT, self.buckets),
-            (MAP_NAT_IN, self.buckets),
-            (MAP_NAT_FLOWS, self.words * RECORDS_PER_WORD),
-            (MAP_NAT_TAKEN, self.words),
+            (MAP_FLOW_INDEX, self.buckets),
+            (MAP_FLOW_RECORDS, self.words * RECORDS_PER_WORD),
+            (MAP_FLOW_COUNTS, self.words * RECORDS_PER_WORD),
+            (MAP_FLOW_TAKEN, self.words),
         ]
     }
 }
@@ -157,12 +166,12 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
     }
     for name in PINNED_MAPS.iter().chain(RENEWED_MAPS) {
         // A traced packet goes on in the traced copies, not in those that the attached ones go on in.
-        if purpose == Purpose::Attach || ![MAP_NAT_PROGRAMS, MAP_XDP_PROGRAMS].contains(name) {
+        if purpose == Purpose::Attach || ![MAP_FLOW_PROGRAMS, MAP_XDP_PROGRAMS].contains(name) {
             loader.map_pin_path(name, maps.join(name));
         }
     }
     let mut object = loader.load(OBJECT).context(
-        "cannot create the BPF maps (needs CAP_BPF and CAP_NET_ADMIN, or root; kernel 6.1 or newer with BTF)",
+        "cannot create the BPF maps (needs CAP_BPF and CAP_NET_ADMIN, or root; kernel 6.1 or newer)",
     )?;
     load_programs(&mut object)?;
     link_programs(&mut object)?;
@@ -175,11 +184,13 @@ fn link_programs(object: &mut Ebpf) -> Result<()> {
         (PROGRAM_TO_SHOW, Program::Show),
         (PROGRAM_TO_REJECT, Program::Reject),
         (PROGRAM_FOR_FIRST, Program::First),
-        (PROGRAM_TO_OPEN, Program::Open),
-        (program_to_translate(Hook::FromContainer), Program::TranslateFromContainer),
-        (program_to_translate(Hook::FromUplink), Program::TranslateFromUplink),
+        (PROGRAM_TO_INSERT, Program::Insert),
+        (PROGRAM_TO_SEARCH, Program::Search),
+        (program_to_decide(Hook::FromContainer), Program::DecideFromContainer),
+        (program_to_decide(Hook::FromUplink), Program::DecideFromUplink),
+        (PROGRAM_FOR_TRACKED, Program::Tracked),
     ];
-    link(object, MAP_NAT_PROGRAMS, &at_tc)?;
+    link(object, MAP_FLOW_PROGRAMS, &at_tc)?;
     link(object, MAP_XDP_PROGRAMS, &[(PROGRAM_TO_SHOW, Program::ShowAtXdp)])
 }
 

@@ -19,6 +19,8 @@
 //! | `retired` and `v2` | what `retired` was | its links and filters go to `v2`, the rest is removed |
 //! | `v2` | those programs, until each hook has got the ones of `v2` | |
 
+mod held;
+
 use std::{
     ffi::CString,
     fs, io,
@@ -31,6 +33,7 @@ use aya::maps::MapInfo;
 use dataplane_common::names::{LAYOUT_VERSION, PINNED_MAPS, RENEWED_MAPS};
 use tracing::{info, warn};
 
+pub use self::held::Held;
 use super::object::{self, Shape, Sizes};
 
 /// `BPF_FS_MAGIC` of the kernel's `include/uapi/linux/magic.h`.
@@ -110,6 +113,11 @@ impl Pins {
             })?;
         }
         Ok(())
+    }
+
+    /// Whether every directory of this set is there.
+    pub fn are_whole(&self) -> bool {
+        [self.maps(), self.slabs(), self.links(), self.filters()].iter().all(|directory| directory.is_dir())
     }
 
     /// Finds the set whose place this run's is to take, with its layout version; `None` where ours is the one, with maps

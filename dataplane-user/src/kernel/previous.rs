@@ -2,34 +2,45 @@
 //! sizes. Their programs go on forwarding with them until ours take their place.
 
 mod layout2;
+mod layout4;
+mod routes;
 
 use anyhow::{Context as _, Result};
 use aya::maps::{Array, Map, MapData};
 use dataplane_common::{
-    atomic::Word64,
-    names::{MAP_NAT_FLOWS, MAP_NAT_SETTINGS},
-    nat::flow::Known,
+    atomic::Word64, endpoint::Endpoint, family::V4, flow::record::Known, next_hop::NextHop,
 };
 use ipnet::Ipv4Net;
 use tracing::warn;
 
 use super::{mapping::Mapping, pins::Pins};
-use crate::{datapath::Datapath, wanted::Destination};
+use crate::wanted::Destination;
+use routes::{Endpoint3, NextHop3};
 
-/// How the flow table of a layout is read. The other tables have not changed so far.
+/// How the flow table of a layout is read.
 struct Layout {
     version: u32,
+    settings_map: &'static str,
+    records_map: &'static str,
     /// 64-bit words of a record.
     record_words: usize,
+    /// The map of counters, where they are not in the records.
+    counts_map: Option<&'static str>,
     /// Opens the settings.
     settings: fn(Map) -> Result<Box<dyn Settings>>,
     /// The first of the two words of the settings that are the secret of the hashes.
     seed: usize,
     /// The word of the settings that says how many flows a source may have.
     max_flows_per_source: usize,
-    /// The flow in a record.
-    flow: fn(&[Word64]) -> Option<Known>,
+    /// The flow in a record, with its counters.
+    flow: fn(&[Word64], &[Word64]) -> Option<Known<V4>>,
 }
+
+/// 64-bit words of a flow's counters.
+const COUNTS_WORDS: usize = 3;
+
+/// The last layout with small slots of endpoints and next hops.
+const LAST_WITH_SMALL_SLOTS: u32 = 3;
 
 /// A map of one value of 32-bit words.
 trait Settings: Send {
@@ -51,12 +62,12 @@ impl<const WORDS: usize> Settings for Array<MapData, [u32; WORDS]> {
 /// Settings of so many words.
 fn settings<const WORDS: usize>(map: Map) -> Result<Box<dyn Settings>> {
     let map: Array<MapData, [u32; WORDS]> =
-        map.try_into().with_context(|| format!("map {MAP_NAT_SETTINGS} is not of {WORDS} words"))?;
+        map.try_into().with_context(|| format!("the map of settings is not of {WORDS} words"))?;
     Ok(Box::new(map))
 }
 
 /// Every layout that can be read.
-const LAYOUTS: &[Layout] = &[layout2::LAYOUT, layout2::LAYOUT_3];
+const LAYOUTS: &[Layout] = &[layout2::LAYOUT, layout2::LAYOUT_3, layout4::LAYOUT];
 
 /// The tables of the daemon before this one.
 pub struct Previous {
@@ -69,6 +80,7 @@ pub struct Previous {
 struct Flows {
     layout: &'static Layout,
     records: Mapping<Word64>,
+    counts: Option<Mapping<Word64>>,
     settings: Box<dyn Settings>,
     /// How many flows a source had before we let it have none.
     held: Option<u32>,
@@ -100,9 +112,11 @@ impl Previous {
     ///
     /// Where they cannot be read, or hold what no daemon can have written.
     pub fn routes(&self) -> Result<Vec<(Ipv4Net, Destination)>> {
-        let datapath = Datapath::pinned(&self.pins)?;
-        let prefixes = datapath.prefixes().into_iter();
-        Ok(prefixes.filter_map(|prefix| Some((prefix, datapath.get(prefix)?))).collect())
+        if self.version <= LAST_WITH_SMALL_SLOTS {
+            routes::read::<Endpoint3, NextHop3>(&self.pins)
+        } else {
+            routes::read::<Endpoint, NextHop>(&self.pins)
+        }
     }
 
     /// The secret of its hashes.
@@ -118,10 +132,14 @@ impl Previous {
     }
 
     /// The flows that it holds, those that have expired among them.
-    pub fn flows(&self) -> impl Iterator<Item = Known> {
+    pub fn flows(&self) -> impl Iterator<Item = Known<V4>> {
         self.flows.iter().flat_map(|flows| {
-            let records = flows.records.values().chunks_exact(flows.layout.record_words);
-            records.filter_map(flows.layout.flow)
+            let records = flows.records.values().chunks_exact(flows.layout.record_words).enumerate();
+            let counts = flows.counts.as_ref().map_or(&[][..], Mapping::values);
+            records.filter_map(move |(slot, record)| {
+                let counts = counts.get(slot * COUNTS_WORDS..(slot + 1) * COUNTS_WORDS).unwrap_or(&[]);
+                (flows.layout.flow)(record, counts)
+            })
         })
     }
 
@@ -153,17 +171,23 @@ impl Flows {
             .iter()
             .find(|layout| layout.version == version)
             .with_context(|| format!("this dataplane has no reader for layout {version}"))?;
-        let path = pins.maps().join(MAP_NAT_FLOWS);
-        let records = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
+        let open = |name: &str| {
+            let path = pins.maps().join(name);
+            MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))
+        };
+        let records = open(layout.records_map)?;
         let count = records.info()?.max_entries();
-        let path = pins.maps().join(MAP_NAT_SETTINGS);
-        let settings = Map::from_map_data(
-            MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?,
-        )?;
+        let map =
+            |map: &MapData, words: usize, name: &'static str| Mapping::new(map, count, words).context(name);
+        let counts = match layout.counts_map {
+            Some(name) => Some(map(&open(name)?, COUNTS_WORDS, name)?),
+            None => None,
+        };
         Ok(Self {
             layout,
-            records: Mapping::new(&records, count, layout.record_words).context(MAP_NAT_FLOWS)?,
-            settings: (layout.settings)(settings)?,
+            records: map(&records, layout.record_words, layout.records_map)?,
+            counts,
+            settings: (layout.settings)(Map::from_map_data(open(layout.settings_map)?)?)?,
             held: None,
         })
     }

@@ -103,6 +103,11 @@ impl<T: Pod + Eq + Hash> Slots<T> {
         self.in_use.get(&index).map(|(value, _)| value)
     }
 
+    /// Whether the value has a slot.
+    pub fn holds(&self, value: &T) -> bool {
+        self.by_value.contains_key(value)
+    }
+
     /// Slots in use.
     pub fn used(&self) -> usize {
         self.in_use.len()

@@ -151,6 +151,11 @@ impl<M: Memory> Table<M> {
         Some(target(removed))
     }
 
+    /// The memory that the table is in.
+    pub fn memory(&self) -> &M {
+        &self.memory
+    }
+
     /// Returns when no program can still be reading what it found before the call.
     ///
     /// # Errors

@@ -18,19 +18,13 @@ fn snapshot() -> Snapshot {
         offered: vec![("config", 1), ("bgp", 2), ("kernel", 4)],
         route_table_bytes: 1 << 19,
         flows: (5, 1000),
-        nat: NatCounters { opened: 9, ..NatCounters::zeroed() },
-        peers: vec![
-            serde_json::from_value(serde_json::json!({
-                "address": "10.141.0.2", "port": 179, "asn": 64512, "passive": false, "state": "established",
-                "uptime_seconds": 1, "sessions": 3, "router_id": null, "local_address": null,
-                "hold_seconds": null, "graceful_restart_seconds": null, "prefixes_received": 4,
-                "prefixes_accepted": 3, "prefixes_refused": 1, "refused": {}, "prefixes_stale": 0,
-                "stale_seconds": null, "prefixes_announced": 1, "ipv6_prefixes_received": 0,
-                "faulty_updates": 0, "last_fault": null, "last_fall": null, "last_fall_age_seconds": null,
-                "last_error": null, "last_error_age_seconds": null,
-            }))
-            .unwrap(),
-        ],
+        nat: Stats { opened: 9, ..Stats::zeroed() },
+        peers: vec![BgpPeer {
+            sessions: 3,
+            prefixes_received: 4,
+            prefixes_accepted: 3,
+            ..BgpPeer::example()
+        }],
         complaints: 2,
         started: 1_700_000_000.5,
         read: 1_700_000_001.0,

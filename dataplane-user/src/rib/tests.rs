@@ -67,7 +67,10 @@ fn the_longest_match_wins_over_the_better_source() {
 
 #[test]
 fn sources_are_named_in_json() {
-    assert_eq!(serde_json::to_string(&Source::ALL).unwrap(), r#"["kernel","config","bgp","kernel"]"#);
+    assert_eq!(
+        serde_json::to_string(&Source::ALL).unwrap(),
+        r#"["kernel","config","kernel","bgp","kernel"]"#
+    );
 }
 
 #[derive(Clone, Debug)]
@@ -133,4 +136,14 @@ proptest! {
             prop_assert_eq!(listed, after.into_iter().collect::<Vec<_>>());
         }
     }
+}
+
+#[test]
+fn a_container_of_this_node_goes_before_what_another_node_announces() {
+    let (mut rib, address) = (Rib::new(), net("172.19.35.9/32"));
+    assert!(rib.set(Source::Bgp, address, 1));
+    assert!(rib.set(Source::Workload, address, 2));
+    assert_eq!(rib.best(address), Some((Source::Workload, &2)));
+    assert!(rib.withdraw(Source::Workload, address));
+    assert_eq!(rib.best(address), Some((Source::Bgp, &1)));
 }

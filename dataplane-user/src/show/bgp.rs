@@ -1,10 +1,14 @@
 //! `dataplane bgp peers` and `dataplane bgp routes`.
 
-use super::{render, table};
-use crate::control::answers::{BgpPeer, BgpRoutes};
+mod routes;
 
-/// `dataplane bgp peers`: a line for each, and below what is wrong.
-pub fn peers(peers: &[BgpPeer]) -> String {
+use super::{render, table};
+use crate::control::answers::BgpPeer;
+pub use routes::Routes;
+
+/// `dataplane bgp peers`: a line for each, and below what is wrong; what was wrong before the session that is
+/// established, only where `verbose`.
+pub fn peers(peers: &[BgpPeer], verbose: bool) -> String {
     if peers.is_empty() {
         return "no peers: the configuration file has no [[bgp.peer]]\n".to_owned();
     }
@@ -23,13 +27,15 @@ pub fn peers(peers: &[BgpPeer]) -> String {
     }
     let mut text = render(&table);
     for peer in peers {
-        if let (Some(error), Some(age)) = (&peer.last_error, peer.last_error_age_seconds) {
-            text.push_str(&format!("{}: last error, {age} s ago: {error}\n", peer.address));
+        text.push_str(&errors(peer, verbose));
+        if let Some(seconds) = peer.excluded_seconds {
+            text.push_str(&format!(
+                "{}: no session for {seconds} s more, or until `dataplane reload`: it exceeded `max-prefixes`\n",
+                peer.address
+            ));
         }
-        if let (Some(fall), Some(age)) = (&peer.last_fall, peer.last_fall_age_seconds)
-            && peer.last_fall != peer.last_error
-        {
-            text.push_str(&format!("{}: before that, {age} s ago: {fall}\n", peer.address));
+        for warning in &peer.warnings {
+            text.push_str(&format!("{}: {warning}\n", peer.address));
         }
         if let Some(fault) = &peer.last_fault {
             let count = peer.faulty_updates;
@@ -45,27 +51,37 @@ pub fn peers(peers: &[BgpPeer]) -> String {
     text
 }
 
-/// `dataplane bgp routes`: what was learned, `*` before the best ones, and what is announced.
-pub fn routes(routes: &BgpRoutes) -> String {
-    let mut table = table(["", "PREFIX", "NEXT HOP", "PEER", "PREF", "AS PATH", "ORIGIN", "NOTE"]);
-    for route in &routes.learned {
-        let path: Vec<_> = route.as_path.iter().map(ToString::to_string).collect();
-        let stale = route.stale.then_some("stale: the peer restarts");
-        let note = route.refused_text.as_deref().map(|text| format!("refused: {text}"));
-        table.add_row([
-            if route.best { "*" } else { "" }.to_owned(),
-            route.prefix.to_string(),
-            route.next_hop.to_string(),
-            route.peer.to_string(),
-            route.local_preference.to_string(),
-            path.join(" "),
-            route.origin.clone(),
-            note.or(stale.map(str::to_owned)).unwrap_or_default(),
-        ]);
+/// Why there is no session, or, as history, was none.
+fn errors(peer: &BgpPeer, verbose: bool) -> String {
+    let mut text = String::new();
+    if peer.uptime_seconds.is_some() && !verbose {
+        return text;
     }
-    let mut text = render(&table);
-    for prefix in &routes.announced {
-        text.push_str(&format!("announced: {prefix}\n"));
+    if let (Some(error), Some(age)) = (&peer.last_error, peer.last_error_age_seconds) {
+        text.push_str(&format!("{}: last error, {age} s ago: {error}\n", peer.address));
+    }
+    if let (Some(reason), Some(age)) = (&peer.last_down_reason, peer.last_down_age_seconds)
+        && peer.last_down_reason != peer.last_error
+    {
+        let address = peer.address;
+        text.push_str(&format!("{address}: reason for last session down, {age} s ago: {reason}\n"));
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn errors_from_before_the_session_are_history() {
+        let up = [BgpPeer::example()];
+        let [healthy, verbose] = [false, true].map(|verbose| peers(&up, verbose));
+        assert!(!healthy.contains("refused") && !healthy.contains("down"), "{healthy}");
+        assert!(verbose.contains("last error, 8 s ago: connection refused"), "{verbose}");
+        let reason = "reason for last session down, 9 s ago: the peer ended the session";
+        assert!(verbose.contains(reason), "{verbose}");
+        let down = [BgpPeer { uptime_seconds: None, state: "active".to_owned(), ..BgpPeer::example() }];
+        assert!(peers(&down, false).contains(reason));
+    }
 }

@@ -16,13 +16,16 @@
 //! | 2385 | TCP MD5 signatures |
 //! | 4486, 9003 | reasons in words |
 
+mod admission;
 mod attempt;
 mod attributes;
 mod connection;
 mod decision;
+mod export;
 mod filter;
 mod negotiation;
 mod peer;
+mod quiet;
 mod report;
 mod shared;
 mod socket;
@@ -108,7 +111,7 @@ pub enum News {
     Converged,
 }
 
-/// A running speaker. Dropping it ends its sessions without a word, as a daemon does that will be back: peers
+/// A running speaker. Dropping it ends its sessions without a NOTIFICATION, as a daemon does that will be back: peers
 /// with graceful restart go on forwarding to this node.
 #[derive(Debug)]
 pub struct Speaker {
@@ -198,14 +201,14 @@ impl Speaker {
         peers.await.context("the BGP speaker does not answer")
     }
 
-    /// What was learned, or only what is refused of it, and what is announced.
+    /// A part of what was learned, or only of what is refused of it: what is behind the prefix `after`.
     ///
     /// # Errors
     ///
     /// As [`Self::next`].
-    pub async fn routes(&self, refused: bool) -> Result<answers::BgpRoutes> {
+    pub async fn routes(&self, refused: bool, after: Option<Ipv4Net>) -> Result<answers::BgpRoutes> {
         let (answer, routes) = oneshot::channel();
-        self.order(Order::Routes { refused, answer });
+        self.order(Order::Routes { refused, after, answer });
         routes.await.context("the BGP speaker does not answer")
     }
 

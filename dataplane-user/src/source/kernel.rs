@@ -5,6 +5,8 @@
 
 mod import;
 mod nexthops;
+mod own;
+mod reach;
 mod routes;
 mod wanted;
 
@@ -21,14 +23,16 @@ use ipnet::Ipv4Net;
 
 pub use self::{
     import::{Account, Cause, Import},
+    reach::{Reach, Unreachable},
     wanted::{Policy, Wanted},
 };
 use self::{
     nexthops::NextHops,
+    own::OwnRoutes,
     routes::{Routes, links_of},
 };
 use crate::kernel::netlink::{
-    Address, Event, Link, NextHop, OwnRoute, OwnTarget, Peer, Place, Route, RouteKind,
+    Address, Event, Link, NextHop, OwnRoute, OwnTarget, Peer, Place, Present, Route, RouteKind,
 };
 
 /// Table `main`.
@@ -65,9 +69,7 @@ pub struct Mirror {
     nexthops: NextHops,
     /// Those of everybody else.
     routes: Routes,
-    /// The routes of table `main` that the daemon wrote, in this run or an earlier one: as many as there are blocks
-    /// in the cluster, and so kept small.
-    own: BTreeMap<Ipv4Net, OwnTarget>,
+    own: OwnRoutes,
     /// Prefixes of routes that came or went since this was asked last.
     touched: BTreeSet<Ipv4Net>,
 }
@@ -94,7 +96,7 @@ impl Mirror {
         for mut route in routes {
             mirror.nexthops.resolve(&mut route);
             match OwnRoute::from_route(&route) {
-                Some(own) => drop(mirror.own.insert(own.destination, own.target)),
+                Some(own) => drop(mirror.own.put(own)),
                 None => drop(mirror.routes.insert(route, Place::Last)),
             }
         }
@@ -108,7 +110,7 @@ impl Mirror {
 
     /// Follows a change.
     ///
-    /// [`Event::Rules`] and a [`Event::PeerLink`] change nothing that is held here; the latter is `Changed`
+    /// [`Event::Rules`], [`Event::Ipsec`], [`Event::Forwarding`] and a [`Event::PeerLink`] change nothing that is held here; the latter is `Changed`
     /// where a link of the node has that peer.
     pub fn apply(&mut self, event: Event) -> Effect {
         match event {
@@ -131,26 +133,23 @@ impl Mirror {
             Event::NextHop(nexthop) => self.put_nexthop(nexthop),
             Event::NextHopGone(id) => self.remove_nexthop(id),
             Event::PeerLink { peer, .. } => Effect::changed(self.link_with_peer(peer).is_some()),
-            Event::Rules => Effect::Unchanged,
-            Event::Device(_) => Effect::Unchanged,
+            Event::Rules | Event::Ipsec | Event::Forwarding | Event::Device(_) => Effect::Unchanged,
             Event::Overrun => Effect::Reload,
         }
     }
 
     fn put_own(&mut self, own: OwnRoute) -> Effect {
-        if self.own.insert(own.destination, own.target) == Some(own.target) {
+        if !self.own.put(own) {
             return Effect::Unchanged;
         }
         self.touched.insert(own.destination);
         Effect::Route(own.destination)
     }
 
-    /// A deletion of one that was replaced meanwhile finds the new one, which stays.
     fn remove_own(&mut self, own: &OwnRoute) -> Effect {
-        if self.own.get(&own.destination) != Some(&own.target) {
+        if !self.own.remove(own) {
             return Effect::Unchanged;
         }
-        self.own.remove(&own.destination);
         self.touched.insert(own.destination);
         Effect::Route(own.destination)
     }
@@ -164,12 +163,13 @@ impl Mirror {
             return Effect::Unchanged;
         }
         // A replacement takes the place of the first route with its metric, which may be ours.
-        let may_be_ours = (table, route.metric, route.tos) == (MAIN, 0, 0) && self.own.contains_key(&prefix);
+        let metric = route.metric;
+        let may_be_ours = (table, route.tos) == (MAIN, 0) && self.own.holds(metric, prefix);
         if place == Place::Replace && may_be_ours {
-            if self.routes.of(MAIN, prefix).any(|rival| (rival.metric, rival.tos) == (0, 0)) {
+            if self.routes.of(MAIN, prefix).any(|rival| (rival.metric, rival.tos) == (metric, 0)) {
                 return Effect::Reload;
             }
-            self.own.remove(&prefix);
+            self.own.forget(metric, prefix);
             self.touched.insert(prefix);
             place = Place::First;
         }
@@ -205,9 +205,9 @@ impl Mirror {
         let (index, up, carrier) = (link.index, link.up, link.carrier);
         let before = self.links.insert(index, link);
         let itself = Effect::changed(before.as_ref() != self.links.get(&index));
-        // With the carrier, routes by nexthop objects go, and no others (Event::NextHopGone).
-        if up && !carrier && before.is_some_and(|link| link.carrier) && self.routes.by_nexthop_and_link(index)
-        {
+        // With the carrier, routes by nexthop objects go, and no others (Event::NextHopGone). None can be there without one,
+        // so that any that is held is dead, whether or not a listing showed the carrier.
+        if up && !carrier && self.routes.by_nexthop_and_link(index) {
             return Effect::Reload;
         }
         // A link that goes down takes its routes with it, and the kernel does not say so (Event::RouteGone).
@@ -225,14 +225,7 @@ impl Mirror {
         let alive = |index| links.get(&index).is_some_and(|link: &Link| link.up);
         let (gone, effect) = self.routes.remove_by_link(index, off, alive);
         self.touched.extend(gone);
-        let touched = &mut self.touched;
-        self.own.retain(|prefix, target| {
-            let stays = target.link() != Some(index);
-            if !stays {
-                touched.insert(*prefix);
-            }
-            stays
-        });
+        self.touched.extend(self.own.remove_by_link(index));
         effect
     }
 
@@ -253,9 +246,6 @@ impl Mirror {
     fn remove_address(&mut self, address: &Address) -> Effect {
         let before = self.addresses.len();
         self.addresses.retain(|held| !same_address(held, address));
-        if before == self.addresses.len() {
-            return Effect::Unchanged;
-        }
         // The kernel drops the routes that prefer this source, and with the last address of a link all routes
         // by it, without a word (fib_sync_down_addr() and fib_disable_ip() in net/ipv4/fib_frontend.c). Of the
         // routes that it made itself for the address it does tell.
@@ -265,9 +255,10 @@ impl Mirror {
                 && (route.source == Some(address.network.addr())
                     || last && links_of(route).any(|link| link == address.ifindex))
         });
-        let doubtful =
-            doubtful || last && self.own.values().any(|target| target.link() == Some(address.ifindex));
-        if doubtful { Effect::Reload } else { Effect::Changed }
+        let doubtful = doubtful || last && self.own.any_by_link(address.ifindex);
+        // Also of an address that a listing did not show any more: a route that was added before it went is told of
+        // after that listing.
+        if doubtful { Effect::Reload } else { Effect::changed(before != self.addresses.len()) }
     }
 
     /// The link with that index.
@@ -302,12 +293,25 @@ impl Mirror {
 
     /// The routes of table `main` that the daemon wrote, in this run or an earlier one.
     pub fn own_routes(&self) -> impl Iterator<Item = OwnRoute> {
-        self.own.iter().map(|(&destination, &target)| OwnRoute { destination, target })
+        self.own.iter()
     }
 
     /// Where the route of table `main` leads that the daemon wrote for that prefix.
     pub fn own_route(&self, prefix: Ipv4Net) -> Option<OwnTarget> {
-        self.own.get(&prefix).copied()
+        self.own.get(prefix)
+    }
+
+    /// Where the one leads that an older version wrote.
+    pub fn older_own_route(&self, prefix: Ipv4Net) -> Option<OwnTarget> {
+        self.own.older(prefix)
+    }
+
+    /// The route that one of the daemon's for that prefix would meet.
+    pub fn in_the_way(&self, prefix: Ipv4Net) -> Option<Present> {
+        let is_rival = |route: &&Route| (route.metric, route.tos) == (names::ROUTE_METRIC, 0);
+        let foreign = self.routes.of(MAIN, prefix).find(is_rival);
+        let foreign = foreign.map(|route| Present::Foreign { protocol: route.protocol });
+        foreign.or_else(|| self.own_route(prefix).map(|target| Present::Own(OwnRoute::new(prefix, target))))
     }
 
     /// The links of the default routes in table `main`, the best metric first, each once.
@@ -328,20 +332,11 @@ impl Mirror {
         self.addresses.iter().map(|own| own.network.addr())
     }
 
-    /// What [`Self::on_link`] finds, all of it: destinations that are reached directly, and by which link.
+    /// Destinations that are reached directly, and by which link: unicast routes of table `main` without a gateway.
     pub fn on_links(&self) -> impl Iterator<Item = (Ipv4Net, u32)> {
-        self.routes.by_destination(MAIN).filter_map(|mut routes| {
-            let route = routes.find(|route| is_on_link(route))?;
-            Some((route.destination, route.oif?))
-        })
-    }
-
-    /// The route that says by which link an address is reached directly: the longest match among the unicast
-    /// routes of table `main` that have no gateway.
-    pub fn on_link(&self, address: Ipv4Addr) -> Option<&Route> {
-        (0..=32).rev().find_map(|length| {
-            let prefix = Ipv4Net::new_assert(address, length).trunc();
-            self.routes.of(MAIN, prefix).find(|route| is_on_link(route))
+        self.routes.direct(MAIN).filter_map(|prefix| {
+            let route = self.routes.of(MAIN, prefix).find(|route| is_on_link(route))?;
+            Some((prefix, route.oif?))
         })
     }
 
@@ -378,6 +373,11 @@ fn is_on_link(route: &Route) -> bool {
         && route.oif.is_some()
         && !route.multipath
         && !route.encap
+}
+
+/// To a network of an address of the node's.
+fn is_connected(route: &Route) -> bool {
+    is_on_link(route) && route.protocol == libc::RTPROT_KERNEL && route.scope == libc::RT_SCOPE_LINK
 }
 
 /// Address and link of a route that has the shape of a container's.

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use dataplane_common::{
-    nat::state::State,
+    flow::state::State,
     reason::{Class, Reason},
     route::{Entry, Target},
     trace::{Step, StepCode},
@@ -52,30 +52,29 @@ impl Namer<'_> {
             }
             StepCode::Size if a > b => ("size", format!("{a} bytes do not fit the MTU of {b}")),
             StepCode::Size => ("size", format!("{a} bytes fit the MTU of {b}")),
-            StepCode::NatFlow => (
-                "translation",
+            StepCode::Flow => (
+                "flow",
                 format!(
-                    "slot {a}: known to the outside as {}:{} ({})",
+                    "slot {a}: {} direction, replies go to {}:{} ({})",
+                    if c >> 8 & 0xff == 0 { "original" } else { "reply" },
                     address(b),
                     c >> 16,
                     State::from_number(c as u8).name()
                 ),
             ),
-            StepCode::NatRule if a == 0 => {
+            StepCode::Rule if a == 0 => {
                 ("masquerade", "a rule applies, and its interface has no address".to_owned())
             }
-            StepCode::NatRule => (
+            StepCode::Rule => (
                 "masquerade",
                 format!("a rule applies: {}, ports {b}-{}", address(a), b + c.saturating_sub(1)),
             ),
-            StepCode::NatMiss => {
-                ("translation", format!("{} port {b}, {}: none so far", address(a), protocol(c)))
-            }
-            StepCode::NatRewritten => (
+            StepCode::FlowMiss => ("flow", format!("none yet for {} port {b}, {}", address(a), protocol(c))),
+            StepCode::Translated => (
                 "rewrite",
                 format!("the {} becomes {}:{b}", if c == 0 { "source" } else { "destination" }, address(a)),
             ),
-            StepCode::NatError => {
+            StepCode::IcmpError => {
                 ("icmp-error", format!("type {a}, code {b}, about a packet of {}", protocol(c)))
             }
             StepCode::Rejected if c != 0 => {

@@ -2,6 +2,7 @@
 
 mod faults;
 mod mesh;
+mod next_hops;
 mod password;
 mod reload;
 mod restart;
@@ -65,7 +66,7 @@ fn await_established(daemon: &Daemon, address: impl Display) -> Result<Value> {
 /// Waits until the last error of a peer has these words.
 fn await_error(daemon: &Daemon, address: impl Display, words: &str) -> Result<()> {
     let said = |peer: &Value| {
-        let errors = [&peer["last_fall"], &peer["last_error"]];
+        let errors = [&peer["last_down_reason"], &peer["last_error"]];
         errors.iter().filter_map(|error| error.as_str()).any(|error| error.contains(words))
     };
     await_peer(daemon, address, words, said).map(drop)

@@ -43,6 +43,7 @@ fn status_tells_of_the_node() -> Result<()> {
             "config_file",
             "hooks",
             "import",
+            "ipsec",
             "tables",
             "route_table_bytes",
             "peers",

@@ -60,6 +60,24 @@ fn a_container_that_changes_its_mac_stays_reachable() -> Result<()> {
     Ok(())
 }
 
+/// A capture makes an event of the node's side, which says nothing of the container's.
+#[test]
+fn a_container_changes_its_mac_while_somebody_captures() -> Result<()> {
+    require_root!();
+    let network = Network::new()?;
+    for (container, mac) in [(&network.c1, "02:00:00:00:35:02"), (&network.c2, "02:00:00:00:35:03")] {
+        network.node1.ip(&format!("link set {} promisc on", container.interface))?;
+        container.ip(&format!("link set eth0 address {mac}"))?;
+        eventually(PATIENCE, || {
+            let line = endpoint(&network.daemon1, container.address)?.context("no endpoint")?;
+            ensure!(line["mac"] == mac, "{line}");
+            Ok(())
+        })?;
+        network.ping_by_bpf(&network.c3, container.address)?;
+    }
+    Ok(())
+}
+
 #[test]
 fn a_route_that_disappears_takes_the_endpoint_with_it() -> Result<()> {
     require_root!();

@@ -5,7 +5,8 @@ use serde_json::Value;
 use tests::harness::{Config, Container, Daemon, Fabric, Node, Stream, eventually, traffic};
 
 use super::{
-    network::{PATIENCE, await_route, base, forwarded, own_routes, route, used},
+    network::{PATIENCE, await_endpoint, await_route, base, forwarded, own_routes, route, used},
+    reconcile::{await_complaint, await_health},
     require_root,
 };
 
@@ -278,4 +279,26 @@ fn a_nexthop_object_takes_its_routes_along() -> Result<()> {
         })?;
     }
     Ok(())
+}
+
+/// Somebody fills the table with routes: a container that comes finds room, and `status` says whose routes do not.
+#[test]
+fn learned_routes_leave_room_for_the_node_s_own() -> Result<()> {
+    require_root!();
+    let network = Routed::new(&importing("").datapath("max-routes", 96))?;
+    await_route(&network.daemon, network.c3.address, "next-hop")?;
+    let routes = |verb: &str| -> String {
+        let route =
+            |number| format!("route {verb} 10.99.{number}.0/24 via 10.141.0.2 proto bird metric 32\n");
+        (0..200).map(route).collect()
+    };
+    network.node1.ip_batch(&routes("add"))?;
+    await_complaint(&network.daemon, &["taken over from the kernel's table", "raise `datapath.max-routes`"])?;
+    let c9 = network.node1.routed_container("cali9", "172.19.35.9")?;
+    await_endpoint(&network.daemon, c9.address)?;
+    await_route(&network.daemon, c9.address, "endpoint")?;
+    network.ping_by_bpf()?;
+    network.node1.ip_batch(&routes("delete"))?;
+    await_health(&network.daemon)?;
+    network.ping_by_bpf()
 }

@@ -39,7 +39,7 @@ use tests::harness::{
 use super::{network::PATIENCE, require_root};
 
 /// The node's address towards the outside: what its containers are translated to.
-const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+pub(super) const NODE: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
 
 /// A host outside that is not on the node's link.
 pub(super) const FAR: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 5);
@@ -110,7 +110,7 @@ impl Egress {
     }
 
     /// What passed on the outside's link: nothing with a container's address, and every checksum right.
-    fn finish(self) -> Result<Vec<Ipv4>> {
+    pub(super) fn finish(self) -> Result<Vec<Ipv4>> {
         self.seen.verify_checksums()?;
         let packets: Vec<Ipv4> = self.seen.stop()?.iter().filter_map(|frame| frame.ipv4().cloned()).collect();
         ensure!(!packets.is_empty(), "nothing was captured");

@@ -11,6 +11,7 @@
 use std::{fmt::Display, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use dataplane_common::names::ROUTE_METRIC;
 use serde_json::Value;
 use tests::harness::{
     Config, Container, ContainerSpec, Daemon, Fabric, Namespace, Node, Process, Stream, eventually, traffic,
@@ -153,10 +154,12 @@ pub fn await_route(daemon: &Daemon, address: impl Display, kind: &str) -> Result
     })
 }
 
-/// The data path's own routes in the kernel's table, one a line, in the order of their text.
+/// The data path's own routes in the kernel's table, one a line, in the order of their text, without the metric that
+/// all have.
 pub fn own_routes(node: &Node) -> Result<Vec<String>> {
     let text = node.ip("route show table main proto 171")?;
-    let mut routes: Vec<String> = text.lines().map(|line| line.trim().to_owned()).collect();
+    let metric = format!(" metric {ROUTE_METRIC}");
+    let mut routes: Vec<String> = text.lines().map(|line| line.trim().replace(&metric, "")).collect();
     routes.sort();
     Ok(routes)
 }

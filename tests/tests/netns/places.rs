@@ -4,7 +4,7 @@
 use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
-use dataplane_common::names::{LAYOUT_VERSION, MAP_ENDPOINTS, MAP_NAT_FLOWS};
+use dataplane_common::names::{LAYOUT_VERSION, MAP_ENDPOINTS, MAP_FLOW_RECORDS};
 use tests::harness::{Stream, daemon::binary, traffic};
 
 use super::{
@@ -113,7 +113,7 @@ fn put_foreign_map(network: &Network, pin: &Path) -> Result<()> {
 fn a_map_of_somebody_else_is_not_used() -> Result<()> {
     require_root!();
     let mut network = Network::new()?;
-    for name in [MAP_ENDPOINTS, MAP_NAT_FLOWS] {
+    for name in [MAP_ENDPOINTS, MAP_FLOW_RECORDS] {
         network.daemon1.stop()?;
         let pin = network.daemon1.bpf_dir().join(format!("v{LAYOUT_VERSION}/maps/{name}"));
         put_foreign_map(&network, &pin)?;

@@ -7,7 +7,10 @@ use bytemuck::Zeroable as _;
 use dataplane::wanted::Destination;
 use dataplane_common::{
     endpoint::Endpoint,
-    nat::rule::{Network as RuleNetwork, Rule},
+    flow::{
+        rule::{Network as RuleNetwork, Rule},
+        table::Ports,
+    },
     net::{Ipv4Be, MacAddr, MacPair},
     next_hop::NextHop,
     reason::Reason,
@@ -70,7 +73,7 @@ impl Container {
             mtu: self.mtu,
             macs: MacPair::new(MacAddr::new(self.mac), self.veth.mac),
             flags: if self.kernel_egress { Endpoint::KERNEL_EGRESS } else { 0 },
-            reserved: 0,
+            reserved: [0; 9],
         })
     }
 }
@@ -79,7 +82,14 @@ impl Hop {
     pub(crate) fn destination(&self) -> Destination {
         let gateway = self.gateway.map_or(Ipv4Be::UNSPECIFIED, Ipv4Be::from);
         let (ifindex, mtu, translates) = (self.uplink.ifindex, self.mtu, self.translates.into());
-        Destination::NextHop(NextHop { gateway, ifindex, mtu, translates })
+        Destination::NextHop(NextHop {
+            gateway,
+            ifindex,
+            mtu,
+            translates,
+            source: Ipv4Be::UNSPECIFIED,
+            reserved: [0; 3],
+        })
     }
 }
 
@@ -214,7 +224,7 @@ impl Network {
 
     /// [`Self::rule`] with more ports and fewer exceptions, and one like it for eth1.
     pub(crate) fn rules(&self) -> Vec<Rule> {
-        let mut rule = Rule { ports: 12, ..self.rule() };
+        let mut rule = Rule { ports: Ports::new(PORT, PORT + 11), ..self.rule() };
         rule.exclude[0] = RuleNetwork::new(Ipv4Addr::new(172, 19, 48, 0).into(), 20);
         let address = Ipv4Addr::new(10, 142, 0, 1).into();
         vec![rule, Rule { ifindex: self.eth1.ifindex, address, ..rule }]
@@ -227,7 +237,7 @@ impl Network {
         let mut rule = Rule::zeroed();
         rule.source = network([172, 19, 0, 0], 16);
         (rule.ifindex, rule.address) = (self.eth0.ifindex, Ipv4Addr::from(NODE).into());
-        (rule.first_port, rule.ports) = (PORT, 1);
+        rule.ports = Ports::new(PORT, PORT);
         let excludes = [network([172, 19, 0, 0], 16), network([10, 141, 0, 0], 16), network(EXCLUDED, 25)];
         rule.exclude[..3].copy_from_slice(&excludes);
         rule.excludes = 3;

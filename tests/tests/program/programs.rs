@@ -15,7 +15,7 @@ use std::{collections::BTreeMap, net::Ipv4Addr};
 
 use anyhow::{Context as _, Result};
 use dataplane::kernel::{object::Sizes, pins::Pins};
-use dataplane_common::{nat::settings::words_of_records, net::MacAddr, stats::Hook, uplink::Uplink};
+use dataplane_common::{flow::settings::words_of_records, net::MacAddr, stats::Hook, uplink::Uplink};
 use tempfile::TempDir;
 use tests::harness::{daemon::place, inject::Injector, netns::Namespace};
 

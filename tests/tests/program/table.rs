@@ -6,10 +6,14 @@ mod maps;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
-use dataplane::wanted::Destination;
+use dataplane::{
+    datapath::{Claim, Full},
+    wanted::Destination,
+};
 use dataplane_common::{
     endpoint::Endpoint,
-    net::{MacAddr, MacPair},
+    net::{Ipv4Be, MacAddr, MacPair},
+    next_hop::NextHop,
     reason::Reason,
     stats::Hook,
 };
@@ -31,7 +35,7 @@ fn endpoint(address: Ipv4Addr, veth: Interface) -> Destination {
         mtu: 1500,
         macs: MacPair::new(MacAddr::new([0x02, 0xc0, 0, 0, 0, 1]), veth.mac),
         flags: 0,
-        reserved: 0,
+        reserved: [0; 9],
     })
 }
 
@@ -76,8 +80,8 @@ fn a_daemon_takes_over_what_another_left() -> Result<()> {
         assert_eq!(kept.collect::<Vec<_>>(), counts);
 
         // The programs that were there before see what the follower writes, and that it overwrites no slot.
-        follower.set(container(4).into(), Some(endpoint(container(4), eth0)))?;
-        follower.set(container(2).into(), None)?;
+        follower.set(container(4).into(), Some(endpoint(container(4), eth0)), Claim::Own)?;
+        follower.set(container(2).into(), None, Claim::Own)?;
         let action_for = |address| inbound(address, eth0);
         assert_eq!(runner.run(&action_for(container(4)))?.action, action::REDIRECT);
         assert_eq!(runner.run(&action_for(container(3)))?.action, action::REDIRECT);
@@ -125,5 +129,38 @@ fn a_full_endpoint_table_says_so_and_stays_as_it_is() -> Result<()> {
             assert_eq!(found, if number == 7 { action::PASS } else { action::REDIRECT }, "{number}");
         }
         Ok(())
+    })
+}
+
+/// As many routers as others announce: the node's own routes still find room.
+#[test]
+fn learned_routes_leave_room_in_the_next_hop_table() -> Result<()> {
+    if skip_without_root("learned_routes_leave_room_in_the_next_hop_table") {
+        return Ok(());
+    }
+    let mut programs = Programs::new(&["cali1", "eth0"])?;
+    let eth0 = programs.interface("eth0");
+    programs.enter(|runner| {
+        let datapath = runner.datapath();
+        let by = |router: u32| {
+            let gateway = Ipv4Be::from_host(0x0a8d_0000 + router);
+            let (source, reserved) = (Ipv4Be::UNSPECIFIED, [0; 3]);
+            let (ifindex, mtu, translates) = (eth0.ifindex, 1500, 0);
+            Some(Destination::NextHop(NextHop { gateway, ifindex, mtu, translates, source, reserved }))
+        };
+        let prefix = |number: u32| Ipv4Net::from(Ipv4Addr::from_bits(0x0b00_0000 + number));
+        let (_, all) = datapath.next_hop_slots();
+        let learned = datapath.room(Full::NextHops, Claim::Learned) as u32;
+        assert!((all / 2..all).contains(&learned), "{learned} of {all}");
+        for number in 0..learned {
+            datapath.set(prefix(number), by(number), Claim::Learned)?;
+        }
+        let refused =
+            datapath.set(prefix(learned), by(learned), Claim::Learned).err().context("there was room")?;
+        assert_eq!(refused.downcast_ref(), Some(&Full::NextHops));
+        // By a router that is there already, and the node's own.
+        datapath.set(prefix(learned), by(0), Claim::Learned)?;
+        datapath.set(prefix(learned + 1), by(learned), Claim::Own)?;
+        datapath.set(prefix(0), by(learned + 1), Claim::Own)
     })
 }

@@ -147,7 +147,7 @@ mod tests {
             attached: ["auto clsact a", "auto clsact kernel egress", "clsact clsact a"]
                 .map(str::to_owned)
                 .to_vec(),
-            verified: vec![format!("{series} nat_open 3 4")],
+            verified: vec![format!("{series} flow_insert 3 4")],
         }
     }
 
@@ -161,7 +161,7 @@ mod tests {
             "| 6.1 | 6.1.0-56-cloud-amd64 | clsact (2) | clsact (1) | 1 | 7 | 0 | 1 |",
             "| program | 6.1 | 7.3 |",
             "| --- | --- | --- |",
-            "| `nat_open` | 3 / 4 | 3 / 4 |",
+            "| `flow_insert` | 3 / 4 | 3 / 4 |",
             "| 6.1 | `a::b` | needs Tcx |",
         ] {
             assert!(page.contains(&format!("{line}\n")), "{line}\n{page}");

@@ -266,7 +266,7 @@ fn bgp() {
         ),
         (
             "[bgp]\nasn = 1\nrouter-id = \"1.1.1.1\"\n[[bgp.peer]]\naddress = ¦\"224.0.0.5\"\nasn = ¦65535\n\
-             port = ¦0\npassive = ¦1\npassword-file = ¦\"secret\"\nttl-security-hops = ¦255\nhold-seconds = ¦2\nmax-prefixes = ¦0\n",
+             port = ¦0\npassive = ¦1\npassword-file = ¦\"secret\"\nttl-security-hops = ¦255\nhold-seconds = ¦2\nmax-prefixes = ¦0\nmax-next-hops = ¦16385\nallowas-in = ¦11\n",
             &[
                 "multicast",
                 "RFC 7300",
@@ -276,6 +276,8 @@ fn bgp() {
                 "from 1 to 254",
                 "RFC 4271",
                 "from 1 to",
+                "from 1 to 16384",
+                "from 0 to 10",
             ],
         ),
     ]);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use dataplane_common::nat::state::State;
+use dataplane_common::flow::state::State;
 
 use super::{Machine, accepted, unmarked};
 use crate::config::{
@@ -93,6 +93,8 @@ password-file = "/etc/dataplane/bgp-secret"
 ttl-security-hops = 1
 hold-seconds = 90
 max-prefixes = 100000
+max-next-hops = 4096
+allowas-in = 1
 
 [datapath]
 uplink-hook = "xdp"
@@ -204,6 +206,7 @@ mod parsed_ahead {
         assert_eq!((peer.address, peer.asn, peer.port), ([10, 141, 0, 2].into(), 64512, 179));
         assert_eq!(peer.ttl_security_hops, Some(1));
         assert_eq!((peer.passive, peer.hold_seconds, peer.max_prefixes), (false, 90, 100_000));
+        assert_eq!((peer.max_next_hops, peer.allowas_in), (4096, 1));
         assert_eq!(peer.password_file, Some(PathBuf::from("/etc/dataplane/bgp-secret")));
 
         assert_eq!(config.datapath.uplink_hook, UplinkHook::Xdp);
@@ -224,6 +227,7 @@ mod parsed_ahead {
             (peer.port, peer.passive, peer.hold_seconds, peer.max_prefixes),
             (179, false, 90, 100_000)
         );
+        assert_eq!((peer.max_next_hops, peer.allowas_in), (4096, 0));
         assert_eq!((&peer.password_file, peer.ttl_security_hops), (&None, None));
     }
 }

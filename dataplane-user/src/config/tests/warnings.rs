@@ -74,3 +74,14 @@ fn bgp_that_accepts_nothing() {
     let case = ("¦[bgp]\nasn = 1\nrouter-id = \"1.1.1.1\"\n", &["[bgp] would refuse every prefix"][..]);
     assert_found(&case, &accepted(&unmarked(case.0).0).warnings);
 }
+
+#[test]
+fn bgp_peers_that_may_be_confused_or_whose_password_is_open() {
+    let bgp = "[bgp]\nasn = 1\nrouter-id = \"1.1.1.1\"\nlisten = \"192.168.200.172:179\"\naccept = [\"172.19.0.0/16\"]\n";
+    let peers = "[[bgp.peer]]\naddress = \"10.141.0.2\"\nasn = 1\npassword-file = ¦\"/exposed\"\n\
+                 [[bgp.peer]]\naddress = ¦\"10.141.0.2\"\nasn = 1\nport = 1179\npassive = true\n";
+    let text: &'static str = format!("{bgp}{peers}").leak();
+    let case =
+        (text, &["every user can open the password file; chmod o-rw /exposed", "the one in line 6"][..]);
+    assert_found(&case, &accepted(&unmarked(case.0).0).warnings);
+}

@@ -42,6 +42,8 @@ pub struct BgpPeer {
     pub prefixes_stale: usize,
     /// Seconds for which those are kept at most.
     pub stale_seconds: Option<u64>,
+    /// Seconds for which it gets no session yet, because it exceeded `max-prefixes`; a reload ends that.
+    pub excluded_seconds: Option<u64>,
     /// Prefixes that it was told.
     pub prefixes_announced: usize,
     /// IPv6 prefixes that it announces, which the data path does not carry.
@@ -50,23 +52,45 @@ pub struct BgpPeer {
     pub faulty_updates: u64,
     /// What was wrong with the last of them.
     pub last_fault: Option<String>,
-    /// Why the last session fell, or was refused by either side.
-    pub last_fall: Option<String>,
+    /// What else may be wrong with it.
+    pub warnings: Vec<String>,
+    /// Why the last session went down, or was refused by either side.
+    pub last_down_reason: Option<String>,
     /// How long ago that was, in seconds.
-    pub last_fall_age_seconds: Option<u64>,
+    pub last_down_age_seconds: Option<u64>,
     /// Why the last session, or the last attempt at one, ended: the same, or why the peer cannot be reached.
     pub last_error: Option<String>,
     /// How long ago that was, in seconds.
     pub last_error_age_seconds: Option<u64>,
 }
 
-/// `dataplane bgp routes`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[cfg(test)]
+impl BgpPeer {
+    /// An established peer 10.141.0.2 without routes, which was down before.
+    pub fn example() -> Self {
+        let peer = serde_json::json!({
+            "address": "10.141.0.2", "port": 179, "asn": 64512, "passive": false, "state": "established",
+            "uptime_seconds": 7, "sessions": 1, "router_id": null, "local_address": null,
+            "hold_seconds": null, "graceful_restart_seconds": null, "prefixes_received": 0,
+            "prefixes_accepted": 0, "prefixes_refused": 0, "refused": {}, "prefixes_stale": 0,
+            "stale_seconds": null, "excluded_seconds": null, "prefixes_announced": 1, "ipv6_prefixes_received": 0,
+            "faulty_updates": 0, "last_fault": null, "warnings": [],
+            "last_down_reason": "the peer ended the session", "last_down_age_seconds": 9,
+            "last_error": "connection refused", "last_error_age_seconds": 8,
+        });
+        serde_json::from_value(peer).expect("every field is there")
+    }
+}
+
+/// A part of `dataplane bgp routes`.
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct BgpRoutes {
     /// What the peers announce, by prefix and peer.
     pub learned: Vec<BgpRoute>,
-    /// What is announced to every peer.
+    /// What is announced to every peer; with the last part.
     pub announced: Vec<Ipv4Net>,
+    /// The last prefix that was looked at, where more follow.
+    pub next: Option<Ipv4Net>,
 }
 
 /// What a peer says about a prefix.

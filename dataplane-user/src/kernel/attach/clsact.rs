@@ -1,22 +1,20 @@
 //! clsact filters, for kernels before TCX. The filter's place in the qdisc stands in the name of the pin.
 
 use std::{
-    fs, io, mem,
+    fs, io,
+    os::fd::AsFd as _,
     path::{Path, PathBuf},
 };
 
 use anyhow::{Context as _, Result, bail};
-use aya::programs::{
-    ProgramError, ProgramInfo, SchedClassifier,
-    tc::{
-        self, NlOptions, SchedClassifierLink, SchedClassifierLinkId, TcAttachOptions, TcAttachType, TcError,
-        TcHandle,
-    },
-};
+use aya::programs::SchedClassifier;
 
 use super::Place;
 use crate::kernel::{
-    netlink::filters::{self, Filter},
+    netlink::{
+        Refusal,
+        filters::{self, Filter},
+    },
     pins::Pins,
 };
 
@@ -68,24 +66,41 @@ fn path(pins: &Pins, place: &Place, priority: u16, handle: u32, qdisc_is_ours: b
 /// Replaces the filter of an earlier run, or adds one.
 ///
 /// The pin is there before what it stands for, so that whenever this process is killed the next one knows its own.
-pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) -> Result<()> {
-    let old = pinned(pins, place)?;
+pub(super) fn attach(
+    program: &mut SchedClassifier,
+    name: &str,
+    loaded: &[u32],
+    pins: &Pins,
+    place: &Place,
+) -> Result<()> {
     let filters = filters::of_interface(place.ifindex)?;
+    let old = match pinned(pins, place)? {
+        Some(old) => Some(old),
+        None => adopt(program, loaded, pins, place, &filters)?,
+    };
     if let Some(old) = old.as_ref().filter(|old| filters.iter().any(|filter| is_own(filter, old, place))) {
-        let handle = TcHandle::from(old.handle);
-        let link = SchedClassifierLink::attached(
-            &place.interface,
-            TcAttachType::Ingress,
-            old.priority,
-            handle,
-            None,
-        )?;
-        let id = program.attach_to_link(link)?;
-        keep(program, id)?;
+        filters::replace(place.ifindex, (old.priority, old.handle), program.fd()?.as_fd(), name)?;
         return pin_again(program, &old.path);
     }
     let pin = add_qdisc(program, pins, place, old)?;
-    add(program, pins, place, pin)
+    add(program, name, pins, place, pin)
+}
+
+/// Pins the program again where somebody removed the pin of a filter that this daemon added: one with a program of these
+/// ids. Nobody knows then whose the qdisc is: it stays.
+fn adopt(
+    program: &mut SchedClassifier,
+    loaded: &[u32],
+    pins: &Pins,
+    place: &Place,
+    filters: &[Filter],
+) -> Result<Option<Pinned>> {
+    let is_loaded = |filter: &&Filter| filter.program.is_some_and(|id| loaded.contains(&id));
+    let Some(filter) = filters.iter().find(is_loaded) else { return Ok(None) };
+    let (priority, handle) = (filter.priority, filter.handle);
+    let path = path(pins, place, priority, handle, false);
+    pin(program, &path)?;
+    Ok(Some(Pinned { path, priority, handle, qdisc_is_ours: false }))
 }
 
 /// Adds the qdisc if there is none. Gives the pin that there is for this place now.
@@ -104,10 +119,10 @@ fn add_qdisc(
         None => pin(program, &path)?,
     }
     let marker = Pinned { path, priority, handle, qdisc_is_ours: true };
-    match tc::qdisc_add_clsact(&place.interface) {
+    match filters::add_clsact(place.ifindex) {
         Ok(()) => Ok(Some(marker)),
         // Somebody else's, which stays when ours goes.
-        Err(TcError::NetlinkError(error)) if error.raw_os_error() == Some(libc::EEXIST) => {
+        Err(error) if is_taken(&error) => {
             remove_pin(&marker)?;
             Ok(None)
         }
@@ -119,7 +134,13 @@ fn add_qdisc(
 }
 
 /// Adds the filter before all that are there, as the kernel does for who asks for no priority.
-fn add(program: &mut SchedClassifier, pins: &Pins, place: &Place, mut current: Option<Pinned>) -> Result<()> {
+fn add(
+    program: &mut SchedClassifier,
+    name: &str,
+    pins: &Pins,
+    place: &Place,
+    mut current: Option<Pinned>,
+) -> Result<()> {
     let qdisc_is_ours = current.as_ref().is_some_and(|pin| pin.qdisc_is_ours);
     for attempt in 1.. {
         let filters = filters::of_interface(place.ifindex)?;
@@ -132,36 +153,21 @@ fn add(program: &mut SchedClassifier, pins: &Pins, place: &Place, mut current: O
             Some(current) => rename(&current.path, &path)?,
             None => pin(program, &path)?,
         }
-        let options = TcAttachOptions::Netlink(NlOptions { priority, handle: handle.into(), classid: None });
-        match program.attach_with_options(&place.interface, TcAttachType::Ingress, options) {
-            Ok(id) => {
-                keep(program, id)?;
+        match filters::add(place.ifindex, (priority, handle), program.fd()?.as_fd(), name) {
+            Ok(()) => {
                 return if current.is_some() { pin_again(program, &path) } else { Ok(()) };
             }
             // Somebody was faster.
             Err(error) if attempt < ATTEMPTS && is_taken(&error) => {}
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(error).context("cannot add the tc filter"),
         }
         current = Some(Pinned { path, priority, handle, qdisc_is_ours });
     }
     Ok(())
 }
 
-fn is_taken(error: &ProgramError) -> bool {
-    let mut source: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = source {
-        if error.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) == Some(libc::EEXIST) {
-            return true;
-        }
-        source = error.source();
-    }
-    false
-}
-
-/// Leaves the filter to the kernel: dropping the link would remove it, and it is to outlive this process.
-fn keep(program: &mut SchedClassifier, id: SchedClassifierLinkId) -> Result<()> {
-    mem::forget(program.take_link(id)?);
-    Ok(())
+fn is_taken(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<Refusal>().is_some_and(|refusal| refusal.errno == libc::EEXIST)
 }
 
 fn pin(program: &mut SchedClassifier, path: &Path) -> Result<()> {
@@ -182,10 +188,11 @@ fn rename(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Another dataplane's filter on the interface, in words.
-pub(super) fn foreign(pins: &Pins, place: &Place) -> Result<Option<String>> {
+pub(super) fn foreign(pins: &Pins, place: &Place, loaded: &[u32]) -> Result<Option<String>> {
     let own = pinned(pins, place)?;
     let foreign = filters::of_interface(place.ifindex)?.into_iter().find(|filter| {
         place.is_dataplane(filter.name.as_deref())
+            && !filter.program.is_some_and(|id| loaded.contains(&id))
             && !own.as_ref().is_some_and(|own| is_own(filter, own, place))
     });
     Ok(foreign.map(|filter| format!("tc filter with priority {}", filter.priority)))
@@ -244,8 +251,9 @@ fn remove(pin: &Path) -> Result<()> {
     }
 }
 
-/// The id of the program in the filter.
-pub(super) fn program_id(pins: &Pins, place: &Place) -> Option<u32> {
-    let pinned = pinned(pins, place).ok()??;
-    ProgramInfo::from_pin(&pinned.path).ok().map(|info| info.id())
+/// The id of the program in the filter, if that is at the interface.
+pub(super) fn program_id(pins: &Pins, place: &Place) -> Result<Option<u32>> {
+    let Some(pinned) = pinned(pins, place)? else { return Ok(None) };
+    let filters = filters::of_interface(place.ifindex)?;
+    Ok(filters.iter().find(|filter| is_own(filter, &pinned, place)).and_then(|filter| filter.program))
 }

@@ -1,11 +1,9 @@
 //! TCX links: pinned, so that they outlive the daemon, and updated in place by the next one.
 
+use std::os::fd::AsFd as _;
+
 use anyhow::{Context as _, Result};
-use aya::programs::{
-    LinkOrder, SchedClassifier,
-    links::FdLink,
-    tc::{TcAttachOptions, TcAttachType},
-};
+use aya::programs::{SchedClassifier, tc::TcAttachType};
 
 use super::{Place, link};
 use crate::kernel::pins::Pins;
@@ -24,30 +22,21 @@ pub(super) fn attach(program: &mut SchedClassifier, pins: &Pins, place: &Place) 
         // The link lost its interface (ENOLINK): the name stands for a new one.
         link::forget(&pin)?;
     }
-    let order = TcAttachOptions::TcxOrder(LinkOrder::last());
-    let id = program.attach_with_options(&place.interface, TcAttachType::Ingress, order)?;
-    let link: FdLink = program.take_link(id)?.try_into().context("not a TCX link")?;
-    link::keep(link, &pin)
+    // By index: the name may be another interface's by now.
+    let link = link::create_tcx(program.fd()?.as_fd(), place.ifindex).context("cannot make a TCX link")?;
+    link::keep_fd(link.as_fd(), &pin)
 }
 
 /// Another dataplane's program in the chain, in words.
-pub(super) fn foreign(pins: &Pins, place: &Place) -> Option<String> {
+pub(super) fn foreign(pins: &Pins, place: &Place, loaded: &[u32]) -> Option<String> {
     // One interface has one program of ours: with a link of our own there, it is that one.
     if link::open(&link::pin(pins, place)).is_ok_and(|link| link.is_some()) {
         return None;
     }
     // A kernel before TCX has no such programs, and says so with an error.
     let (_, programs) = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress).ok()?;
-    let foreign = programs.iter().find(|program| place.is_dataplane(program.name_as_str()))?;
+    let is_foreign = |id| !loaded.contains(&id);
+    let foreign =
+        programs.iter().find(|info| place.is_dataplane(info.name_as_str()) && is_foreign(info.id()))?;
     Some(format!("TCX program {}", foreign.id()))
-}
-
-/// The id of the program at the interface.
-pub(super) fn program_id(pins: &Pins, place: &Place) -> Option<u32> {
-    if let Ok((_, programs)) = SchedClassifier::query_tcx(&place.interface, TcAttachType::Ingress) {
-        let own = programs.into_iter().find(|info| place.is_dataplane(info.name_as_str()));
-        return own.map(|info| info.id());
-    }
-    // Without CAP_SYS_ADMIN the kernel does not open programs by their ids, and so tells no names.
-    link::program_id(&link::pin(pins, place))
 }

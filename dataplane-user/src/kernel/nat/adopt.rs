@@ -7,14 +7,15 @@ use aya::{
 };
 use dataplane_common::{
     atomic::{Word32, Word64},
-    names::{MAP_NAT_IN, MAP_NAT_OUT, MAP_NAT_SHARES, MAP_NAT_TAKEN},
-    nat::{
-        bucket::Refs,
-        flow::Flow,
-        settings::{Gauges, SHARES},
-        state::{Direction, Rank},
+    family::V4,
+    flow::{
+        index::Bucket,
+        record::{Counts, Flow},
+        settings::{Gauges, PORT_USES, SHARES},
+        state::Rank,
         table::{Memory, Table},
     },
+    names::{MAP_FLOW_INDEX, MAP_FLOW_PORT_USES, MAP_FLOW_SHARES, MAP_FLOW_TAKEN},
     repeat::{Plainly, Repeat},
 };
 
@@ -23,12 +24,13 @@ use crate::kernel::{mapping::Mapping, previous::Previous};
 
 /// The whole table, for this process to write.
 struct Writer<'a> {
-    /// By direction.
-    refs: [Mapping<Refs>; 2],
-    flows: &'a [Flow],
+    buckets: Mapping<Bucket>,
+    flows: &'a [Flow<V4>],
+    counts: &'a [Counts],
     taken: Mapping<Word64>,
     gauges: &'a [Gauges],
     shares: Vec<Word32>,
+    port_uses: Vec<Word32>,
 }
 
 impl Repeat for Writer<'_> {
@@ -38,12 +40,27 @@ impl Repeat for Writer<'_> {
 }
 
 impl Memory for Writer<'_> {
-    fn refs(&self, direction: Direction, bucket: u32) -> Option<&Refs> {
-        self.refs[direction as usize].values().get(bucket as usize)
+    type Family = V4;
+
+    fn bucket(&self, number: u32) -> Option<&Bucket> {
+        self.buckets.values().get(number as usize)
     }
 
-    fn flow(&self, slot: u32) -> Option<&Flow> {
+    fn flow(&self, slot: u32) -> Option<&Flow<V4>> {
         self.flows.get(slot as usize)
+    }
+
+    fn counts(&self, slot: u32) -> Option<&Counts> {
+        self.counts.get(slot as usize)
+    }
+
+    fn port_use(&self, index: u32) -> Option<&Word32> {
+        self.port_uses.get(index as usize)
+    }
+
+    /// Ports of flows that are there stay theirs.
+    fn is_usable(&self, _protocol: u8, _port: u16) -> bool {
+        true
     }
 
     fn taken(&self, word: u32) -> Option<&Word64> {
@@ -88,14 +105,13 @@ impl Nat {
             return Ok(Adopted::default());
         }
         let writer = Writer {
-            refs: [
-                mapping::<_, [u64; size_of::<Refs>() / 8]>(object, MAP_NAT_OUT)?,
-                mapping::<_, [u64; size_of::<Refs>() / 8]>(object, MAP_NAT_IN)?,
-            ],
+            buckets: mapping::<_, [u64; size_of::<Bucket>() / 8]>(object, MAP_FLOW_INDEX)?,
             flows: self.flows.values(),
-            taken: mapping::<_, u64>(object, MAP_NAT_TAKEN)?,
+            counts: self.counts.values(),
+            taken: mapping::<_, u64>(object, MAP_FLOW_TAKEN)?,
             gauges: self.gauges.values(),
             shares: (0..SHARES).map(|_| Word32::new(0)).collect(),
+            port_uses: (0..PORT_USES).map(|_| Word32::new(0)).collect(),
         };
         let look = |previous: &Previous, last: bool| {
             let table = Table { memory: &writer, settings: &self.current, now: now() };
@@ -116,13 +132,19 @@ impl Nat {
         previous.hold()?;
         synchronize()?;
         let adopted = look(previous, true);
-        let shares = object.map_mut(MAP_NAT_SHARES).context("no map of shares in the BPF object")?;
-        let mut shares: Array<&mut MapData, u32> = shares.try_into()?;
-        for (share, index) in writer.shares.iter().zip(0..).filter(|(share, _)| share.load() != 0) {
-            shares.set(index, share.load(), 0).context("cannot write how many flows a source has")?;
-        }
+        write_counts(object, MAP_FLOW_SHARES, &writer.shares)?;
+        write_counts(object, MAP_FLOW_PORT_USES, &writer.port_uses)?;
         Ok(adopted)
     }
+}
+
+fn write_counts(object: &mut Ebpf, name: &str, counts: &[Word32]) -> Result<()> {
+    let map = object.map_mut(name).with_context(|| format!("no map {name} in the BPF object"))?;
+    let mut map: Array<&mut MapData, u32> = map.try_into()?;
+    for (count, index) in counts.iter().zip(0..).filter(|(count, _)| count.load() != 0) {
+        map.set(index, count.load(), 0).with_context(|| format!("cannot write the counts in {name}"))?;
+    }
+    Ok(())
 }
 
 /// The values of a map, each of which is as long as a `Raw`.

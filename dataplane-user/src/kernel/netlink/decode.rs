@@ -220,6 +220,7 @@ pub(super) fn route(payload: &[u8]) -> Result<Option<Route>> {
         multipath: false,
         multipath_oifs: Box::default(),
         encap: false,
+        via_ipv6: false,
     };
     for_each_attribute(attributes, |attribute, value| {
         match attribute {
@@ -240,8 +241,9 @@ pub(super) fn route(payload: &[u8]) -> Result<Option<Route>> {
                 route.multipath_oifs = next_hop_links(value)?;
             }
             RTA_NH_ID => route.nexthop = Some(u32_of(value)?),
-            // RTA_VIA: a gateway of another family (IPv6).
-            libc::RTA_ENCAP | libc::RTA_ENCAP_TYPE | libc::RTA_VIA => route.encap = true,
+            libc::RTA_ENCAP | libc::RTA_ENCAP_TYPE => route.encap = true,
+            // A gateway of another family.
+            libc::RTA_VIA => (route.encap, route.via_ipv6) = (true, true),
             _ => {}
         }
         Ok(())

@@ -2,13 +2,12 @@
 //! `ethtool` (Linux 5.6, Documentation/networking/ethtool-netlink.rst).
 
 use anyhow::{Result, bail};
-use netlink_packet_core::{
-    NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload, NetlinkSerializable,
-};
+use netlink_packet_core::{NLM_F_ACK, NetlinkMessage};
 
 use super::{
     decode::{Message, for_each_attribute, split, text_of, u32_of, u64_of},
     exchange::{Answer, Requests},
+    raw::{self, Raw, attribute},
     types::Event,
 };
 
@@ -72,38 +71,8 @@ impl Device {
     }
 }
 
-/// A generic message, for the family with that number.
-struct Generic {
-    family: u16,
-    body: Vec<u8>,
-}
-
-impl NetlinkSerializable for Generic {
-    fn message_type(&self) -> u16 {
-        self.family
-    }
-
-    fn buffer_len(&self) -> usize {
-        self.body.len()
-    }
-
-    fn serialize(&self, buffer: &mut [u8]) {
-        buffer.copy_from_slice(&self.body);
-    }
-}
-
-fn request(family: u16, command: u8, attributes: &[u8]) -> NetlinkMessage<Generic> {
-    let mut header = NetlinkHeader::default();
-    header.flags = NLM_F_REQUEST | NLM_F_ACK;
-    let body = [&[command, VERSION, 0, 0], attributes].concat();
-    NetlinkMessage::new(header, NetlinkPayload::InnerMessage(Generic { family, body }))
-}
-
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let length = (4 + value.len()) as u16;
-    let mut bytes = [&length.to_ne_bytes()[..], &kind.to_ne_bytes(), value].concat();
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-    bytes
+fn request(family: u16, command: u8, attributes: &[u8]) -> NetlinkMessage<Raw> {
+    raw::request(family, NLM_F_ACK, [&[command, VERSION, 0, 0], attributes].concat())
 }
 
 /// A family, as this kernel has it.

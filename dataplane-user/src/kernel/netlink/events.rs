@@ -4,16 +4,21 @@ use std::{collections::VecDeque, io};
 
 use anyhow::{Context, Result};
 use netlink_packet_core::{NLM_F_APPEND, NLM_F_REPLACE};
-use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE};
+use netlink_sys::protocols::{NETLINK_GENERIC, NETLINK_ROUTE, NETLINK_XFRM};
 
 use super::{
     decode::{self, Message},
     device, nexthop,
     socket::{Datagram, NetlinkSocket, set_receive_buffer},
     types::{Event, Peer, Place},
+    xfrm,
 };
 
-/// Changes of links, IPv4 addresses, routes and rules in this namespace, and of links in others.
+/// `RTNLGRP_IPV4_NETCONF` and `RTM_NEWNETCONF` of `linux/rtnetlink.h`: settings of `net.ipv4.conf`.
+const IPV4_NETCONF: u32 = 24;
+const RTM_NEWNETCONF: u16 = 80;
+
+/// Changes of links, IPv4 addresses, routes, rules and forwarding in this namespace, and of links in others.
 #[derive(Debug)]
 pub struct Events {
     /// This namespace alone.
@@ -23,6 +28,8 @@ pub struct Events {
     everywhere: NetlinkSocket,
     /// What the devices of this namespace can do, where the kernel tells.
     devices: Option<NetlinkSocket>,
+    /// IPsec policies, where the kernel has them.
+    ipsec: Option<NetlinkSocket>,
     waiting: VecDeque<Event>,
 }
 
@@ -36,6 +43,7 @@ impl Events {
                 libc::RTNLGRP_IPV4_ROUTE,
                 libc::RTNLGRP_IPV4_RULE,
                 nexthop::GROUP,
+                IPV4_NETCONF,
             ] {
                 socket.add_membership(group)?;
             }
@@ -48,7 +56,10 @@ impl Events {
             socket.add_membership(libc::RTNLGRP_LINK)
         })
         .context("following the links of containers needs CAP_NET_ADMIN and CAP_NET_BROADCAST")?;
-        Ok(Self { own, everywhere, devices: None, waiting: VecDeque::new() })
+        let join = |socket: &netlink_sys::Socket| socket.add_membership(xfrm::GROUP);
+        let ipsec = NetlinkSocket::open(NETLINK_XFRM, join).context("following IPsec policies");
+        let ipsec = super::without_support(ipsec)?;
+        Ok(Self { own, everywhere, devices: None, ipsec, waiting: VecDeque::new() })
     }
 
     /// Follows what devices can do from now on; `group` is where the kernel tells.
@@ -79,6 +90,7 @@ impl Events {
                 received = self.own.receive() => take(received, &mut self.waiting, own_event),
                 received = self.everywhere.receive() => take(received, &mut self.waiting, peer_event),
                 received = receive(&mut self.devices) => take(received, &mut self.waiting, device::event),
+                received = receive(&mut self.ipsec) => take(received, &mut self.waiting, ipsec_event),
             }?;
             if !complete {
                 // What is still queued is older than what was lost: it must not be taken for news after the
@@ -86,8 +98,8 @@ impl Events {
                 // (`NETLINK_S_CONGESTED` in net/netlink/af_netlink.c).
                 self.own.drain().context("cannot receive the kernel's events")?;
                 self.everywhere.drain().context("cannot receive the kernel's events")?;
-                if let Some(devices) = &mut self.devices {
-                    devices.drain().context("cannot receive the kernel's events")?;
+                for socket in [&mut self.devices, &mut self.ipsec].into_iter().flatten() {
+                    socket.drain().context("cannot receive the kernel's events")?;
                 }
                 self.waiting.clear();
                 return Ok(Event::Overrun);
@@ -137,8 +149,14 @@ fn own_event(message: &Message<'_>, _netnsid: Option<i32>) -> Result<Option<Even
         nexthop::RTM_NEWNEXTHOP => Some(Event::NextHop(nexthop::decode(payload)?)),
         nexthop::RTM_DELNEXTHOP => Some(Event::NextHopGone(nexthop::decode(payload)?.id)),
         libc::RTM_NEWRULE | libc::RTM_DELRULE => Some(Event::Rules),
+        RTM_NEWNETCONF => Some(Event::Forwarding),
         _ => None,
     })
+}
+
+/// Whatever the group tells of: all policies are listed again.
+fn ipsec_event(_message: &Message<'_>, _netnsid: Option<i32>) -> Result<Option<Event>> {
+    Ok(Some(Event::Ipsec))
 }
 
 /// `fib_table_insert()` in net/ipv4/fib_trie.c repeats the flags of the request that decided the place.

@@ -48,6 +48,8 @@ pub enum NextHopTarget {
         oif: Option<u32>,
         /// Packets are encapsulated, or the gateway is not an IPv4 one.
         encap: bool,
+        /// The gateway is an IPv6 one.
+        via_ipv6: bool,
     },
     /// Nowhere.
     Blackhole,
@@ -84,15 +86,14 @@ pub(super) fn dump() -> NetlinkMessage<Dump> {
 pub(super) fn decode(payload: &[u8]) -> Result<NextHop> {
     let (_, attributes) = split::<HEADER>(payload)?;
     let (mut id, mut members, mut blackhole) = (None, None, false);
-    let (mut gateway, mut oif, mut encap) = (None, None, false);
+    let (mut gateway, mut oif, mut encap, mut via_ipv6) = (None, None, false, false);
     for_each_attribute(attributes, |attribute, value| {
         match attribute {
             NHA_ID => id = Some(u32_of(value)?),
             NHA_GROUP => members = Some(value.chunks(MEMBER).map(member).collect::<Result<_>>()?),
             NHA_BLACKHOLE => blackhole = true,
             NHA_OIF => oif = Some(u32_of(value)?),
-            // An IPv6 router.
-            NHA_GATEWAY if value.len() != 4 => encap = true,
+            NHA_GATEWAY if value.len() != 4 => (encap, via_ipv6) = (true, true),
             NHA_GATEWAY => gateway = Some(ipv4_of(value)?),
             NHA_ENCAP | NHA_ENCAP_TYPE => encap = true,
             _ => {}
@@ -102,7 +103,7 @@ pub(super) fn decode(payload: &[u8]) -> Result<NextHop> {
     let target = match members {
         Some(members) => NextHopTarget::Group(members),
         None if blackhole => NextHopTarget::Blackhole,
-        None => NextHopTarget::Single { gateway, oif, encap },
+        None => NextHopTarget::Single { gateway, oif, encap, via_ipv6 },
     };
     Ok(NextHop { id: id.context("a nexthop message has no number")?, target })
 }

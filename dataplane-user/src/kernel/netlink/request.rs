@@ -91,7 +91,7 @@ pub(super) fn append_route(route: &OwnRoute) -> Request {
     message(NLM_F_ACK | NLM_F_CREATE | NLM_F_APPEND, RouteNetlinkMessage::NewRoute(own_route(route)))
 }
 
-/// Deletes a route: the kernel compares table, prefix, type, scope, protocol, gateway and interface
+/// Deletes a route: the kernel compares table, prefix, metric, type, scope, protocol, gateway and interface
 /// (`fib_table_delete()` in net/ipv4/fib_trie.c), so that it cannot be anybody else's.
 pub(super) fn delete_route(route: &OwnRoute) -> Request {
     message(NLM_F_ACK, RouteNetlinkMessage::DelRoute(own_route(route)))
@@ -106,6 +106,7 @@ fn own_route(route: &OwnRoute) -> RouteMessage {
     message.header.kind = RouteType::Unicast;
     message.header.scope = RouteScope::Universe;
     message.attributes.push(RouteAttribute::Destination(RouteAddress::Inet(route.destination.network())));
+    message.attributes.push(RouteAttribute::Priority(route.metric));
     match route.target {
         OwnTarget::Via { gateway, oif } => {
             message.attributes.push(RouteAttribute::Gateway(RouteAddress::Inet(gateway)));

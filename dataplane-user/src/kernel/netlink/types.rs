@@ -123,6 +123,8 @@ pub struct Route {
     pub multipath_oifs: Box<[u32]>,
     /// Packets are encapsulated, or the gateway is not an IPv4 one.
     pub encap: bool,
+    /// The gateway is an IPv6 one.
+    pub via_ipv6: bool,
 }
 
 /// Where a new route stands among those with the same prefix, TOS and metric. The kernel uses the first.
@@ -161,6 +163,10 @@ pub enum Event {
     NextHopGone(u32),
     /// The IPv4 rules changed: ask [`Netlink::rules_are_default`](super::Netlink::rules_are_default).
     Rules,
+    /// The IPsec policies changed: list them again.
+    Ipsec,
+    /// IPv4 forwarding, or another setting of `net.ipv4.conf`, may have changed for some interface.
+    Forwarding,
     /// A link in another namespace is new, changed or gone. It comes for every namespace that our own has a
     /// number for, which is so once a link with a peer in it was listed.
     PeerLink {
@@ -177,13 +183,15 @@ pub enum Event {
     Overrun,
 }
 
-/// A route that the daemon writes into table `main`, with protocol [`names::ROUTE_PROTOCOL`] and metric 0.
+/// A route that the daemon writes into table `main`, with protocol [`names::ROUTE_PROTOCOL`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct OwnRoute {
     /// Destination prefix, without host bits.
     pub destination: Ipv4Net,
     /// Where it leads.
     pub target: OwnTarget,
+    /// [`names::ROUTE_METRIC`], or 0 where an older version wrote it.
+    pub metric: u32,
 }
 
 /// Where a route of the daemon leads.
@@ -216,6 +224,11 @@ impl OwnTarget {
 }
 
 impl OwnRoute {
+    /// The route as this version writes it.
+    pub fn new(destination: Ipv4Net, target: OwnTarget) -> Self {
+        Self { destination, target, metric: names::ROUTE_METRIC }
+    }
+
     /// The route that the kernel holds, as the daemon would have written it; `None` where it would not.
     pub fn from_route(route: &Route) -> Option<Self> {
         let target = match (route.kind, route.gateway, route.oif) {
@@ -226,12 +239,12 @@ impl OwnRoute {
         };
         let plain = route.table == u32::from(libc::RT_TABLE_MAIN)
             && route.protocol == names::ROUTE_PROTOCOL
-            && route.metric == 0
+            && [0, names::ROUTE_METRIC].contains(&route.metric)
             && route.tos == 0
             && route.nexthop.is_none()
             && !route.multipath
             && !route.encap;
-        plain.then_some(Self { destination: route.destination, target })
+        plain.then_some(Self { destination: route.destination, target, metric: route.metric })
     }
 
     /// Whether that is this route.
@@ -248,6 +261,18 @@ impl fmt::Display for OwnRoute {
             OwnTarget::Blackhole => write!(f, "blackhole {}", self.destination),
         }
     }
+}
+
+/// The route that has the prefix and metric of one to be added.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Present {
+    /// The daemon's, of this run or an earlier one.
+    Own(OwnRoute),
+    /// Somebody else's.
+    Foreign {
+        /// Whose it is (`RTPROT_*`).
+        protocol: u8,
+    },
 }
 
 /// What became of a route to be added.

@@ -3,8 +3,9 @@
 
 use dataplane_common::{
     atomic::Word64,
-    nat::{
-        flow::Known,
+    family::V4,
+    flow::{
+        record::{Known, flags},
         state::{Progress, State},
         tuple::Tuple,
     },
@@ -18,12 +19,18 @@ const SETTINGS_WORDS: usize = 264;
 /// Layout 2.
 pub(super) const LAYOUT: Layout = Layout {
     version: 2,
+    settings_map: "NAT_SETTINGS",
+    records_map: "NAT_FLOWS",
     record_words: 8,
+    counts_map: None,
     settings: settings::<SETTINGS_WORDS>,
     seed: 0,
     max_flows_per_source: 4,
     flow,
 };
+
+/// Layout 3.
+pub(super) const LAYOUT_3: Layout = Layout { version: 3, ..LAYOUT };
 
 /// ```text
 /// word 0  life: deadline 32, generation 16, marks 8, state 8 bits; state 0 is no flow
@@ -33,7 +40,7 @@ pub(super) const LAYOUT: Layout = Layout {
 ///    4-5  bytes out, in
 ///    6-7  packets out, in
 /// ```
-fn flow(record: &[Word64]) -> Option<Known> {
+fn flow(record: &[Word64], _counts: &[Word64]) -> Option<Known<V4>> {
     let &[
         ref life,
         ref addresses,
@@ -50,16 +57,22 @@ fn flow(record: &[Word64]) -> Option<Known> {
     let (life, addresses, ports, translated) =
         (life.load(), addresses.load(), ports.load(), translated.load());
     let state = State::from_number(life as u8);
+    let original = Tuple {
+        protocol: (ports >> 48) as u8,
+        source: Ipv4Be::from_wire(addresses as u32),
+        source_port: ports as u16,
+        destination: Ipv4Be::from_wire((addresses >> 32) as u32),
+        destination_port: (ports >> 16) as u16,
+    };
+    let reply = Tuple {
+        destination: Ipv4Be::from_wire(translated as u32),
+        destination_port: (ports >> 32) as u16,
+        ..original.reversed()
+    };
     (state != State::Dead).then(|| Known {
-        original: Tuple {
-            protocol: (ports >> 48) as u8,
-            source: Ipv4Be::from_wire(addresses as u32),
-            source_port: ports as u16,
-            destination: Ipv4Be::from_wire((addresses >> 32) as u32),
-            destination_port: (ports >> 16) as u16,
-        },
-        address: Ipv4Be::from_wire(translated as u32),
-        port: (ports >> 32) as u16,
+        original,
+        reply,
+        flags: flags::SNAT | flags::BY_MASQUERADE,
         progress: Progress { state, marks: (life >> 8) as u8 },
         deadline: (life >> 32) as u32,
         opened: (translated >> 32) as u32,
@@ -68,54 +81,44 @@ fn flow(record: &[Word64]) -> Option<Known> {
     })
 }
 
-/// Layout 3.
-pub(super) const LAYOUT_3: Layout = Layout { version: 3, ..LAYOUT };
-
-/// While this is the layout that programs write, both say the same of it.
-#[cfg(all(test, not(feature = "next-layout")))]
+#[cfg(test)]
 mod tests {
-    use std::mem::{offset_of, transmute};
-
-    use dataplane_common::{
-        names::LAYOUT_VERSION,
-        nat::{
-            flow::{Flow, Life},
-            settings::Settings,
-            state::Direction,
-        },
-    };
+    use std::net::Ipv4Addr;
 
     use super::*;
 
+    /// A record as version 0.1.0 before layout 4 has written it: 172.19.35.2:40000 to 192.0.2.1:443 as 198.51.100.2:61007.
     #[test]
-    fn the_reader_agrees_with_the_programs() {
-        assert_eq!(LAYOUT_VERSION, LAYOUT_3.version);
-        assert_eq!(size_of::<Flow>(), 8 * LAYOUT.record_words);
-        assert_eq!(size_of::<Settings>(), 4 * SETTINGS_WORDS);
-        assert_eq!(offset_of!(Settings, seed), 4 * LAYOUT.seed);
-        assert_eq!(offset_of!(Settings, max_flows_per_source), 4 * LAYOUT.max_flows_per_source);
-        // No two bytes are the same, and the state is one.
-        let mut bytes: [u8; 64] = std::array::from_fn(|index| 0x40 + index as u8);
-        bytes[0] = State::TcpClosing as u8;
-        // SAFETY: words, every value of which is valid.
-        let record: [Word64; 8] = unsafe { transmute(bytes) };
-        // SAFETY: as above; the record is aligned as a flow is where it is written below.
-        let written: Flow = unsafe { transmute(bytes) };
-        let read = flow(&record).unwrap();
-        let life = Life::from_bits(written.life.load());
-        assert_eq!(read.original, written.original());
-        assert_eq!((read.address, read.port), (written.translated_address(), written.translated_port()));
-        assert_eq!((read.progress, read.deadline), (life.progress(), life.deadline()));
-        assert_eq!(read.opened, written.opened());
-        for direction in [Direction::Out, Direction::In] {
-            assert_eq!(read.bytes[direction as usize], written.bytes(direction));
-            assert_eq!(read.packets[direction as usize], written.packets(direction));
-        }
+    fn a_record_of_layout_3_is_read() {
+        let address = |text: &str| Ipv4Be::from(text.parse::<Ipv4Addr>().unwrap());
+        let pair = |low: Ipv4Be, high: u32| u64::from(low.to_wire()) | u64::from(high) << 32;
+        let words = [
+            1000 << 32 | 7 << 16 | 1 << 8 | State::TcpClosing as u64,
+            pair(address("172.19.35.2"), address("192.0.2.1").to_wire()),
+            40_000 | 443 << 16 | 61_007 << 32 | 6 << 48,
+            pair(address("198.51.100.2"), 900),
+            11,
+            12,
+            13,
+            14,
+        ]
+        .map(Word64::new);
+        let known = flow(&words, &[]).unwrap();
+        assert_eq!((known.original.source, known.original.source_port), (address("172.19.35.2"), 40_000));
+        assert_eq!((known.reply.source, known.reply.source_port), (address("192.0.2.1"), 443));
+        assert_eq!(
+            (known.reply.destination, known.reply.destination_port),
+            (address("198.51.100.2"), 61_007)
+        );
+        assert_eq!((known.original.protocol, known.reply.protocol), (6, 6));
+        assert_eq!(known.progress, Progress { state: State::TcpClosing, marks: 1 });
+        assert_eq!((known.deadline, known.opened), (1000, 900));
+        assert_eq!((known.bytes, known.packets), ([11, 12], [13, 14]));
     }
 
     #[test]
     fn a_record_without_a_flow_is_none() {
-        assert_eq!(flow(&[const { Word64::new(0) }; 8]), None);
-        assert_eq!(flow(&[const { Word64::new(1) }; 7]), None);
+        assert_eq!(flow(&[const { Word64::new(0) }; 8], &[]), None);
+        assert_eq!(flow(&[const { Word64::new(1) }; 7], &[]), None);
     }
 }

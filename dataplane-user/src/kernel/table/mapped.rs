@@ -116,6 +116,27 @@ impl Mapped {
         }
     }
 
+    /// Pins the slabs again whose pins somebody removed, and says whether there were any. The directory is there.
+    ///
+    /// # Errors
+    ///
+    /// Where a slab cannot be pinned; without `CAP_SYS_ADMIN` the kernel does not open what an array of maps holds.
+    pub fn pin_missing(&self) -> Result<bool> {
+        let Some(pins) = &self.pins else { return Ok(false) };
+        let mut found = false;
+        for number in 0..self.slabs() {
+            let pin = pins.join(number.to_string());
+            if !pin.exists() {
+                let slab = self.outer.get(&number, 0).with_context(|| {
+                    format!("cannot open slab {number}, to pin it again: that takes CAP_SYS_ADMIN")
+                })?;
+                pin_to(&slab, &pin)?;
+                found = true;
+            }
+        }
+        Ok(found)
+    }
+
     fn put(&mut self, first: u32, slabs: &[Array<MapData, Slab>]) -> Result<()> {
         if slabs.len() > 1
             && batch::put(self.outer_fd.as_fd(), first, slabs).context("bpf_map_update_batch")?

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tokio::{net::TcpStream, time::Instant};
+use tokio::time::Instant;
 
 use super::{
     connection::{Break, Connection},
@@ -30,6 +30,8 @@ pub struct Attempt {
     pub drops: Drops,
     /// Our KEEPALIVE is on its way: nothing else is said before the peer's comes.
     confirmed: bool,
+    /// The peer's KEEPALIVE came before ours was sent.
+    early: bool,
 }
 
 /// What became of an attempt.
@@ -47,16 +49,11 @@ pub enum Progress {
 
 impl Attempt {
     /// Begins with our OPEN to a peer that must be in the autonomous system `asn`.
-    ///
-    /// # Errors
-    ///
-    /// Where the connection is gone already.
-    pub fn new(stream: TcpStream, ours: Open, asn: u32, timing: &Timing) -> std::io::Result<Self> {
-        let mut connection = Connection::new(stream)?;
+    pub fn new(mut connection: Connection, ours: Open, asn: u32, timing: &Timing) -> Self {
         connection.writer.push(&wire::encode_open(&ours));
         let (deadline, silent_at) = (Instant::now() + timing.open, Some(Instant::now() + timing.dial));
         let drops = Drops::read();
-        Ok(Self {
+        Self {
             connection,
             ours,
             asn,
@@ -66,12 +63,16 @@ impl Attempt {
             patience: timing.dial,
             drops,
             confirmed: false,
-        })
+            early: false,
+        }
     }
 
     /// Waits for the next step. May be cancelled without loss.
     pub async fn progress(&mut self) -> Progress {
         loop {
+            if self.confirmed && std::mem::take(&mut self.early) {
+                return Progress::Established;
+            }
             let Connection { reader, writer, .. } = &mut self.connection;
             let received = tokio::select! {
                 received = reader.message() => received,
@@ -88,6 +89,10 @@ impl Attempt {
                 }
             };
             return match received {
+                Ok(Message::Keepalive) if self.opened.is_some() && !self.confirmed => {
+                    self.early = true;
+                    continue;
+                }
                 Ok(message) => self.take(message),
                 Err(Break::Lost(error)) => Progress::Failed(Fall::Lost(error)),
                 Err(Break::Unreadable(unreadable)) => Progress::Failed(Fall::Sent(unreadable)),

@@ -102,7 +102,12 @@ impl Interner {
         &slot.expect("a path holds a reference to its attributes").attributes
     }
 
-    /// Distinct sets.
+    /// The distinct sets.
+    pub fn iter(&self) -> impl Iterator<Item = &Attributes> {
+        self.ids.keys().map(|attributes| &**attributes)
+    }
+
+    /// How many distinct sets there are.
     #[cfg(test)]
     pub fn len(&self) -> usize {
         self.ids.len()

@@ -12,7 +12,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::wire::{self, Message, Notification, Unreadable};
+use super::{
+    admission::Place,
+    wire::{self, Message, Notification, Unreadable},
+};
 
 /// Bytes taken from a socket at once: some sixteen full messages, after which the other sessions have their turn.
 const READ: usize = 64 * 1024;
@@ -38,6 +41,8 @@ pub struct Connection {
     pub writer: Writer,
     /// Our end.
     pub local: SocketAddrV4,
+    /// Where the peer made it: its place among the peer's connections, until it is closed.
+    pub place: Option<Place>,
 }
 
 impl Connection {
@@ -46,7 +51,7 @@ impl Connection {
     /// # Errors
     ///
     /// Where it is closed already, or not IPv4.
-    pub fn new(stream: TcpStream) -> io::Result<Self> {
+    pub fn new(stream: TcpStream, place: Option<Place>) -> io::Result<Self> {
         // A KEEPALIVE must not wait for more to send.
         stream.set_nodelay(true)?;
         let std::net::SocketAddr::V4(local) = stream.local_addr()? else {
@@ -57,6 +62,7 @@ impl Connection {
             reader: Reader { half: reader, buffer: BytesMut::new() },
             writer: Writer { half: writer, buffer: BytesMut::new(), waiting_since: Instant::now() },
             local,
+            place,
         })
     }
 
@@ -80,6 +86,7 @@ impl Connection {
                 // reset needs no answer, which the kernel may drop for its TTL.
                 let _ = self.writer.half.as_ref().set_zero_linger();
             }
+            drop(self);
         });
     }
 }

@@ -8,6 +8,7 @@ use std::{collections::BTreeSet, net::Ipv4Addr};
 use ipnet::Ipv4Net;
 
 use super::attributes::Attributes;
+use crate::source::kernel::{Reach, Unreachable};
 
 /// Why a route is not used. It stays in the table, so that it can be listed and holds as soon as the cause is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,15 +30,21 @@ pub enum Refusal {
     Originator,
     /// We are in CLUSTER_LIST (RFC 4456 section 8).
     ClusterLoop,
+    /// A network that this node is connected to.
+    Connected,
     /// The next hop is an address of this node.
     NextHopIsOwn,
+    /// The next hop is an address that no host has.
+    NextHopInvalid,
     /// No uplink leads to the next hop.
     NextHopUnreachable,
+    /// The peer's other routes have as many next hops as it may have.
+    NextHopLimit,
 }
 
 impl Refusal {
     /// Every reason.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 13] = [
         Self::NotAccepted,
         Self::Reserved,
         Self::OwnBlock,
@@ -46,16 +53,12 @@ impl Refusal {
         Self::AsLoop,
         Self::Originator,
         Self::ClusterLoop,
+        Self::Connected,
         Self::NextHopIsOwn,
+        Self::NextHopInvalid,
         Self::NextHopUnreachable,
+        Self::NextHopLimit,
     ];
-
-    /// Which to tell of what its attributes and its prefix say. A route that has come from here, as a router of another
-    /// system sends it back, is no sign of another node with our block.
-    pub fn of(by_attributes: Option<Self>, by_prefix: Option<Self>) -> Option<Self> {
-        let from_here = matches!(by_attributes, Some(Self::AsLoop | Self::Originator | Self::ClusterLoop));
-        if from_here { by_attributes } else { by_prefix.or(by_attributes) }
-    }
 
     /// The name in `--json` output.
     pub const fn name(self) -> &'static str {
@@ -68,8 +71,11 @@ impl Refusal {
             Self::AsLoop => "as-loop",
             Self::Originator => "originator",
             Self::ClusterLoop => "cluster-loop",
+            Self::Connected => "connected",
             Self::NextHopIsOwn => "next-hop-own",
+            Self::NextHopInvalid => "next-hop-invalid",
             Self::NextHopUnreachable => "next-hop-unreachable",
+            Self::NextHopLimit => "next-hop-limit",
         }
     }
 
@@ -84,8 +90,11 @@ impl Refusal {
             Self::AsLoop => "our own autonomous system is in its path",
             Self::Originator => "we announced it ourselves",
             Self::ClusterLoop => "it came through a route reflector with our identifier",
+            Self::Connected => "a network that this node is connected to, which goes first",
             Self::NextHopIsOwn => "its next hop is this node",
-            Self::NextHopUnreachable => "its next hop is not reachable by an uplink",
+            Self::NextHopInvalid => "its next hop is a network, broadcast or reserved address",
+            Self::NextHopUnreachable => "its next hop is on the link of no uplink that has a carrier",
+            Self::NextHopLimit => "its peer has as many other next hops as `max-next-hops` allows",
         }
     }
 }
@@ -101,6 +110,35 @@ pub struct Rules {
     pub accept: Vec<Ipv4Net>,
 }
 
+/// What is allowed to a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// How often our own autonomous system may stand in AS_PATH.
+    pub own_as: usize,
+    /// How many next hops its routes may have together.
+    pub next_hops: usize,
+}
+
+/// What the attributes of a route say of its use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Judgement {
+    refusal: Option<Refusal>,
+    /// The route has been here: a router of another system sends it back.
+    from_here: bool,
+}
+
+impl Judgement {
+    /// Why a route with these attributes cannot be used, to a prefix of which this is said. A route that has come from
+    /// here is no sign of another node with our block.
+    pub fn with(self, by_prefix: Option<Refusal>) -> Option<Refusal> {
+        match self {
+            Self { refusal, from_here: false } => by_prefix.or(refusal),
+            Self { refusal: Some(why), .. } => Some(why),
+            Self { refusal: None, .. } => by_prefix.map(|_| Refusal::AsLoop),
+        }
+    }
+}
+
 /// What the node has itself, and what it reaches.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Surroundings {
@@ -110,32 +148,36 @@ pub struct Surroundings {
     pub containers: BTreeSet<Ipv4Addr>,
     /// Its blocks.
     pub blocks: BTreeSet<Ipv4Net>,
-    /// For routers: whether the longest prefix that holds their address leads out by an uplink.
-    pub reach: Vec<(Ipv4Net, bool)>,
+    /// The networks that it is connected to.
+    pub connected: BTreeSet<Ipv4Net>,
+    /// The routers that it reaches.
+    pub reach: Reach,
 }
 
 impl Surroundings {
-    /// Whether an uplink leads to the address.
-    pub fn reaches(&self, address: Ipv4Addr) -> bool {
-        let holding = self.reach.iter().filter(|(network, _)| network.contains(&address));
-        holding.max_by_key(|(network, _)| network.prefix_len()).is_some_and(|(_, by_uplink)| *by_uplink)
+    /// Why an address cannot be a next hop.
+    fn refuse_next_hop(&self, next_hop: Ipv4Addr) -> Option<Refusal> {
+        self.reach.uplink(next_hop).err().map(|why| match why {
+            Unreachable::Own => Refusal::NextHopIsOwn,
+            Unreachable::NotUnicast => Refusal::NextHopInvalid,
+            Unreachable::NoUplink => Refusal::NextHopUnreachable,
+        })
     }
 
-    /// Why no route with these attributes can be used, whatever its prefix.
-    pub fn refuse_attributes(&self, rules: &Rules, attributes: &Attributes) -> Option<Refusal> {
-        Some(if attributes.as_path.contains(&rules.asn) {
-            Refusal::AsLoop
+    /// Whether a route of a peer with these attributes can be used, whatever its prefix.
+    pub fn judge_attributes(&self, rules: &Rules, limits: Limits, attributes: &Attributes) -> Judgement {
+        let own = attributes.as_path.iter().filter(|asn| **asn == rules.asn).count();
+        let loops = if own > limits.own_as {
+            Some(Refusal::AsLoop)
         } else if attributes.originator == Some(rules.router_id) {
-            Refusal::Originator
+            Some(Refusal::Originator)
         } else if attributes.clusters.contains(&rules.router_id) {
-            Refusal::ClusterLoop
-        } else if self.addresses.contains(&attributes.next_hop) {
-            Refusal::NextHopIsOwn
-        } else if !self.reaches(attributes.next_hop) {
-            Refusal::NextHopUnreachable
+            Some(Refusal::ClusterLoop)
         } else {
-            return None;
-        })
+            None
+        };
+        let refusal = loops.or_else(|| self.refuse_next_hop(attributes.next_hop));
+        Judgement { refusal, from_here: own != 0 || loops.is_some() }
     }
 
     /// Why a route to the prefix cannot be used, whatever its attributes.
@@ -154,17 +196,26 @@ impl Surroundings {
             Refusal::OwnContainer
         } else if self.blocks.iter().any(|own| *own == prefix || (!single && own.contains(&prefix))) {
             Refusal::OwnBlock
+        } else if self.connected.contains(&prefix) {
+            Refusal::Connected
         } else {
             return None;
         })
     }
 
     /// The single addresses about which [`Self::refuse_prefix`] may say something else than `other` does;
-    /// `None` where that may be so for any prefix, or for attributes.
-    pub fn difference(&self, other: &Self) -> Option<BTreeSet<Ipv4Addr>> {
-        let same =
-            self.addresses == other.addresses && self.blocks == other.blocks && self.reach == other.reach;
-        same.then(|| self.containers.symmetric_difference(&other.containers).copied().collect())
+    /// `None` where that may be so for any prefix, or for these next hops.
+    pub fn difference(
+        &self,
+        other: &Self,
+        mut next_hops: impl Iterator<Item = Ipv4Addr>,
+    ) -> Option<BTreeSet<Ipv4Addr>> {
+        let same_prefixes = (&self.addresses, &self.blocks, &self.connected)
+            == (&other.addresses, &other.blocks, &other.connected);
+        let same_next_hops = self.reach == other.reach
+            || next_hops.all(|next_hop| self.refuse_next_hop(next_hop) == other.refuse_next_hop(next_hop));
+        (same_prefixes && same_next_hops)
+            .then(|| self.containers.symmetric_difference(&other.containers).copied().collect())
     }
 }
 
@@ -179,7 +230,7 @@ fn is_reserved(prefix: Ipv4Net) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::{address, attributes, prefix, rules, surroundings};
+    use super::super::testing::{LIMITS, address, attributes, prefix, rules, surroundings};
     use super::*;
 
     #[test]
@@ -212,36 +263,64 @@ mod tests {
     #[test]
     fn attributes_are_refused_for_loops_and_for_their_next_hop() {
         let (rules, surroundings) = (rules(), surroundings());
-        let refused = |attributes| surroundings.refuse_attributes(&rules, &attributes);
+        let judge = |attributes, own_as| {
+            surroundings.judge_attributes(&rules, Limits { own_as, ..LIMITS }, &attributes).with(None)
+        };
+        let refused = |attributes| judge(attributes, 0);
         let fine = attributes("10.141.0.2");
         assert_eq!(refused(fine.clone()), None);
         assert_eq!(
             refused(Attributes { as_path: [7, rules.asn].into(), ..fine.clone() }),
             Some(Refusal::AsLoop)
         );
+        let twice = Attributes { as_path: [rules.asn, 7, rules.asn].into(), ..fine.clone() };
+        assert_eq!((judge(twice.clone(), 1), judge(twice, 2)), (Some(Refusal::AsLoop), None), "`allowas-in`");
         let originator = Some(rules.router_id);
         assert_eq!(refused(Attributes { originator, ..fine.clone() }), Some(Refusal::Originator));
         let clusters = [rules.router_id].into();
         assert_eq!(refused(Attributes { clusters, ..fine }), Some(Refusal::ClusterLoop));
         assert_eq!(refused(attributes("10.141.0.1")), Some(Refusal::NextHopIsOwn));
+        for none in ["10.141.0.0", "10.141.255.255", "224.0.0.1", "0.0.0.0", "255.255.255.255", "127.0.0.1"] {
+            assert_eq!(refused(attributes(none)), Some(Refusal::NextHopInvalid), "{none}");
+        }
         assert_eq!(refused(attributes("198.51.100.1")), Some(Refusal::NextHopUnreachable));
     }
 
     #[test]
     fn a_block_that_comes_back_is_a_loop_and_not_another_node_s() {
+        let judgement = |refusal, from_here| Judgement { refusal, from_here };
         let own = Some(Refusal::OwnBlock);
         for loops in [Refusal::AsLoop, Refusal::Originator, Refusal::ClusterLoop] {
-            assert_eq!(Refusal::of(Some(loops), own), Some(loops));
+            assert_eq!(judgement(Some(loops), true).with(own), Some(loops));
         }
-        assert_eq!(Refusal::of(Some(Refusal::NextHopUnreachable), own), own);
-        assert_eq!((Refusal::of(None, own), Refusal::of(None, None)), (own, None));
+        assert_eq!(judgement(Some(Refusal::NextHopUnreachable), false).with(own), own);
+        assert_eq!((judgement(None, false).with(own), judgement(None, false).with(None)), (own, None));
+        let allowed = judgement(None, true);
+        assert_eq!((allowed.with(own), allowed.with(None)), (Some(Refusal::AsLoop), None), "`allowas-in`");
     }
 
     #[test]
-    fn the_longest_prefix_says_whether_a_router_is_reached() {
-        let reach = vec![(prefix("0.0.0.0/0"), true), (prefix("10.141.0.0/16"), false)];
-        let surroundings = Surroundings { reach, ..Surroundings::default() };
-        assert!(surroundings.reaches(address("192.0.2.1")));
-        assert!(!surroundings.reaches(address("10.141.0.2")));
+    fn a_connected_network_goes_first_and_what_holds_it_or_lies_in_it_may_be_learned() {
+        let rules = Rules { accept: vec![prefix("0.0.0.0/0")], ..rules() };
+        let surroundings = Surroundings { connected: [prefix("10.141.0.0/16")].into(), ..surroundings() };
+        let refused = |text| surroundings.refuse_prefix(&rules, prefix(text));
+        assert_eq!(refused("10.141.0.0/16"), Some(Refusal::Connected));
+        assert_eq!(
+            (refused("10.0.0.0/8"), refused("10.141.7.0/24"), refused("0.0.0.0/0")),
+            (None, None, None)
+        );
+    }
+
+    #[test]
+    fn links_matter_only_where_a_next_hop_is_reached_otherwise() {
+        let before = surroundings();
+        let mut after = before.clone();
+        after.reach.links.insert(prefix("192.0.2.0/24"), Some(3));
+        let difference = |hops: &[&str]| {
+            let hops: Vec<_> = hops.iter().map(|hop| address(hop)).collect();
+            after.difference(&before, hops.into_iter())
+        };
+        assert_eq!(difference(&["10.141.0.2"]), Some(BTreeSet::new()));
+        assert_eq!(difference(&["10.141.0.2", "192.0.2.1"]), None);
     }
 }

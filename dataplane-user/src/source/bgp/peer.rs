@@ -1,5 +1,6 @@
 //! The life of a peer: connections are made or taken, collisions decided, sessions held, and failures slept off.
 
+mod retry;
 mod session;
 
 use std::{
@@ -12,15 +13,19 @@ use std::{
 
 use tokio::{
     net::TcpStream,
-    sync::mpsc,
+    sync::{Notify, mpsc},
     time::{Instant, sleep_until, timeout},
 };
 use tracing::{debug, info, warn};
 
+use self::retry::GOOD_SESSION;
+pub use self::retry::Retry;
 use super::{
+    admission::{Accepted, Place, spare_descriptors},
     attempt::{Attempt, Progress, progress},
     connection::Connection,
     negotiation::{Negotiated, ours_survives},
+    quiet::{Kind, LeftOut, Quiet},
     shared::Shared,
     socket::{self, Drops, Password},
     status::{Fall, State, Status},
@@ -29,9 +34,6 @@ use super::{
 };
 use crate::config::BgpPeer;
 
-/// A session that lasted this long was a good one: the next failure is the first again.
-const GOOD_SESSION: Duration = Duration::from_secs(10);
-
 /// A peer's task.
 pub struct Peer {
     pub(super) config: BgpPeer,
@@ -39,47 +41,17 @@ pub struct Peer {
     pub(super) shared: Rc<Shared>,
     pub(super) id: PeerId,
     /// Connections that the peer made.
-    pub(super) accepted: mpsc::Receiver<TcpStream>,
+    pub(super) accepted: mpsc::Receiver<Accepted>,
     /// Ends the task: the peer is told this.
     pub(super) stop: mpsc::Receiver<Notification>,
+    /// The configuration was read again: who is left alone is tried at once.
+    pub(super) reloaded: Rc<Notify>,
     pub(super) status: Rc<RefCell<Status>>,
     pub(super) retry: Retry,
     /// What the peer said of its restarts in its last session.
     pub(super) graceful_restart: Option<GracefulRestart>,
-}
-
-/// When a peer is tried again.
-#[derive(Debug)]
-pub(super) struct Retry {
-    /// Nothing is done before.
-    idle_until: Instant,
-    /// No connection is made before.
-    dial_at: Instant,
-    /// How long the next failure is slept off.
-    wait: Duration,
-}
-
-impl Retry {
-    pub(super) fn new(wait: Duration) -> Self {
-        Self { idle_until: Instant::now(), dial_at: Instant::now(), wait }
-    }
-
-    /// Three quarters to all of the time: peers that failed together do not come back together (RFC 4271
-    /// section 10).
-    fn jittered(time: Duration) -> Duration {
-        use std::hash::{BuildHasher as _, RandomState};
-        let random = RandomState::new().hash_one(0) % 1024;
-        time * 3 / 4 + time * random as u32 / 4096
-    }
-
-    fn fail(&mut self, limit: Duration, idle: bool) {
-        let until = Instant::now() + Self::jittered(self.wait);
-        self.wait = (self.wait * 2).min(limit);
-        self.dial_at = until;
-        if idle {
-            self.idle_until = until;
-        }
-    }
+    /// Which lines of the log it may still cause.
+    pub(super) quiet: RefCell<Quiet>,
 }
 
 /// A connection over which a session stands.
@@ -120,23 +92,35 @@ impl Peer {
         self.config.address
     }
 
+    fn may_log(&self, kind: Kind) -> Option<LeftOut> {
+        self.quiet.borrow_mut().admit(kind, Instant::now())
+    }
+
     fn show(&self, state: State) {
         self.status.borrow_mut().state = state;
     }
 
     /// A session ended: what becomes of its routes, and when the next one may begin.
     fn fallen(&mut self, fall: &Fall, lasted: Duration) {
-        warn!("BGP peer {}: {fall}", self.address());
-        if lasted >= GOOD_SESSION {
-            self.retry.wait = self.shared.timing.retry;
+        if let Some(left_out) = self.may_log(Kind::Down) {
+            warn!("BGP peer {}: {fall}{left_out}", self.address());
         }
+        let timing = self.shared.timing;
+        self.retry.lasted(lasted, &timing);
         let kept = self.graceful_restart.filter(|restart| restart.ipv4.is_some() && restart.seconds != 0);
         let mut table = self.shared.table.borrow_mut();
         let stale_until = match kept {
             Some(restart) if fall.is_silent() => {
+                // What was stale already is forgotten (RFC 4724 section 4.2), but not for two connections at once.
+                if !fall.is_collision() {
+                    table.remove_stale(self.id);
+                }
                 table.make_stale(self.id);
                 let kept = table.counts(self.id).stale;
-                info!("BGP peer {}: {kept} routes are kept for {} s", self.address(), restart.seconds);
+                if let Some(left_out) = self.may_log(Kind::Stale) {
+                    let (address, seconds) = (self.address(), restart.seconds);
+                    info!("BGP peer {address}: {kept} routes are kept for {seconds} s{left_out}");
+                }
                 Some(Instant::now() + Duration::from_secs(restart.seconds.into()))
             }
             _ => {
@@ -155,8 +139,31 @@ impl Peer {
         }
         // A restarting peer is back any moment; who broke the rules is left alone for a while.
         let idle = !(fall.is_silent() && lasted >= GOOD_SESSION);
-        if !matches!(fall, Fall::Replaced) {
-            self.retry.fail(self.shared.timing.retry_limit, idle);
+        if fall.is_excess() {
+            let until = self.retry.exclude(timing.excess_limit);
+            self.status.borrow_mut().excluded_until = Some(until);
+        } else if !matches!(fall, Fall::Replaced) {
+            self.retry.fail(timing.retry_limit, idle);
+        }
+    }
+
+    /// Whether the peer gets no session for now, because it exceeded `max-prefixes`.
+    fn is_excluded(&self) -> bool {
+        let mut status = self.status.borrow_mut();
+        status.excluded_until = status.excluded_until.filter(|until| Instant::now() < *until);
+        status.excluded_until.is_some()
+    }
+
+    /// Ends that.
+    fn readmit(&mut self) {
+        self.retry.end();
+        self.status.borrow_mut().excluded_until = None;
+    }
+
+    /// Closes a connection of a peer that gets no session.
+    fn reject(&self, Accepted { stream, place }: Accepted) {
+        if let Ok(connection) = Connection::new(stream, Some(place)) {
+            connection.close_with(Notification::REJECTED);
         }
     }
 
@@ -166,11 +173,10 @@ impl Peer {
         if status.stale_until.is_some_and(|until| until <= Instant::now()) {
             status.stale_until = None;
             let mut table = self.shared.table.borrow_mut();
-            warn!(
-                "BGP peer {}: {} routes of before its restart are removed",
-                self.address(),
-                table.counts(self.id).stale
-            );
+            if let Some(left_out) = self.may_log(Kind::Stale) {
+                let (address, stale) = (self.address(), table.counts(self.id).stale);
+                warn!("BGP peer {address}: {stale} routes of before its restart are removed{left_out}");
+            }
             table.remove_stale(self.id);
             self.shared.news.notify_one();
         }
@@ -183,6 +189,7 @@ impl Peer {
         loop {
             let now = Instant::now();
             let idle = now < self.retry.idle_until && accepted.is_none();
+            let excluded = self.is_excluded();
             let quiet = dial.is_none() && dialled.is_none() && accepted.is_none();
             if quiet && !idle && !self.config.passive && now >= self.retry.dial_at {
                 dial = Some(self.dial());
@@ -196,15 +203,23 @@ impl Peer {
                     }
                     return None;
                 }
-                Some(stream) = self.accepted.recv(), if !idle => {
-                    // One that was there before is from before the peer started again.
-                    accepted = self.attempt(stream);
+                () = self.reloaded.notified(), if excluded => {
+                    self.readmit();
+                    continue;
+                }
+                Some(new) = self.accepted.recv(), if excluded || !idle => {
+                    if excluded {
+                        self.reject(new);
+                    } else {
+                        // One that was there before is from before the peer started again.
+                        accepted = self.attempt(new.stream, Some(new.place));
+                    }
                     continue;
                 }
                 result = finished(&mut dial) => {
                     dial = None;
                     match result {
-                        Ok(stream) => dialled = self.attempt(stream),
+                        Ok(stream) => dialled = self.attempt(stream, None),
                         Err(why) => self.missed(&Fall::Unreachable(why)),
                     }
                     continue;
@@ -254,11 +269,14 @@ impl Peer {
         idle.or(dial).into_iter().chain(stale).min().unwrap_or(far)
     }
 
-    fn attempt(&self, stream: TcpStream) -> Option<Attempt> {
+    fn attempt(&self, stream: TcpStream, place: Option<Place>) -> Option<Attempt> {
+        // It may be closed already.
+        let connection = Connection::new(stream, place);
+        let connection =
+            connection.inspect_err(|error| debug!("BGP peer {}: {error}", self.address())).ok()?;
         let again = self.status.borrow().sessions != 0;
         let ours = self.shared.open(self.config.hold_seconds, again);
-        let attempt = Attempt::new(stream, ours, self.config.asn, &self.shared.timing);
-        attempt.inspect_err(|error| debug!("BGP peer {}: {error}", self.address())).ok()
+        Some(Attempt::new(connection, ours, self.config.asn, &self.shared.timing))
     }
 
     /// There is a connection, and nothing comes over it.
@@ -275,10 +293,9 @@ impl Peer {
         let why = fall.to_string();
         let mut status = self.status.borrow_mut();
         let known = status.last_error.as_ref().is_some_and(|(last, _)| *last == why);
-        if known {
-            debug!("BGP peer {}: {why}", self.address());
-        } else {
-            warn!("BGP peer {}: {why}", self.address());
+        match (!known).then(|| self.may_log(Kind::Attempt)).flatten() {
+            Some(left_out) => warn!("BGP peer {}: {why}{left_out}", self.address()),
+            None => debug!("BGP peer {}: {why}", self.address()),
         }
         status.failed(fall, false);
     }
@@ -297,7 +314,8 @@ impl Peer {
         Box::pin(async move {
             let before = Drops::read();
             match timeout(patience, socket::dial(local, remote, password.as_ref(), hops)).await {
-                Ok(dialled) => dialled.map_err(|error| format!("{error:#}")),
+                Ok(Ok(stream)) => spare_descriptors(&stream).map(|()| stream),
+                Ok(Err(error)) => Err(format!("{error:#}")),
                 Err(_) => {
                     let why =
                         format!("no answer from port {} within {} s", remote.port(), patience.as_secs());

@@ -2,12 +2,14 @@
 
 use std::{collections::BTreeMap, net::Ipv4Addr};
 
+use ipnet::Ipv4Net;
 use tokio::time::Instant;
 
 use super::{
+    attributes::Attributes,
     filter::Refusal,
     speaker::Handle,
-    table::{PeerId, Table},
+    table::{Path, PeerId, Table},
 };
 use crate::control::answers;
 
@@ -38,41 +40,70 @@ pub fn peer(peer: &Handle, table: &Table) -> answers::BgpPeer {
         refused: refused.map(|(refusal, count)| (refusal.name().to_owned(), count)).collect(),
         prefixes_stale: counts.stale,
         stale_seconds: status.stale_until.map(|until| until.duration_since(now).as_secs()),
+        excluded_seconds: status.excluded_until.map(|until| until.duration_since(now).as_secs()),
         prefixes_announced: status.announced,
         ipv6_prefixes_received: status.ipv6_prefixes,
         faulty_updates: status.faulty_updates,
         last_fault: status.last_fault.clone(),
-        last_fall: status.last_fall.as_ref().map(|(why, _)| why.clone()),
-        last_fall_age_seconds: status.last_fall.as_ref().map(|(_, at)| now.duration_since(*at).as_secs()),
+        warnings: Vec::new(),
+        last_down_reason: status.last_down.as_ref().map(|(why, _)| why.clone()),
+        last_down_age_seconds: status.last_down.as_ref().map(|(_, at)| now.duration_since(*at).as_secs()),
         last_error: status.last_error.as_ref().map(|(why, _)| why.clone()),
         last_error_age_seconds: status.last_error.as_ref().map(|(_, at)| now.duration_since(*at).as_secs()),
     }
 }
 
-/// The routes by prefix and peer; all, or those that are refused.
-pub fn routes(table: &Table, peers: &BTreeMap<PeerId, Ipv4Addr>, refused: bool) -> Vec<answers::BgpRoute> {
-    let mut routes: Vec<_> = table
-        .iter()
-        .filter(|(_, path, ..)| !refused || path.refused.is_some())
-        .filter_map(|(prefix, path, attributes, best)| {
-            Some(answers::BgpRoute {
-                prefix,
-                // One that is on its way out has no address any more.
-                peer: *peers.get(&path.peer)?,
-                next_hop: attributes.next_hop,
-                best,
-                stale: path.stale,
-                refused: path.refused.map(|refusal| refusal.name().to_owned()),
-                refused_text: path.refused.map(|refusal| refusal.text().to_owned()),
-                local_preference: attributes.preference(),
-                as_path: attributes.as_path.to_vec(),
-                origin: ["igp", "egp", "incomplete"][usize::from(attributes.origin.min(2))].to_owned(),
-                med: attributes.med,
-                originator: attributes.originator,
-                clusters: attributes.clusters.to_vec(),
-            })
-        })
-        .collect();
-    routes.sort_by_key(|route| (route.prefix, route.peer));
-    routes
+/// Prefixes that are looked at for one answer: some milliseconds' worth.
+const PAGE: usize = 2048;
+
+/// The routes to the prefixes after `after`, by prefix and peer; all, or those that are refused. With the last prefix
+/// that was looked at, where more follow.
+pub fn routes(
+    table: &Table,
+    peers: &BTreeMap<PeerId, Ipv4Addr>,
+    refused: bool,
+    after: Option<Ipv4Net>,
+) -> (Vec<answers::BgpRoute>, Option<Ipv4Net>) {
+    let (mut routes, mut last) = (Vec::new(), None);
+    for (looked_at, (prefix, paths)) in table.after(after).enumerate() {
+        if looked_at == PAGE {
+            return (routes, last);
+        }
+        last = Some(prefix);
+        let begin = routes.len();
+        for (place, (path, attributes)) in paths.enumerate() {
+            // One that is on its way out has no address any more.
+            let Some(&peer) = peers.get(&path.peer) else { continue };
+            if !refused || path.refused.is_some() {
+                let best = place == 0 && path.refused.is_none();
+                routes.push(route(prefix, peer, path, attributes, best));
+            }
+        }
+        routes[begin..].sort_by_key(|route| route.peer);
+    }
+    (routes, None)
+}
+
+fn route(
+    prefix: Ipv4Net,
+    peer: Ipv4Addr,
+    path: &Path,
+    attributes: &Attributes,
+    best: bool,
+) -> answers::BgpRoute {
+    answers::BgpRoute {
+        prefix,
+        peer,
+        next_hop: attributes.next_hop,
+        best,
+        stale: path.stale,
+        refused: path.refused.map(|refusal| refusal.name().to_owned()),
+        refused_text: path.refused.map(|refusal| refusal.text().to_owned()),
+        local_preference: attributes.preference(),
+        as_path: attributes.as_path.to_vec(),
+        origin: ["igp", "egp", "incomplete"][usize::from(attributes.origin.min(2))].to_owned(),
+        med: attributes.med,
+        originator: attributes.originator,
+        clusters: attributes.clusters.to_vec(),
+    }
 }

@@ -32,6 +32,13 @@ pub struct Timing {
     pub retry: Duration,
     /// The longest that a failed peer is left alone.
     pub retry_limit: Duration,
+    /// How long a peer is left alone that exceeded `max-prefixes`. It doubles each time, up to `excess_limit`.
+    pub excess: Duration,
+    /// The longest that such a peer is left alone.
+    pub excess_limit: Duration,
+    /// How long a session goes on beside another connection over which the peer has sent an OPEN. A peer that did not
+    /// restart closes one of the two by then.
+    pub takeover: Duration,
     /// How long TCP may take nothing of what there is to send; twice the hold time where that is more (RFC 9687).
     pub send_hold: Duration,
 }
@@ -43,6 +50,9 @@ impl Default for Timing {
             open: Duration::from_secs(240),
             retry: Duration::from_secs(1),
             retry_limit: Duration::from_secs(30),
+            excess: Duration::from_secs(300),
+            excess_limit: Duration::from_secs(3600),
+            takeover: Duration::from_secs(1),
             send_hold: Duration::from_secs(480),
         }
     }

@@ -162,9 +162,10 @@ pub async fn dial(
     }
     let dialled = socket.connect(peer.into()).await;
     dialled.map_err(|error| match error.kind() {
-        io::ErrorKind::ConnectionRefused => {
-            anyhow::anyhow!("nobody listens on port {}, or a passive peer does not know us", peer.port())
-        }
+        io::ErrorKind::ConnectionRefused => anyhow::anyhow!(
+            "connection refused on port {}: peer not listening, or this node not configured there",
+            peer.port()
+        ),
         _ => anyhow::anyhow!("cannot connect: {error}"),
     })
 }

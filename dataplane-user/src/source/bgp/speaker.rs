@@ -1,5 +1,7 @@
 //! The speaker's thread: peers as configured, connections handed to them, changes handed to the daemon.
 
+mod incoming;
+
 use std::{
     cell::RefCell,
     collections::{BTreeMap, BTreeSet},
@@ -11,28 +13,28 @@ use std::{
 use ipnet::Ipv4Net;
 use tokio::{
     net::TcpStream,
-    sync::{mpsc, oneshot, watch},
+    sync::{Notify, mpsc, oneshot, watch},
     task::JoinSet,
     time::{Instant, sleep, sleep_until},
 };
-use tracing::{debug, error, info, warn};
+use tracing::{error, info, warn};
 
 use super::{
-    News, Settings,
+    Settings,
+    admission::{Accepted, Places, Strangers},
     decision::Neighbour,
-    filter::Surroundings,
+    export::{export, told},
+    filter::{Limits, Refusal, Surroundings},
     peer::{Peer, Retry},
+    quiet::Quiet,
     report,
     shared::{Shared, Timing},
-    socket::{Listener, Password, set_ttl_security},
-    status::Status,
+    socket::{Listener, Password},
+    status::{State, Status},
     table::{PeerId, Table},
     wire::Notification,
 };
 use crate::{config::BgpPeer, control::answers};
-
-/// Changes in one batch: the daemon applies so many in a few milliseconds.
-const BATCH: usize = 2048;
 
 /// Connections of a peer that wait for its task.
 const ACCEPTED: usize = 2;
@@ -55,6 +57,8 @@ pub enum Order {
     Routes {
         /// Only those that are refused.
         refused: bool,
+        /// Those behind this prefix.
+        after: Option<Ipv4Net>,
         /// Where the answer goes.
         answer: oneshot::Sender<answers::BgpRoutes>,
     },
@@ -65,7 +69,7 @@ pub enum Order {
 /// The ends of the channels to the daemon.
 pub struct Outside {
     pub orders: mpsc::UnboundedReceiver<Order>,
-    pub news: mpsc::Sender<News>,
+    pub news: mpsc::Sender<super::News>,
     pub complaint: watch::Sender<Option<String>>,
 }
 
@@ -74,8 +78,10 @@ pub struct Handle {
     pub config: BgpPeer,
     password: Option<Password>,
     pub id: PeerId,
-    accepted: mpsc::Sender<TcpStream>,
+    accepted: mpsc::Sender<Accepted>,
+    places: Places,
     stop: mpsc::Sender<Notification>,
+    reloaded: Rc<Notify>,
     pub status: Rc<RefCell<Status>>,
 }
 
@@ -86,6 +92,10 @@ struct Speaker {
     tasks: JoinSet<()>,
     listener: Option<Listener>,
     listen_at: Instant,
+    /// No connection is taken before.
+    accept_at: Instant,
+    strangers: Strangers,
+    quiet: Quiet,
     complaint: watch::Sender<Option<String>>,
 }
 
@@ -101,6 +111,9 @@ pub async fn run(settings: Settings, restarted: bool, timing: Timing, outside: O
         tasks: JoinSet::new(),
         listener: None,
         listen_at: Instant::now(),
+        accept_at: Instant::now(),
+        strangers: Strangers::default(),
+        quiet: Quiet::new(Instant::now()),
         complaint,
     };
     speaker.configure(settings);
@@ -116,7 +129,7 @@ pub async fn run(settings: Settings, restarted: bool, timing: Timing, outside: O
                 }
                 Some(order) => speaker.obey(order),
             },
-            accepted = accept(&speaker.listener) => speaker.accepted(accepted).await,
+            accepted = accept(&speaker.listener, speaker.accept_at) => speaker.accepted(accepted),
             () = sleep_until(speaker.listen_at), if speaker.must_listen() => speaker.listen(),
             Some(ended) = speaker.tasks.join_next() => {
                 if let Err(failure) = ended {
@@ -130,36 +143,12 @@ pub async fn run(settings: Settings, restarted: bool, timing: Timing, outside: O
     }
 }
 
-/// Hands the changes to the daemon, as fast as it takes them.
-async fn export(shared: Rc<Shared>, news: mpsc::Sender<News>) {
-    loop {
-        let changes = shared.table.borrow_mut().take_changes(BATCH);
-        if !changes.is_empty() {
-            if news.send(News::Changes(changes)).await.is_err() {
-                return;
-            }
-            shared.room.notify_waiters();
-            continue;
-        }
-        // Everything that was learned is with the daemon.
-        if shared.end_restart() {
-            if news.send(News::Converged).await.is_err() {
-                return;
-            }
-            continue;
-        }
-        match shared.restart_deadline() {
-            Some(deadline) => {
-                let _ = tokio::time::timeout_at(deadline, shared.news.notified()).await;
-            }
-            None => shared.news.notified().await,
-        }
-    }
-}
-
-async fn accept(listener: &Option<Listener>) -> std::io::Result<(TcpStream, Ipv4Addr)> {
+async fn accept(listener: &Option<Listener>, not_before: Instant) -> std::io::Result<(TcpStream, Ipv4Addr)> {
     match listener {
-        Some(listener) => listener.accept().await,
+        Some(listener) => {
+            sleep_until(not_before).await;
+            listener.accept().await
+        }
         None => std::future::pending().await,
     }
 }
@@ -187,16 +176,50 @@ impl Speaker {
             }
             Order::Peers(answer) => {
                 let table = self.shared.table.borrow();
-                let _ = answer.send(self.peers.values().map(|peer| report::peer(peer, &table)).collect());
+                let peers = self.peers.values();
+                let peers = peers.map(|peer| answers::BgpPeer {
+                    warnings: self.warnings(peer),
+                    ..report::peer(peer, &table)
+                });
+                let _ = answer.send(peers.collect());
             }
-            Order::Routes { refused, answer } => {
+            Order::Routes { refused, after, answer } => {
                 let peers = self.peers.values().map(|peer| (peer.id, peer.config.address)).collect();
-                let learned = report::routes(&self.shared.table.borrow(), &peers, refused);
-                let announced = self.shared.announced.borrow().iter().flatten().copied().collect();
-                let _ = answer.send(answers::BgpRoutes { learned, announced });
+                let (learned, next) = report::routes(&self.shared.table.borrow(), &peers, refused, after);
+                let announced = match next {
+                    Some(_) => Vec::new(),
+                    None => self.shared.announced.borrow().iter().flatten().copied().collect(),
+                };
+                let _ = answer.send(answers::BgpRoutes { learned, announced, next });
             }
             Order::Shutdown(..) => unreachable!("the loop ends with it"),
         }
+    }
+
+    /// What keeps a peer's routes from being used, or it from a session.
+    fn warnings(&self, peer: &Handle) -> Vec<String> {
+        let refused = self.shared.table.borrow().counts(peer.id).refused[Refusal::NextHopLimit as usize];
+        if refused != 0 {
+            let limit = peer.config.max_next_hops;
+            return vec![format!(
+                "its routes have more than `max-next-hops` ({limit}) next hops, or all peers too many: \
+                 {refused} routes are not used"
+            )];
+        }
+        if peer.status.borrow().state == State::Established {
+            return Vec::new();
+        }
+        let strangers = self.strangers.lately(Instant::now()).map(|stranger| {
+            format!("connections come from {stranger}, which is no peer's address: if it is this peer, correct `address`")
+        });
+        let same = |other: &&Handle| other.config.address == peer.config.address && other.id != peer.id;
+        let twins = self.peers.values().filter(same).map(|other| {
+            format!(
+                "the peer at port {} has the same address: connections from it are taken for either",
+                other.config.port
+            )
+        });
+        strangers.chain(twins.filter(|_| peer.config.passive)).collect()
     }
 
     fn statuses(&self) -> Vec<Rc<RefCell<Status>>> {
@@ -218,6 +241,7 @@ impl Speaker {
                 None => Notification::DECONFIGURED,
                 Some((config, password)) => {
                     if same_speaker && *config == handle.config && *password == handle.password {
+                        handle.reloaded.notify_waiters();
                         return true;
                     }
                     Notification::CONFIGURATION_CHANGE
@@ -253,11 +277,12 @@ impl Speaker {
             identifier: config.address,
             external: config.asn != self.shared.local.get().asn,
         };
-        let id = self.shared.table.borrow_mut().add_peer(neighbour);
+        let limits = Limits { own_as: config.allowas_in.into(), next_hops: config.max_next_hops as usize };
+        let id = self.shared.table.borrow_mut().add_peer(neighbour, limits);
         self.shared.await_peer(id);
         let (accept, accepted) = mpsc::channel(ACCEPTED);
         let (stop, stopped) = mpsc::channel(1);
-        let status = Rc::new(RefCell::new(Status::default()));
+        let (reloaded, status) = (Rc::new(Notify::new()), Rc::new(RefCell::new(Status::default())));
         let peer = Peer {
             config: config.clone(),
             password: password.clone(),
@@ -265,12 +290,14 @@ impl Speaker {
             id,
             accepted,
             stop: stopped,
+            reloaded: reloaded.clone(),
             status: status.clone(),
-            retry: Retry::new(self.shared.timing.retry),
+            retry: Retry::new(&self.shared.timing),
             graceful_restart: None,
+            quiet: RefCell::new(Quiet::new(Instant::now())),
         };
         self.tasks.spawn_local(peer.run());
-        Handle { config, password, id, accepted: accept, stop, status }
+        Handle { config, password, id, accepted: accept, places: Places::new(), stop, reloaded, status }
     }
 
     fn must_listen(&self) -> bool {
@@ -300,10 +327,10 @@ impl Speaker {
             |(config, password): &(BgpPeer, Option<Password>)| Some((config.address, password.clone()?));
         let keys = self.settings.peers.iter().filter_map(keys).collect();
         let hops = self.settings.peers.iter().map(|(config, _)| config.ttl_security_hops);
-        if let Some(listener) = &mut self.listener
-            && let Err(error) = listener.set_keys(keys).and_then(|()| listener.set_ttl_security(hops))
-        {
-            self.complain(format!("BGP: {error:#}"));
+        let Some(listener) = &mut self.listener else { return };
+        match listener.set_keys(keys).and_then(|()| listener.set_ttl_security(hops)) {
+            Ok(()) => drop(self.complaint.send_replace(None)),
+            Err(error) => self.complain(format!("BGP: {error:#}")),
         }
     }
 
@@ -318,25 +345,6 @@ impl Speaker {
         });
     }
 
-    /// Hands a connection to the peer's task; one that has enough of them loses it.
-    async fn accepted(&mut self, accepted: std::io::Result<(TcpStream, Ipv4Addr)>) {
-        match accepted {
-            Ok((stream, address)) => match self.peers.values().find(|peer| peer.config.address == address) {
-                // The listener serves all peers, and hears what only some of them may say.
-                Some(peer) => match set_ttl_security(&stream, peer.config.ttl_security_hops) {
-                    Ok(()) => drop(peer.accepted.try_send(stream)),
-                    Err(error) => warn!("BGP: a connection from {address} is closed: {error}"),
-                },
-                None => debug!("BGP: a connection from {address}, which is no peer, is closed"),
-            },
-            Err(error) => {
-                debug!("BGP: a connection could not be taken: {error}");
-                // There may be no descriptor left, which a loop would only make worse.
-                sleep(Duration::from_millis(50)).await;
-            }
-        }
-    }
-
     async fn shut_down(&mut self, notification: Notification) {
         self.listener = None;
         for peer in self.peers.values() {
@@ -346,20 +354,4 @@ impl Speaker {
         // The farewells are written by tasks of their own.
         sleep(Duration::from_millis(100)).await;
     }
-}
-
-/// Waits until every session has handed its peer what is announced now.
-async fn told(shared: Rc<Shared>, statuses: Vec<Rc<RefCell<Status>>>, done: oneshot::Sender<()>) {
-    let version = shared.version.get();
-    loop {
-        let late = |status: &Rc<RefCell<Status>>| {
-            let status = status.borrow();
-            status.established.is_some() && status.told < version
-        };
-        if done.is_closed() || !statuses.iter().any(late) {
-            break;
-        }
-        shared.told.notified().await;
-    }
-    let _ = done.send(());
 }

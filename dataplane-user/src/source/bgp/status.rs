@@ -1,4 +1,4 @@
-//! What a peer is doing, and why it last failed: in words.
+//! What a peer is doing, and why its last session went down: in words.
 
 use std::{fmt, io, net::SocketAddrV4};
 
@@ -64,10 +64,20 @@ impl Fall {
         Self::Sent(Unreadable { detail: notification.text(), notification })
     }
 
+    /// Whether the peer announced more than `max-prefixes`.
+    pub fn is_excess(&self) -> bool {
+        matches!(self, Self::Sent(why) if why.notification == Notification::MAX_PREFIXES)
+    }
+
     /// Whether it may be a restart of the peer, during which its routes are kept (RFC 4724 section 4.2): its
-    /// connection went, and nobody said why.
+    /// connection went, and nobody said why; or it keeps another one.
     pub fn is_silent(&self) -> bool {
-        matches!(self, Self::Lost(_) | Self::Replaced)
+        matches!(self, Self::Lost(_) | Self::Replaced) || self.is_collision()
+    }
+
+    /// Whether the peer keeps another connection in the place of this one.
+    pub fn is_collision(&self) -> bool {
+        matches!(self, Self::Received(why) if *why == Notification::COLLISION)
     }
 }
 
@@ -88,7 +98,9 @@ impl fmt::Display for Fall {
                 }
             }
             Self::Lost(error) => match error.kind() {
-                io::ErrorKind::UnexpectedEof => f.write_str("the peer closed the connection without a word"),
+                io::ErrorKind::UnexpectedEof => {
+                    f.write_str("the peer closed the connection without a NOTIFICATION")
+                }
                 io::ErrorKind::ConnectionReset => f.write_str("the peer reset the connection"),
                 io::ErrorKind::TimedOut => f.write_str("the connection timed out"),
                 _ => write!(f, "the connection was lost: {error}"),
@@ -115,9 +127,9 @@ pub struct Status {
     pub negotiated: Option<Negotiated>,
     /// Our end of its connection.
     pub local: Option<SocketAddrV4>,
-    /// Why the last session fell, or was refused by either side, and when. A peer that cannot be reached
+    /// Why the last session went down, or was refused by either side, and when. A peer that cannot be reached
     /// afterwards does not make that forgotten.
-    pub last_fall: Option<(String, Instant)>,
+    pub last_down: Option<(String, Instant)>,
     /// Why it last failed, and when.
     pub last_error: Option<(String, Instant)>,
     /// Prefixes that it was told.
@@ -132,6 +144,8 @@ pub struct Status {
     pub last_fault: Option<String>,
     /// Until when its routes are kept while it restarts.
     pub stale_until: Option<Instant>,
+    /// Until when it gets no session, because it exceeded `max-prefixes`.
+    pub excluded_until: Option<Instant>,
 }
 
 impl Status {
@@ -139,7 +153,7 @@ impl Status {
     pub fn failed(&mut self, why: &Fall, session: bool) {
         let error = (why.to_string(), Instant::now());
         if session || matches!(why, Fall::Sent(_) | Fall::Received(_)) {
-            self.last_fall = Some(error.clone());
+            self.last_down = Some(error.clone());
         }
         self.last_error = Some(error);
     }

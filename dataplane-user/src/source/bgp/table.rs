@@ -1,11 +1,13 @@
 //! What the peers said: every path to every prefix, the best first, and which next hops changed.
 
 mod paths;
+mod peers;
 
 use std::{
     collections::{BTreeMap, BTreeSet, btree_map},
     mem,
     net::Ipv4Addr,
+    ops::Bound,
 };
 
 use ipnet::Ipv4Net;
@@ -13,20 +15,14 @@ use ipnet::Ipv4Net;
 use super::{
     attributes::{Attributes, Interner},
     decision::{self, Neighbour},
-    filter::{Refusal, Rules, Surroundings},
+    filter::{Limits, Refusal, Rules, Surroundings},
 };
 
-use self::paths::Paths;
 pub use self::paths::{Counts, Path, PeerId};
+use self::{paths::Paths, peers::Peers};
 
 /// A prefix, and the next hop of its best route from now on.
 pub type Change = (Ipv4Net, Option<Ipv4Addr>);
-
-#[derive(Clone, Debug)]
-struct Peer {
-    neighbour: Neighbour,
-    counts: Counts,
-}
 
 /// The routes of all peers.
 #[derive(Debug)]
@@ -34,7 +30,7 @@ pub struct Table {
     /// A tree rather than a hash table: that would have to be there twice whenever it grows.
     routes: BTreeMap<Ipv4Net, Paths>,
     attributes: Interner,
-    peers: Vec<Option<Peer>>,
+    peers: Peers,
     rules: Rules,
     surroundings: Surroundings,
     changes: Vec<Change>,
@@ -48,7 +44,7 @@ impl Table {
         Self {
             routes: BTreeMap::new(),
             attributes: Interner::default(),
-            peers: Vec::new(),
+            peers: Peers::default(),
             rules,
             surroundings: Surroundings::default(),
             changes: Vec::new(),
@@ -57,52 +53,45 @@ impl Table {
     }
 
     /// Takes in a peer.
-    pub fn add_peer(&mut self, neighbour: Neighbour) -> PeerId {
-        let peer = Some(Peer { neighbour, counts: Counts::default() });
-        let index = self.peers.iter().position(Option::is_none).unwrap_or_else(|| {
-            self.peers.push(None);
-            self.peers.len() - 1
-        });
-        self.peers[index] = peer;
-        PeerId(index as u16)
+    pub fn add_peer(&mut self, neighbour: Neighbour, limits: Limits) -> PeerId {
+        self.peers.add(neighbour, limits)
     }
 
     /// Notes the identifier of a peer's new session.
     pub fn set_identifier(&mut self, id: PeerId, identifier: Ipv4Addr) {
-        if let Some(peer) = &mut self.peers[usize::from(id.0)] {
-            peer.neighbour.identifier = identifier;
-        }
+        self.peers.set_identifier(id, identifier);
     }
 
     /// Forgets a peer and all it said.
     pub fn remove_peer(&mut self, id: PeerId) {
         self.remove_paths(id, |_| true);
-        self.peers[usize::from(id.0)] = None;
+        self.peers.remove(id);
     }
 
     /// How many routes of a peer are here.
     pub fn counts(&self, id: PeerId) -> Counts {
-        self.peers[usize::from(id.0)].as_ref().map(|peer| peer.counts).unwrap_or_default()
+        self.peers.counts(id)
     }
 
     /// A peer announces prefixes, all with the same attributes.
     pub fn announce(&mut self, id: PeerId, prefixes: &[Ipv4Net], attributes: Attributes) {
-        let by_attributes = self.surroundings.refuse_attributes(&self.rules, &attributes);
+        let Some(limits) = self.peers.limits(id) else { return };
+        let by_attributes = self.surroundings.judge_attributes(&self.rules, limits, &attributes);
         let attributes = self.attributes.acquire(attributes);
         for &prefix in prefixes {
             let by_prefix = self.surroundings.refuse_prefix(&self.rules, prefix);
-            let refused = Refusal::of(by_attributes, by_prefix);
+            let refused = by_attributes.with(by_prefix);
             self.attributes.retain(attributes);
             self.put(prefix, Path::new(attributes, id, refused));
         }
         self.attributes.release(attributes);
     }
 
-    fn put(&mut self, prefix: Ipv4Net, path: Path) {
+    fn put(&mut self, prefix: Ipv4Net, mut path: Path) {
         let Self { routes, attributes, peers, changes, .. } = self;
-        count(peers, path.peer, |counts| counts.add(&path));
         match routes.entry(prefix) {
             btree_map::Entry::Vacant(place) => {
+                enter(peers, attributes, &mut path);
                 let next_hop = next_hop(attributes, &path);
                 place.insert(Paths::One(path));
                 if next_hop.is_some() {
@@ -114,14 +103,16 @@ impl Table {
                 let before = told(attributes, paths);
                 match paths.as_mut_slice().iter_mut().find(|held| held.peer == path.peer) {
                     Some(held) => {
+                        leave(peers, attributes, held);
+                        enter(peers, attributes, &mut path);
                         let replaced = mem::replace(held, path);
-                        count(peers, path.peer, |counts| counts.remove(&replaced));
                         select(paths, attributes, peers);
                         let after = told(attributes, paths);
                         attributes.release(replaced.attributes);
                         note(changes, prefix, before, after);
                     }
                     None => {
+                        enter(peers, attributes, &mut path);
                         paths.push(path);
                         select(paths, attributes, peers);
                         note(changes, prefix, before, told(attributes, paths));
@@ -143,16 +134,14 @@ impl Table {
         }
     }
 
-    /// The session to a peer ended, and it may come back with the same routes: they stay in use, as stale. What
-    /// was stale already is forgotten (RFC 4724 section 4.2).
+    /// The session to a peer ended, and it may come back with the same routes: they stay in use, as stale.
     pub fn make_stale(&mut self, id: PeerId) {
-        self.remove_stale(id);
         for paths in self.routes.values_mut() {
             for path in paths.as_mut_slice().iter_mut().filter(|path| path.peer == id) {
                 path.stale = true;
             }
         }
-        count(&mut self.peers, id, |counts| counts.stale = counts.received);
+        self.peers.set_stale(id);
     }
 
     /// Forgets what a peer has not said again since it restarted.
@@ -186,7 +175,8 @@ impl Table {
 
     /// The node has, or reaches, something else from now on.
     pub fn set_surroundings(&mut self, surroundings: Surroundings) {
-        let difference = surroundings.difference(&self.surroundings);
+        let next_hops = self.attributes.iter().map(|attributes| attributes.next_hop);
+        let difference = surroundings.difference(&self.surroundings, next_hops);
         self.surroundings = surroundings;
         match difference {
             None => self.judge_all(),
@@ -205,6 +195,24 @@ impl Table {
         let Self { routes, attributes, peers, rules, surroundings, changes, .. } = self;
         for prefix in addresses.iter().map(|address| Ipv4Net::from(*address)) {
             if let Some(paths) = routes.get_mut(&prefix) {
+                judge(prefix, paths, attributes, peers, changes, rules, surroundings);
+            }
+        }
+    }
+
+    /// Whether a peer has fewer next hops again than it may have, and routes that were refused for that.
+    pub fn can_readmit(&self) -> bool {
+        self.peers.with_room().any(|room| room)
+    }
+
+    /// Judges those routes again. It looks at every route: not to be done for each that goes.
+    pub fn readmit(&mut self) {
+        let Self { routes, attributes, peers, rules, surroundings, changes, .. } = self;
+        let ids: Vec<bool> = peers.with_room().collect();
+        let waits =
+            |path: &Path| path.refused == Some(Refusal::NextHopLimit) && ids[usize::from(path.peer.0)];
+        for (&prefix, paths) in routes {
+            if paths.as_slice().iter().any(waits) {
                 judge(prefix, paths, attributes, peers, changes, rules, surroundings);
             }
         }
@@ -229,13 +237,15 @@ impl Table {
         self.leaving.by_ref().take(limit).collect()
     }
 
-    /// Every path, with whether it is the best, by prefix.
-    pub fn iter(&self) -> impl Iterator<Item = (Ipv4Net, &Path, &Attributes, bool)> {
-        self.routes.iter().flat_map(move |(&prefix, paths)| {
-            paths.as_slice().iter().enumerate().map(move |(place, path)| {
-                let best = place == 0 && path.refused.is_none();
-                (prefix, path, self.attributes.get(path.attributes), best)
-            })
+    /// The prefixes after this one, in their order, with the paths to each, the best first, and what these say.
+    pub fn after(
+        &self,
+        prefix: Option<Ipv4Net>,
+    ) -> impl Iterator<Item = (Ipv4Net, impl Iterator<Item = (&Path, &Attributes)>)> {
+        let begin = prefix.map_or(Bound::Unbounded, Bound::Excluded);
+        self.routes.range((begin, Bound::Unbounded)).map(|(&prefix, paths)| {
+            let paths = paths.as_slice().iter();
+            (prefix, paths.map(|path| (path, self.attributes.get(path.attributes))))
         })
     }
 
@@ -246,10 +256,12 @@ impl Table {
     }
 }
 
-fn count(peers: &mut [Option<Peer>], id: PeerId, change: impl FnOnce(&mut Counts)) {
-    if let Some(peer) = &mut peers[usize::from(id.0)] {
-        change(&mut peer.counts);
-    }
+fn enter(peers: &mut Peers, attributes: &Interner, path: &mut Path) {
+    peers.enter(path, attributes.get(path.attributes).next_hop);
+}
+
+fn leave(peers: &mut Peers, attributes: &Interner, path: &Path) {
+    peers.leave(path, attributes.get(path.attributes).next_hop);
 }
 
 fn next_hop(attributes: &Interner, path: &Path) -> Option<Ipv4Addr> {
@@ -268,12 +280,9 @@ fn note(changes: &mut Vec<Change>, prefix: Ipv4Net, before: Option<Ipv4Addr>, af
 }
 
 /// Puts the best path first.
-fn select(paths: &mut Paths, attributes: &Interner, peers: &[Option<Peer>]) {
+fn select(paths: &mut Paths, attributes: &Interner, peers: &Peers) {
     let Paths::Many(paths) = paths else { return };
-    let neighbour = |path: &Path| {
-        let peer = peers[usize::from(path.peer.0)].as_ref();
-        peer.expect("a peer's paths go before it does").neighbour
-    };
+    let neighbour = |path: &Path| peers.neighbour(path.peer).expect("a peer's paths go before it does");
     if let Some(best) = decision::best(paths, attributes, neighbour) {
         paths.swap(0, best);
     }
@@ -284,7 +293,7 @@ fn take_off(
     prefix: Ipv4Net,
     paths: &mut Paths,
     attributes: &mut Interner,
-    peers: &mut [Option<Peer>],
+    peers: &mut Peers,
     changes: &mut Vec<Change>,
     gone: impl Fn(&Path) -> bool,
 ) -> bool {
@@ -295,7 +304,7 @@ fn take_off(
     let left = paths.retain(|path| {
         let goes = gone(path);
         if goes {
-            count(peers, path.peer, |counts| counts.remove(path));
+            leave(peers, attributes, path);
             attributes.release(path.attributes);
         }
         !goes
@@ -313,7 +322,7 @@ fn judge(
     prefix: Ipv4Net,
     paths: &mut Paths,
     attributes: &Interner,
-    peers: &mut [Option<Peer>],
+    peers: &mut Peers,
     changes: &mut Vec<Change>,
     rules: &Rules,
     surroundings: &Surroundings,
@@ -321,10 +330,11 @@ fn judge(
     let before = told(attributes, paths);
     let by_prefix = surroundings.refuse_prefix(rules, prefix);
     for path in paths.as_mut_slice() {
-        count(peers, path.peer, |counts| counts.remove(path));
-        let by_attributes = surroundings.refuse_attributes(rules, attributes.get(path.attributes));
-        path.refused = Refusal::of(by_attributes, by_prefix);
-        count(peers, path.peer, |counts| counts.add(path));
+        let Some(limits) = peers.limits(path.peer) else { continue };
+        let of_path = attributes.get(path.attributes);
+        peers.leave(path, of_path.next_hop);
+        path.refused = surroundings.judge_attributes(rules, limits, of_path).with(by_prefix);
+        peers.enter(path, of_path.next_hop);
     }
     select(paths, attributes, peers);
     note(changes, prefix, before, told(attributes, paths));

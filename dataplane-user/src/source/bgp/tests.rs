@@ -17,7 +17,7 @@ use tokio::{net::TcpStream, time::timeout};
 
 use super::{
     connection::Connection,
-    testing::prefix,
+    testing::{prefix, reach},
     wire::{self, GracefulRestart, Message, Notification, Open},
     *,
 };
@@ -50,6 +50,8 @@ fn peer(address: SocketAddrV4) -> (BgpPeer, Option<Password>) {
         ttl_security_hops: None,
         hold_seconds: 90,
         max_prefixes: 1_000_000,
+        max_next_hops: 4096,
+        allowas_in: 0,
     };
     (peer, None)
 }
@@ -74,11 +76,7 @@ fn settings(node: SocketAddrV4, peers: Vec<(BgpPeer, Option<Password>)>) -> Sett
 }
 
 fn surroundings(node: SocketAddrV4) -> Surroundings {
-    Surroundings {
-        addresses: [*node.ip()].into(),
-        reach: vec![(prefix("10.0.0.0/8"), true)],
-        ..Surroundings::default()
-    }
+    Surroundings { addresses: [*node.ip()].into(), reach: reach(&["10.0.0.0/8"]), ..Surroundings::default() }
 }
 
 /// A speaker, and the routes that its news amount to.
@@ -160,7 +158,10 @@ impl Node {
 
     async fn until_error(&self, words: &str) {
         let said = |peer: &answers::BgpPeer| {
-            [&peer.last_fall, &peer.last_error].into_iter().flatten().any(|error| error.contains(words))
+            [&peer.last_down_reason, &peer.last_error]
+                .into_iter()
+                .flatten()
+                .any(|error| error.contains(words))
         };
         self.until_peer(&format!("the last error says {words:?}"), said).await;
     }
@@ -203,7 +204,7 @@ impl Hand {
     }
 
     fn on(stream: TcpStream) -> Self {
-        Self { connection: Connection::new(stream).unwrap() }
+        Self { connection: Connection::new(stream, None).unwrap() }
     }
 
     /// Connects, and comes to an established session.
@@ -242,7 +243,7 @@ impl Hand {
             match self.hear().await {
                 Some(Message::Notification(notification)) => return notification,
                 Some(_) => {}
-                None => panic!("the speaker left without a word"),
+                None => panic!("the speaker closed the connection without a NOTIFICATION"),
             }
         }
     }
@@ -252,7 +253,7 @@ impl Hand {
         let encoding = wire::Encoding { four_octets: true, external: false };
         loop {
             if let Some(Message::Update(raw)) = self.hear().await
-                && let Some(announced) = raw.decode(encoding).unwrap().announced
+                && let Some(announced) = raw.decode(encoding).unwrap().announced.pop()
             {
                 return announced.prefixes;
             }

@@ -72,6 +72,8 @@ impl Notification {
     pub const SHUTDOWN: Self = Self::new(6, 2);
     /// Cease: Peer De-configured.
     pub const DECONFIGURED: Self = Self::new(6, 3);
+    /// Cease: Connection Rejected.
+    pub const REJECTED: Self = Self::new(6, 5);
     /// Cease: Other Configuration Change.
     pub const CONFIGURATION_CHANGE: Self = Self::new(6, 6);
     /// Cease: Connection Collision Resolution.
@@ -104,9 +106,27 @@ impl Notification {
     }
 }
 
-/// A peer's words go to the terminal and the log: without what steers them.
+/// A peer's words go to the terminal and the log: without what steers them, or changes how the rest is shown.
 fn printable(words: &str) -> String {
-    words.chars().filter(|c| !c.is_control()).collect()
+    words.chars().filter(|c| !c.is_control() && !is_format(*c)).collect()
+}
+
+/// Marks of direction, joiners, invisible operators and tags (Unicode's general category Cf, and the separators of
+/// lines and paragraphs).
+fn is_format(c: char) -> bool {
+    matches!(
+        c,
+        '\u{ad}'
+            | '\u{600}'..='\u{605}'
+            | '\u{61c}'
+            | '\u{180e}'
+            | '\u{200b}'..='\u{200f}'
+            | '\u{2028}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff9}'..='\u{fffb}'
+            | '\u{e0000}'..='\u{e007f}'
+    )
 }
 
 /// A message that cannot be read: what is told to the peer, and in words.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use dataplane_common::reason::Reason;
 use ipnet::Ipv4Net;
 
-use super::{Mirror, Policy, Wanted, is_ours};
+use super::{MAIN, Mirror, Policy, Wanted, is_ours};
 use crate::kernel::netlink::{Route, RouteKind};
 
 /// Which routes are taken over.
@@ -35,6 +35,8 @@ pub enum Cause {
     Multipath,
     /// It encapsulates.
     Encapsulation,
+    /// Its next hop is an IPv6 address (RFC 8950, BGP unnumbered).
+    Ipv6NextHop,
     /// It holds for one TOS only.
     Tos,
     /// It leads elsewhere than by an uplink that carries.
@@ -49,9 +51,22 @@ impl Cause {
         match self {
             Self::Multipath => "multipath",
             Self::Encapsulation => "encapsulation",
+            Self::Ipv6NextHop => "ipv6-next-hop",
             Self::Tos => "tos",
             Self::NotByUplink => "not-by-uplink",
             Self::Kind => "kind",
+        }
+    }
+
+    /// The cause in a sentence about the route.
+    pub const fn text(self) -> &'static str {
+        match self {
+            Self::Multipath => "it has several next hops",
+            Self::Encapsulation => "it encapsulates",
+            Self::Ipv6NextHop => "its next hop is an IPv6 address",
+            Self::Tos => "it holds for one TOS only",
+            Self::NotByUplink => "it does not lead by an uplink that is up",
+            Self::Kind => "it is of a type that the kernel acts on",
         }
     }
 
@@ -60,6 +75,7 @@ impl Cause {
             _ if route.tos != 0 => Self::Tos,
             _ if route.kind != RouteKind::Unicast => Self::Kind,
             _ if route.multipath => Self::Multipath,
+            _ if route.via_ipv6 => Self::Ipv6NextHop,
             _ if route.encap => Self::Encapsulation,
             _ => Self::NotByUplink,
         }
@@ -98,6 +114,12 @@ impl Mirror {
             return Some(Wanted::Block);
         }
         Some(Self::next_hop(best, policy).unwrap_or(Wanted::Kernel(Reason::KernelRoute)))
+    }
+
+    /// Why the data path does not carry the node's default route; `None` where it does, or there is none.
+    pub fn default_obstacle(&self, policy: &Policy) -> Option<Cause> {
+        let best = self.routes.of(MAIN, Ipv4Net::default()).find(|route| !is_ours(route))?;
+        Self::next_hop(best, policy).is_none().then(|| Cause::of(best))
     }
 
     /// What became of every route to be taken over; those of endpoints are carried as such, and not counted.

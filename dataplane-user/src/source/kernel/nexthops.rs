@@ -42,13 +42,14 @@ impl NextHops {
             NextHopTarget::Single { oif, .. } => *oif,
             _ => None,
         };
-        (route.gateway, route.oif, route.encap) = (None, None, false);
+        (route.gateway, route.oif, route.encap, route.via_ipv6) = (None, None, false, false);
         route.multipath = members.len() > 1;
         route.multipath_oifs = Box::default();
         let mut kind = RouteKind::Unicast;
         match *members.as_slice() {
-            [&NextHopTarget::Single { gateway, oif, encap }] => {
-                (route.gateway, route.oif, route.encap) = (gateway, oif, encap);
+            [&NextHopTarget::Single { gateway, oif, encap, via_ipv6 }] => {
+                (route.gateway, route.oif) = (gateway, oif);
+                (route.encap, route.via_ipv6) = (encap, via_ipv6);
             }
             [NextHopTarget::Blackhole] => kind = RouteKind::Blackhole,
             ref several => route.multipath_oifs = several.iter().filter_map(|target| oif(target)).collect(),

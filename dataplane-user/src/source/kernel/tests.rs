@@ -4,6 +4,7 @@ mod events;
 mod imports;
 mod nexthops;
 mod notation;
+mod reach;
 
 use std::{collections::BTreeSet, net::Ipv4Addr};
 
@@ -169,15 +170,4 @@ fn the_default_routes_name_the_uplinks() {
     assert_eq!(several.default_uplinks(), [ETH0, ETH1]);
     assert_eq!(node("default metric 7 nexthops eth1,eth0").default_uplinks(), [ETH0, ETH1]);
     assert!(Mirror::default().default_uplinks().is_empty());
-}
-
-#[test]
-fn an_address_is_on_the_link_of_the_longest_match_without_gateway() {
-    let mirror = node("10.141.8.0/24 dev eth1 scope link\n 10.141.9.0/24 via 10.141.0.2 dev eth1");
-    let link = |address: &str| mirror.on_link(address.parse().unwrap()).and_then(|route| route.oif);
-    assert_eq!(link("10.141.0.2"), Some(ETH0));
-    assert_eq!(link("10.141.8.2"), Some(ETH1));
-    assert_eq!(link("10.141.9.2"), Some(ETH0));
-    assert_eq!(link("172.19.35.2"), Some(7));
-    assert_eq!(link("203.0.113.1"), None, "the default route has a gateway");
 }

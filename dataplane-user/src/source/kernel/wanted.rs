@@ -8,7 +8,7 @@ use std::{
 use dataplane_common::reason::Reason;
 use ipnet::Ipv4Net;
 
-use super::{LOCAL, MAIN, Mirror, as_endpoint, import::Import, is_on_link, is_ours};
+use super::{LOCAL, MAIN, Mirror, as_endpoint, import::Import, is_connected, is_ours};
 use crate::kernel::netlink::{Address, Link, Route, RouteKind};
 
 /// What the data path does with packets for a prefix, where nobody but the kernel has a say.
@@ -151,15 +151,13 @@ impl Mirror {
     /// The next hop of a connected network or a default route; of any route, where its packets are translated.
     fn egress(route: &Route, policy: &Policy) -> Option<Wanted> {
         let default = route.destination.prefix_len() == 0;
-        let connected =
-            is_on_link(route) && route.protocol == libc::RTPROT_KERNEL && route.scope == libc::RT_SCOPE_LINK;
-        let carried = policy.egress && (default || connected || policy.translates);
+        let carried = policy.egress && (default || is_connected(route) || policy.translates);
         if carried { Self::next_hop(route, policy) } else { None }
     }
 
     /// The next hop of a route that the data path can carry: a single one by an uplink, for every TOS.
     pub(super) fn next_hop(route: &Route, policy: &Policy) -> Option<Wanted> {
-        let link = policy.uplink(route.oif?).filter(|link| link.up && link.carrier && link.ethernet)?;
+        let link = policy.usable_uplink(route.oif?)?;
         let single = route.kind == RouteKind::Unicast && !route.multipath && !route.encap;
         let mtu = route.mtu.filter(|mtu| *mtu != 0).map_or(link.mtu, |mtu| mtu.min(link.mtu));
         // One route of a prefix that is for one TOS only sorts first, and makes the choice depend on the packet.
@@ -173,7 +171,7 @@ impl Mirror {
 
 /// The destinations that are broadcast by an address: the last one of its subnet, and the one that was set
 /// with it (`fib_add_ifaddr()` in net/ipv4/fib_frontend.c).
-fn broadcasts(address: &Address) -> impl Iterator<Item = Ipv4Net> {
+pub(super) fn broadcasts(address: &Address) -> impl Iterator<Item = Ipv4Net> {
     let (own, length) = (address.network.addr(), address.network.prefix_len());
     // A point-to-point address stands for the far end's subnet.
     let subnet = Ipv4Net::new_assert(address.peer.unwrap_or(own), length);

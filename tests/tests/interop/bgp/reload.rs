@@ -64,7 +64,7 @@ fn the_speaker_comes_and_goes_with_the_file() -> Result<()> {
     daemon1.reload()?;
     ensure!(daemon1.route_get(c3.address)?["route"]["source"] == "config");
     await_no_route(&daemon2, c1.address)?;
-    let said = bgp_peer(&daemon2, node1.address)?["last_fall"].to_string();
+    let said = bgp_peer(&daemon2, node1.address)?["last_down_reason"].to_string();
     ensure!(said.contains("Administrative Shutdown"), "{said}");
     eventually(PATIENCE, || {
         let routes = node2.ip("route show 172.19.35.0/24")?;

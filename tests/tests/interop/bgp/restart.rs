@@ -2,11 +2,14 @@
 
 use anyhow::{Result, ensure};
 use tests::harness::{
-    Container, Daemon, Fabric, Neighbour, Node, RoutingDaemon, Speaker,
+    Bird, Container, Daemon, Fabric, Neighbour, Node, RoutingDaemon, Speaker,
     traffic::{self, Way},
 };
 
-use super::{await_established, await_no_route, await_peer, await_route, config, lead, peer, with_daemons};
+use super::{
+    await_established, await_no_route, await_peer, await_route, config, lead, peer, require_root,
+    with_daemons,
+};
 
 with_daemons!(bird: Bird, frr: Frr, gobgp: GoBgp => [
     the_daemon_restarts_and_nobody_notices,
@@ -56,6 +59,35 @@ impl<R: RoutingDaemon> Site<R> {
         let ways: [Way<'_>; 2] = [(c1, c3, c3.address), (c3, c1, c1.address)];
         traffic::under_load(node1, &ways, CONNECTIONS, |go_on| happens(daemon, router, go_on))
     }
+}
+
+#[test]
+fn a_route_that_is_kept_over_a_restart_is_translated_by_the_new_rules() -> Result<()> {
+    require_root!();
+    let mut site = Site::<Bird>::new()?;
+    let translating = |exclude: &str| {
+        let rule = format!("[[masquerade]]\nsource = \"172.19.0.0/16\"\nexclude = [{exclude}]");
+        peer(config(&site.node1, "172.19.35.0/24"), site.node2.address, "").table(&rule)
+    };
+    let trace = |daemon: &Daemon| {
+        let container = site.c3.address.to_string();
+        let arguments = ["trace", "--in", "cali1", "icmp", "172.19.35.2", &container, "--json"];
+        anyhow::Ok(daemon.cli(&arguments)?["steps"].to_string())
+    };
+    // A rule begins and is not one of the file's that was, so that the tables are those of one with rules.
+    for (exclude, translated) in [("\"172.19.0.0/16\"", false), ("", true), ("\"172.19.0.0/16\"", false)] {
+        site.daemon.stop()?;
+        site.daemon.write_config(&translating(exclude))?;
+        site.daemon.launch()?;
+        let steps = trace(&site.daemon)?;
+        ensure!(steps.contains("translat") == translated, "{exclude}: {steps}");
+        if site.router.process().is_some() {
+            await_route(&site.daemon, site.c3.address, site.node2.address)?;
+            // From now on nobody says the route again.
+            site.router.kill()?;
+        }
+    }
+    Ok(())
 }
 
 fn the_daemon_restarts_and_nobody_notices<R: RoutingDaemon>() -> Result<()> {

@@ -48,7 +48,11 @@ fn ports_towards_one_destination_run_out() -> Result<()> {
     for pair in &pairs {
         pair.client.connect(server.local_addr()?)?;
         pair.client.send(b"mine")?;
-        ports.push(uninterrupted(|| server.recv_from(&mut [0; 10]))?.1.port());
+        let from = uninterrupted(|| server.recv_from(&mut [0; 10]))?.1;
+        ports.push(from.port());
+        // Established: nobody else's new flow evicts it.
+        server.send_to(b"yours", from)?;
+        ensure!(uninterrupted(|| pair.client.recv(&mut [0; 10]))? == 5);
     }
     ports.sort_unstable();
     assert_eq!(ports, (62_000..=62_015).collect::<Vec<u16>>(), "each of them, once");

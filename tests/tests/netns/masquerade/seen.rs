@@ -65,7 +65,7 @@ fn a_trace_opens_and_renews_nothing() -> Result<()> {
     let net = Egress::new()?;
     let trace = |from: &str, to: &str| net.text(&["trace", "--in", "cali1", "udp", from, to]);
     let text = trace("172.19.35.2:5000", "203.0.113.5:5001")?;
-    for part in ["a rule applies: 198.51.100.10", "none so far", "forwarded"] {
+    for part in ["a rule applies: 198.51.100.10", "none yet for", "forwarded"] {
         ensure!(text.contains(part), "no {part}: {text}");
     }
     ensure!(net.text(&["nat", "list"])? == "no translations\n");
@@ -75,7 +75,7 @@ fn a_trace_opens_and_renews_nothing() -> Result<()> {
     let (client, server) = (pair.client.local_addr()?.to_string(), pair.server.local_addr()?.to_string());
     let before = net.flow("udp", pair.server.local_addr()?)?;
     let text = trace(&client, &server)?;
-    for part in [&format!("known to the outside as {seen_as}"), "the source becomes", "forwarded"] {
+    for part in [&format!("replies go to {seen_as}"), "the source becomes", "forwarded"] {
         ensure!(text.contains(part), "no {part}: {text}");
     }
     let back = net.text(&["trace", "--in", "eth1", "udp", &server, &seen_as.to_string()])?;

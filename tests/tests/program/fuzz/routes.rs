@@ -112,7 +112,7 @@ impl Churn {
             mtu: self.random.pick(&[1280, 1400, 1500, 1500, 1500, 9000, 65535]),
             macs: MacPair::new(MacAddr::new(self.random.mac()), veth.mac),
             flags: self.random.pick(&[0, Endpoint::KERNEL_EGRESS]),
-            reserved: 0,
+            reserved: [0; 9],
         })
     }
 
@@ -127,6 +127,8 @@ impl Churn {
             ifindex,
             mtu: self.random.pick(&[576, 1400, 1500, 1500]),
             translates: self.translates.into(),
+            source: Ipv4Be::UNSPECIFIED,
+            reserved: [0; 3],
         })
     }
 }

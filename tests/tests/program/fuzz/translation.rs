@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail, ensure};
 use dataplane::wanted::Destination;
 use dataplane_common::{
-    nat::rule::Rule,
+    flow::rule::Rule,
     net::Ipv4Be,
     reason::{Class, Reason},
     reject::QUOTE,

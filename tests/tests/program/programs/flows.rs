@@ -6,17 +6,18 @@ use anyhow::{Result, ensure};
 use aya::maps::{Array, HashMap, Map, MapData};
 use dataplane_common::{
     atomic::{Word32, Word64},
-    names::{
-        MAP_NAT_FLOWS, MAP_NAT_FRAGMENTS, MAP_NAT_GAUGES, MAP_NAT_IN, MAP_NAT_OUT, MAP_NAT_SHARES,
-        MAP_NAT_TAKEN,
-    },
-    nat::{
-        bucket::{REFS, Ref, Refs},
-        flow::{Flow, Life},
+    family::V4,
+    flow::{
+        index::{Bucket, REFS},
+        record::{Counts, Flow, Life},
         settings::{Gauges, RECORDS_PER_WORD, SHARES, Settings},
-        state::{Direction, State},
+        state::Direction,
         table::{Memory, Table},
         tuple::Hash,
+    },
+    names::{
+        MAP_FLOW_FRAGMENTS, MAP_FLOW_GAUGES, MAP_FLOW_INDEX, MAP_FLOW_RECORDS, MAP_FLOW_SHARES,
+        MAP_FLOW_TAKEN,
     },
     repeat::{Plainly, Repeat},
 };
@@ -29,26 +30,24 @@ const LOCK: usize = REFS as usize;
 /// Everything that a packet can change in the flow table, but for the counters of all CPUs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Contents {
-    /// The indexes, by direction.
-    refs: [Vec<Line>; 2],
+    buckets: Vec<Line>,
     flows: Vec<Line>,
     taken: Vec<u64>,
     gauges: Line,
     /// The counts of flows of the sources that were asked for.
     shares: Vec<u32>,
     /// Fragments whose datagram is known: key and value.
-    fragments: BTreeMap<[u32; 4], [u32; 4]>,
+    fragments: BTreeMap<[u32; 4], [u32; 6]>,
 }
 
 /// The maps.
 pub struct FlowMaps {
-    /// By direction.
-    refs: [Array<MapData, Line>; 2],
+    buckets: Array<MapData, Line>,
     flows: Array<MapData, Line>,
     taken: Array<MapData, u64>,
     gauges: Array<MapData, Line>,
     shares: Array<MapData, u32>,
-    fragments: HashMap<MapData, [u32; 4], [u32; 4]>,
+    fragments: HashMap<MapData, [u32; 4], [u32; 6]>,
 }
 
 impl FlowMaps {
@@ -59,12 +58,12 @@ impl FlowMaps {
             Ok(Array::try_from(Map::from_map_data(pinned(name)?)?)?)
         };
         Ok(Self {
-            refs: [array(MAP_NAT_OUT)?, array(MAP_NAT_IN)?],
-            flows: array(MAP_NAT_FLOWS)?,
-            taken: Array::try_from(Map::from_map_data(pinned(MAP_NAT_TAKEN)?)?)?,
-            gauges: array(MAP_NAT_GAUGES)?,
-            shares: Array::try_from(Map::from_map_data(pinned(MAP_NAT_SHARES)?)?)?,
-            fragments: HashMap::try_from(Map::from_map_data(pinned(MAP_NAT_FRAGMENTS)?)?)?,
+            buckets: array(MAP_FLOW_INDEX)?,
+            flows: array(MAP_FLOW_RECORDS)?,
+            taken: Array::try_from(Map::from_map_data(pinned(MAP_FLOW_TAKEN)?)?)?,
+            gauges: array(MAP_FLOW_GAUGES)?,
+            shares: Array::try_from(Map::from_map_data(pinned(MAP_FLOW_SHARES)?)?)?,
+            fragments: HashMap::try_from(Map::from_map_data(pinned(MAP_FLOW_FRAGMENTS)?)?)?,
         })
     }
 
@@ -72,10 +71,10 @@ impl FlowMaps {
     pub fn read(&self, seed: u64, sources: &[Ipv4Addr]) -> Result<Contents> {
         let lines = |array: &Array<MapData, Line>| array.iter().collect::<Result<Vec<_>, _>>();
         let share = |source: &Ipv4Addr| {
-            self.shares.get(&Hash::of_endpoint(0, (*source).into(), 0, seed).below(SHARES), 0)
+            self.shares.get(&Hash::of_endpoint::<V4>(0, 0, (*source).into(), 0, seed).below(SHARES), 0)
         };
         Ok(Contents {
-            refs: [lines(&self.refs[0])?, lines(&self.refs[1])?],
+            buckets: lines(&self.buckets)?,
             flows: lines(&self.flows)?,
             taken: self.taken.iter().collect::<Result<_, _>>()?,
             gauges: self.gauges.get(&0, 0)?,
@@ -93,13 +92,12 @@ impl FlowMaps {
         Ok(sum)
     }
 
-    /// Takes the lock of every bucket for packets out as another CPU would, or gives it back.
+    /// Takes the lock of every bucket as another CPU would, or gives it back.
     pub fn lock(&mut self, held: bool) -> Result<()> {
-        let buckets = &mut self.refs[Direction::Out as usize];
-        for bucket in 0..buckets.len() {
-            let mut words: [u32; 16] = bytemuck::cast(buckets.get(&bucket, 0)?);
+        for bucket in 0..self.buckets.len() {
+            let mut words: [u32; 16] = bytemuck::cast(self.buckets.get(&bucket, 0)?);
             words[LOCK] = held.into();
-            buckets.set(bucket, bytemuck::cast::<_, Line>(words), 0)?;
+            self.buckets.set(bucket, bytemuck::cast::<_, Line>(words), 0)?;
         }
         Ok(())
     }
@@ -107,11 +105,12 @@ impl FlowMaps {
 
 /// A copy of the table on which the algorithm can run.
 struct Copy {
-    refs: [Vec<Refs>; 2],
-    flows: Vec<Flow>,
+    buckets: Vec<Bucket>,
+    flows: Vec<Flow<V4>>,
     taken: Vec<Word64>,
     gauges: Gauges,
     none: Word32,
+    no_counts: Counts,
 }
 
 impl Repeat for Copy {
@@ -121,12 +120,26 @@ impl Repeat for Copy {
 }
 
 impl Memory for Copy {
-    fn refs(&self, direction: Direction, bucket: u32) -> Option<&Refs> {
-        self.refs[direction as usize].get(bucket as usize)
+    type Family = V4;
+
+    fn bucket(&self, number: u32) -> Option<&Bucket> {
+        self.buckets.get(number as usize)
     }
 
-    fn flow(&self, slot: u32) -> Option<&Flow> {
+    fn flow(&self, slot: u32) -> Option<&Flow<V4>> {
         self.flows.get(slot as usize)
+    }
+
+    fn counts(&self, _: u32) -> Option<&Counts> {
+        Some(&self.no_counts)
+    }
+
+    fn port_use(&self, _: u32) -> Option<&Word32> {
+        Some(&self.none)
+    }
+
+    fn is_usable(&self, _: u8, _: u16) -> bool {
+        true
     }
 
     fn taken(&self, word: u32) -> Option<&Word64> {
@@ -150,23 +163,24 @@ impl Contents {
 
     fn copy(&self) -> Copy {
         // SAFETY: a cache line of words, every value of which is valid.
-        let bucket = |line: &Line| unsafe { std::mem::transmute::<Line, Refs>(*line) };
+        let bucket = |line: &Line| unsafe { std::mem::transmute::<Line, Bucket>(*line) };
         // SAFETY: as above.
-        let flow = |line: &Line| unsafe { std::mem::transmute::<Line, Flow>(*line) };
+        let flow = |line: &Line| unsafe { std::mem::transmute::<Line, Flow<V4>>(*line) };
         // SAFETY: as above.
         let gauges = unsafe { std::mem::transmute::<Line, Gauges>(self.gauges) };
         Copy {
-            refs: self.refs.each_ref().map(|index| index.iter().map(bucket).collect()),
+            buckets: self.buckets.iter().map(bucket).collect(),
             flows: self.flows.iter().map(flow).collect(),
             taken: self.taken.iter().map(|word| Word64::new(*word)).collect(),
             gauges,
             none: Word32::new(0),
+            no_counts: Counts::default(),
         }
     }
 
-    /// Checks that each flow is found by both of its tuples, and no two by the same; that one reference of each index
-    /// leads to it; that the records that are taken are those that the index for packets out leads to; and that the gauge
-    /// and the shares, of which the sum is given, count the flows.
+    /// Checks that each flow is found by both of its tuples, in the right direction, and no two by the same; that records are
+    /// taken by flows and by those that ended and were not reclaimed yet; and that the gauge and the shares, of which the sum
+    /// is given, count the flows.
     ///
     /// # Errors
     /// If the table is not sound.
@@ -175,33 +189,26 @@ impl Contents {
         // At the beginning of time nothing has expired.
         let table = Table { memory: &copy, settings, now: 0 };
         let (mut flows, mut seen) = (0, std::collections::HashSet::new());
-        let [referred_out, referred_in] = copy.refs.each_ref().map(|index| {
-            let mut references: BTreeMap<u32, u32> = BTreeMap::new();
-            let places = index.iter().flat_map(|refs| (0..REFS).map(|place| refs.get(place)));
-            for reference in places.filter(|place| *place != Ref::NONE) {
-                *references.entry(reference.slot()).or_insert(0) += 1;
-            }
-            references
-        });
         for (flow, slot) in copy.flows.iter().zip(0..) {
             let is_taken =
                 copy.taken[(slot / RECORDS_PER_WORD) as usize].load() >> (slot % RECORDS_PER_WORD) & 1 != 0;
-            let of_out = referred_out.get(&slot).copied().unwrap_or(0);
-            ensure!(of_out == u32::from(is_taken), "{of_out} references to record {slot}, taken: {is_taken}");
-            let count = referred_in.get(&slot).copied().unwrap_or(0);
+            let life = Life::from_bits(flow.life.load());
+            ensure!(
+                is_taken == (!life.is_dead() || life.is_to_reclaim()),
+                "record {slot}: {life:?}, {is_taken}"
+            );
             if !is_there(flow) {
                 continue;
             }
             flows += 1;
-            let (original, reply) = (flow.original(), flow.reply());
-            let out = table.find_out(&original).map(|hit| hit.slot);
-            let back = table.find_in(&reply).map(|hit| hit.slot);
-            ensure!(out == Some(slot), "{original:?} in slot {slot} is found in {out:?}");
-            ensure!(back == Some(slot), "{reply:?} in slot {slot} is found in {back:?}");
-            ensure!(count == 1, "{count} references lead to {original:?} in slot {slot}");
-            ensure!(seen.insert(original) && seen.insert(reply), "{original:?} or its reply is there twice");
+            for direction in Direction::BOTH {
+                let tuple = flow.tuple(direction);
+                let found = table.lookup(&tuple).map(|hit| (hit.slot, hit.direction));
+                ensure!(found == Some((slot, direction)), "{tuple:?} in slot {slot} is found in {found:?}");
+                ensure!(seen.insert(tuple), "{tuple:?} is there twice");
+            }
         }
-        ensure!(copy.refs.iter().flatten().all(|refs| refs.lock.take(&Plainly)), "a bucket is still locked");
+        ensure!(copy.buckets.iter().all(|refs| refs.lock.take(&Plainly)), "a bucket is still locked");
         let gauge = copy.gauges.flows.load();
         ensure!(gauge == flows, "{flows} flows are counted as {gauge}");
         ensure!(shares == flows, "{flows} flows are counted as {shares} of their sources");
@@ -209,6 +216,6 @@ impl Contents {
     }
 }
 
-fn is_there(flow: &Flow) -> bool {
-    Life::from_bits(flow.life.load()).state() != State::Dead
+fn is_there(flow: &Flow<V4>) -> bool {
+    !Life::from_bits(flow.life.load()).is_dead()
 }

@@ -19,7 +19,7 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use dataplane::{
-    datapath::Datapath,
+    datapath::{Claim, Datapath},
     kernel::{
         monitor::{Listener, Wanted},
         nat::{Limits, Nat},
@@ -30,10 +30,10 @@ use dataplane::{
     wanted::Destination,
 };
 use dataplane_common::{
+    flow::{record::ticks, rule::Rule, state::State},
     names::{
-        MAP_NAT_PROGRAMS, MAP_REJECTION, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_translate,
+        MAP_FLOW_PROGRAMS, MAP_REJECTION, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_decide,
     },
-    nat::{flow::ticks, rule::Rule, state::State},
     reason::Reason,
     reject::Rejection,
     route::Entry,
@@ -48,7 +48,7 @@ use super::{
     root_index,
 };
 
-const MAX_ROUTES: u32 = 4096;
+const MAX_ROUTES: u32 = 32_768;
 
 /// With its head- and tailroom, a frame must fit a page of 4 KiB.
 pub const LONGEST_FRAME: usize = 3600;
@@ -153,7 +153,7 @@ impl Runner {
     /// # Errors
     /// If a table is full.
     pub fn set(&mut self, prefix: Ipv4Net, destination: impl Into<Option<Destination>>) -> Result<()> {
-        self.datapath.set(prefix, destination.into())
+        self.datapath.set(prefix, destination.into(), Claim::Own)
     }
 
     /// Opens the tables once more, as a daemon does that follows another.
@@ -186,7 +186,7 @@ impl Runner {
         let timeouts = timeouts.collect();
         self.nat.configure(&Limits { buckets, max_flows, max_flows_per_source, timeouts })?;
         let Self { nat, datapath, .. } = self;
-        nat.set_rules(rules, || datapath.synchronize())?;
+        nat.set_rules(rules, Vec::new(), || datapath.synchronize())?;
         Ok(())
     }
 
@@ -236,10 +236,10 @@ impl Runner {
     /// If the maps cannot be written.
     pub fn unlink_programs(&mut self) -> Result<()> {
         for object in [&mut self.counting, &mut self.recording] {
-            let map = object.map_mut(MAP_NAT_PROGRAMS).context("no array of programs in the BPF object")?;
+            let map = object.map_mut(MAP_FLOW_PROGRAMS).context("no array of programs in the BPF object")?;
             let mut programs: ProgramArray<_> = map.try_into()?;
             for place in Hook::TC {
-                programs.clear_index(&program_to_translate(*place))?;
+                programs.clear_index(&program_to_decide(*place))?;
             }
         }
         Ok(())

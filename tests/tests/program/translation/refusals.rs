@@ -69,8 +69,9 @@ fn what_is_not_translated(n: &Network) -> Vec<Case> {
             let called = raw(protocol).called(format!("{who}: protocol {protocol}"));
             cases.push(called.must_drop(Reason::NatUnsupported));
         }
-        // An echo reply goes out to nobody who has asked by a translation.
-        for kind in [0, 4, 5, 9, 13, 14, 17] {
+        // An echo reply goes out to nobody who has asked.
+        cases.push(icmp(0).called(format!("{who}: an echo reply")).must_drop(Reason::NatNoFlow));
+        for kind in [4, 5, 9, 13, 14, 17] {
             let called = icmp(kind).called(format!("{who}: ICMP type {kind}"));
             cases.push(called.must_drop(Reason::NatUnsupported));
         }

@@ -17,13 +17,13 @@ use super::{Peer, Up};
 use crate::source::bgp::{
     attempt::{Attempt, Progress, progress},
     connection::{Connection, Writer},
+    filter::Refusal,
     negotiation::Negotiated,
+    quiet::Kind,
     status::{Fall, State},
+    table::Table,
     wire::{self, EndOfRib, Message, Notification, Raw, Unreadable},
 };
-
-/// Malformed UPDATEs of a peer that are logged; the others are counted.
-const LOGGED_FAULTS: u64 = 10;
 
 /// What a session keeps beside the table.
 struct Session {
@@ -36,6 +36,8 @@ struct Session {
     told_all: bool,
     /// It may not know all that it is to know.
     must_tell: bool,
+    /// It asked for everything once more (RFC 2918).
+    refresh: bool,
     /// It told us that this was all, or is taken to have.
     heard_all: bool,
     hold_until: Option<Instant>,
@@ -44,6 +46,21 @@ struct Session {
 }
 
 impl Session {
+    fn new(negotiated: Negotiated, next_hop: Ipv4Addr) -> Self {
+        Self {
+            negotiated,
+            next_hop,
+            sent: BTreeSet::new(),
+            told_all: negotiated.graceful_restart.is_none(),
+            must_tell: true,
+            refresh: false,
+            heard_all: false,
+            hold_until: None,
+            keepalive_at: None,
+            ipv6: HashSet::new(),
+        }
+    }
+
     fn alive(&mut self) {
         self.hold_until = self.negotiated.hold.map(|hold| Instant::now() + hold);
     }
@@ -54,23 +71,26 @@ impl Session {
         self.keepalive_at = interval.map(|interval| Instant::now() + interval);
     }
 
-    /// Writes the difference between what the peer was told and what it is to know.
-    fn tell(&mut self, writer: &mut Writer, wanted: &BTreeSet<Ipv4Net>, asn: u32) {
+    /// Writes the difference between what the peer was sent and what it is to have; after a ROUTE-REFRESH all of
+    /// that, and what it is to forget as well: a withdrawal may have waited when the request came.
+    fn advertise(&mut self, wanted: &BTreeSet<Ipv4Net>, asn: u32, mut push: impl FnMut(&[u8])) {
         if !self.negotiated.ipv4 {
             return;
         }
+        let refresh = std::mem::take(&mut self.refresh);
         let gone: Vec<_> = self.sent.difference(wanted).copied().collect();
-        let new: Vec<_> = wanted.difference(&self.sent).copied().collect();
+        let new: Vec<_> =
+            wanted.iter().filter(|prefix| refresh || !self.sent.contains(prefix)).copied().collect();
         for message in wire::withdrawals(&gone) {
-            writer.push(&message);
+            push(&message);
         }
         for message in wire::announcements(&new, self.next_hop, asn, self.negotiated.encoding) {
-            writer.push(&message);
+            push(&message);
         }
         self.sent.clone_from(wanted);
         if !self.told_all {
             self.told_all = true;
-            writer.push(&wire::end_of_rib());
+            push(&wire::end_of_rib());
         }
     }
 }
@@ -81,10 +101,11 @@ impl Peer {
     pub(super) async fn session(&mut self, up: Up) -> Option<(Fall, Option<Attempt>)> {
         let Up { connection, negotiated } = up;
         let mut session = self.begin(&connection, negotiated);
-        let Connection { mut reader, mut writer, local } = connection;
+        let Connection { mut reader, mut writer, local, place } = connection;
         let send_hold = self.shared.timing.send_hold.max(2 * negotiated.hold.unwrap_or_default());
         let mut announced = self.shared.announced.subscribe();
         let mut replacement: Option<Attempt> = None;
+        let mut takeover_at = None;
         // UPDATEs may have come together with the KEEPALIVE that established the session.
         let mut taken = self.take_all(&mut session, || reader.next());
         let fall = loop {
@@ -98,11 +119,11 @@ impl Peer {
             let send_until = writer.waiting_since().map(|since| since + send_hold);
             let stale_until = self.status.borrow().stale_until;
             let hold_until = session.hold_until.filter(|_| !full);
-            let wake =
-                [hold_until, session.keepalive_at, send_until, stale_until].into_iter().flatten().min();
+            let wake = [hold_until, session.keepalive_at, send_until, stale_until, takeover_at];
+            let wake = wake.into_iter().flatten().min();
             tokio::select! {
                 told = self.stop.recv() => {
-                    Connection { reader, writer, local }.close_with(told.unwrap_or(Notification::SHUTDOWN));
+                    Connection { reader, writer, local, place }.close_with(told.unwrap_or(Notification::SHUTDOWN));
                     return None;
                 }
                 filled = reader.fill(), if !full => {
@@ -121,10 +142,10 @@ impl Peer {
                     }
                 }
                 _ = announced.changed(), if writer.is_empty() => session.must_tell = true,
-                Some(stream) = self.accepted.recv() => {
+                Some(new) = self.accepted.recv() => {
                     let restarts = negotiated.graceful_restart.is_some();
-                    match self.attempt(stream) {
-                        Some(attempt) if restarts => replacement = Some(attempt),
+                    match self.attempt(new.stream, Some(new.place)) {
+                        Some(attempt) if restarts => (replacement, takeover_at) = (Some(attempt), None),
                         Some(attempt) => attempt.close_with(Notification::COLLISION),
                         None => {}
                     }
@@ -132,14 +153,17 @@ impl Peer {
                 step = progress(&mut replacement) => match step {
                     // The session that there is says more of the peer.
                     Progress::Silent => {}
-                    // A valid OPEN over a new connection: the old one is dead (RFC 4724 section 5).
+                    // A valid OPEN over a new connection: the old one is dead (RFC 4724 section 5), unless both sides
+                    // have dialled at once, and the peer is about to close one. Of a dead one the peer's host tells,
+                    // when it gets something over it.
                     Progress::Opened | Progress::Established => {
-                        if let Some(attempt) = &mut replacement {
-                            attempt.confirm();
+                        takeover_at = Some(Instant::now() + self.shared.timing.takeover);
+                        if writer.is_empty() {
+                            writer.push(&wire::encode_keepalive());
                         }
-                        break Fall::Replaced;
                     }
                     Progress::Failed(fall) => {
+                        takeover_at = None;
                         debug!("BGP peer {}: a second connection: {fall}", self.address());
                         if let (Some(attempt), Fall::Sent(why)) = (replacement.take(), fall) {
                             attempt.close_with(why.notification);
@@ -155,6 +179,9 @@ impl Peer {
                     if due(send_until) {
                         break Fall::SendHold;
                     }
+                    if due(takeover_at) {
+                        break Fall::Replaced;
+                    }
                     if due(session.keepalive_at) {
                         // A writer that is not empty says as much, and must not grow.
                         if writer.is_empty() {
@@ -166,8 +193,11 @@ impl Peer {
                 }
             }
         };
+        if let Some(attempt) = replacement.as_mut().filter(|attempt| attempt.opened.is_some()) {
+            attempt.confirm();
+        }
         if let Fall::Sent(why) = &fall {
-            Connection { reader, writer, local }.close_with(why.notification.clone());
+            Connection { reader, writer, local, place }.close_with(why.notification.clone());
         }
         Some((fall, replacement))
     }
@@ -185,7 +215,7 @@ impl Peer {
             && let Some(wanted) = &*announced.borrow_and_update()
         {
             session.must_tell = false;
-            session.tell(writer, wanted, self.shared.local.get().asn);
+            session.advertise(wanted, self.shared.local.get().asn, |message| writer.push(message));
         }
         if writer.is_empty() {
             let mut status = self.status.borrow_mut();
@@ -204,7 +234,12 @@ impl Peer {
                 let limit = self.shared.local.get().restart_seconds.max(1);
                 status.stale_until = Some(Instant::now() + Duration::from_secs(limit.into()));
             } else {
-                warn!("BGP peer {}: it did not keep forwarding: its old routes are removed", self.address());
+                if let Some(left_out) = self.may_log(Kind::Stale) {
+                    let address = self.address();
+                    warn!(
+                        "BGP peer {address}: it did not keep forwarding: its old routes are removed{left_out}"
+                    );
+                }
                 self.shared.table.borrow_mut().remove_stale(self.id);
                 self.shared.news.notify_one();
                 status.stale_until = None;
@@ -216,24 +251,17 @@ impl Peer {
         status.negotiated = Some(negotiated);
         status.local = Some(connection.local);
         drop(status);
-        info!(
-            "BGP peer {}: established (AS {}, identifier {}, hold time {} s)",
-            self.address(),
-            self.config.asn,
-            negotiated.identifier,
-            negotiated.hold.unwrap_or_default().as_secs()
-        );
-        let mut session = Session {
-            negotiated,
-            next_hop: self.shared.local.get().next_hop.unwrap_or(*connection.local.ip()),
-            sent: BTreeSet::new(),
-            told_all: negotiated.graceful_restart.is_none(),
-            must_tell: true,
-            heard_all: false,
-            hold_until: None,
-            keepalive_at: None,
-            ipv6: HashSet::new(),
-        };
+        if let Some(left_out) = self.may_log(Kind::Up) {
+            info!(
+                "BGP peer {}: established (AS {}, identifier {}, hold time {} s){left_out}",
+                self.address(),
+                self.config.asn,
+                negotiated.identifier,
+                negotiated.hold.unwrap_or_default().as_secs()
+            );
+        }
+        let next_hop = self.shared.local.get().next_hop.unwrap_or(*connection.local.ip());
+        let mut session = Session::new(negotiated, next_hop);
         session.alive();
         session.plan_keepalive();
         session
@@ -269,7 +297,7 @@ impl Peer {
                 }
                 Message::RouteRefresh { ipv4 } => {
                     if ipv4 {
-                        session.sent.clear();
+                        session.refresh = true;
                         session.must_tell = true;
                     }
                 }
@@ -285,17 +313,28 @@ impl Peer {
         if let Some(fault) = update.fault {
             let mut status = self.status.borrow_mut();
             status.faulty_updates += 1;
-            // A peer must not be able to fill the log.
-            if status.faulty_updates <= LOGGED_FAULTS {
-                warn!("BGP peer {}: an UPDATE is malformed: {fault}", self.address());
+            if let Some(left_out) = self.may_log(Kind::Update) {
+                warn!("BGP peer {}: an UPDATE is malformed: {fault}{left_out}", self.address());
             }
             status.last_fault = Some(fault);
         }
+        let beyond = |table: &Table| table.counts(self.id).refused[Refusal::NextHopLimit as usize];
         {
             let mut table = self.shared.table.borrow_mut();
+            let before = beyond(&table);
             table.withdraw(self.id, &update.withdrawn);
-            if let Some(announced) = update.announced.filter(|_| session.negotiated.ipv4) {
+            for announced in update.announced.into_iter().filter(|_| session.negotiated.ipv4) {
                 table.announce(self.id, &announced.prefixes, announced.attributes);
+            }
+            if before == 0
+                && beyond(&table) != 0
+                && let Some(left_out) = self.may_log(Kind::NextHops)
+            {
+                let (address, limit) = (self.address(), self.config.max_next_hops);
+                warn!(
+                    "BGP peer {address}: its routes have more than `max-next-hops` ({limit}) next hops: \
+                     those with others are not used{left_out}"
+                );
             }
         }
         for prefix in &update.withdrawn_ipv6 {
@@ -309,7 +348,10 @@ impl Peer {
         if received > self.config.max_prefixes as usize {
             return Err(Fall::Sent(Unreadable {
                 notification: Notification::MAX_PREFIXES,
-                detail: format!("more than `max-prefixes` ({})", self.config.max_prefixes),
+                detail: format!(
+                    "more than `max-prefixes` ({}): raise it, or have the peer announce less",
+                    self.config.max_prefixes
+                ),
             }));
         }
         if update.end_of_rib == Some(EndOfRib::Ipv4) {
@@ -333,3 +375,6 @@ impl Peer {
 fn far() -> Instant {
     Instant::now() + Duration::from_secs(3600)
 }
+
+#[cfg(test)]
+mod tests;

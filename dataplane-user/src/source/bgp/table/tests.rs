@@ -1,6 +1,7 @@
 use super::super::filter::Refusal;
-use super::super::testing::{address, attributes, prefix, rules, surroundings};
+use super::super::testing::{LIMITS, address, attributes, prefix, reach, rules, surroundings};
 use super::*;
+use crate::source::kernel::Reach;
 
 fn neighbour(text: &str) -> Neighbour {
     Neighbour { address: address(text), identifier: address(text), external: false }
@@ -9,7 +10,8 @@ fn neighbour(text: &str) -> Neighbour {
 fn table() -> (Table, PeerId, PeerId) {
     let mut table = Table::new(rules());
     table.set_surroundings(surroundings());
-    let (one, two) = (table.add_peer(neighbour("10.141.0.2")), table.add_peer(neighbour("10.141.0.3")));
+    let (one, two) =
+        (table.add_peer(neighbour("10.141.0.2"), LIMITS), table.add_peer(neighbour("10.141.0.3"), LIMITS));
     (table, one, two)
 }
 
@@ -61,7 +63,7 @@ fn a_refused_route_is_counted_and_holds_when_the_cause_is_gone() {
 
     table.set_rules(Rules { accept: vec![prefix("172.16.0.0/12")], ..rules() });
     assert_eq!(changes(&mut table), [change("172.20.0.0/24", Some("10.141.0.2"))]);
-    let reach = vec![(prefix("0.0.0.0/0"), true)];
+    let reach = reach(&["0.0.0.0/0"]);
     table.set_surroundings(Surroundings { reach, ..surroundings() });
     assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("192.0.2.1"))]);
     assert_eq!(table.counts(two).accepted(), 1);
@@ -96,7 +98,7 @@ fn stale_routes_stay_until_they_are_swept() {
 
     table.make_stale(one);
     table.make_stale(one);
-    assert_eq!(changes(&mut table), [change("172.19.36.0/24", None)], "a second restart does not keep them");
+    assert_eq!((changes(&mut table), table.counts(one).stale), (Vec::new(), 1));
 }
 
 #[test]
@@ -107,7 +109,7 @@ fn a_peer_that_is_removed_takes_its_routes_along_and_its_place_is_free() {
     changes(&mut table);
     table.remove_peer(one);
     assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.141.0.3"))]);
-    assert_eq!(table.add_peer(neighbour("10.141.0.4")), one);
+    assert_eq!(table.add_peer(neighbour("10.141.0.4"), LIMITS), one);
 }
 
 #[test]
@@ -129,4 +131,76 @@ fn changes_are_taken_in_parts_and_the_last_of_a_prefix_holds() {
     assert_eq!(taken.len(), 9);
     assert_eq!(taken[..2].to_vec(), [1, 2].map(|n| change(&format!("172.19.36.{n}/32"), Some("10.141.0.3"))));
     assert!(taken[2..].iter().all(|(_, hop)| hop.is_none()));
+}
+
+#[test]
+fn a_path_by_an_uplink_without_carrier_gives_way_to_one_by_another() {
+    let (mut table, one, two) = table();
+    let by = |links: [Option<u32>; 2]| {
+        let networks = [prefix("10.141.0.0/16"), prefix("10.142.0.0/16")];
+        let reach = Reach { links: networks.into_iter().zip(links).collect(), ..Reach::default() };
+        Surroundings { reach, ..surroundings() }
+    };
+    table.set_surroundings(by([Some(2), Some(3)]));
+    let block = [prefix("172.19.36.0/24")];
+    table.announce(one, &block, attributes("10.141.0.2"));
+    table.announce(two, &block, attributes("10.142.0.2"));
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.141.0.2"))]);
+    table.set_surroundings(by([None, Some(3)]));
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.142.0.2"))]);
+    table.set_surroundings(by([Some(2), Some(3)]));
+    assert_eq!(changes(&mut table), [change("172.19.36.0/24", Some("10.141.0.2"))]);
+}
+
+#[test]
+fn a_peer_has_so_many_next_hops_and_others_are_used_when_one_is_free() {
+    let (mut table, _, other) = table();
+    let limits = Limits { next_hops: 2, ..LIMITS };
+    let one = table.add_peer(neighbour("10.141.0.9"), limits);
+    let block = |n: u8| prefix(&format!("172.19.{n}.0/24"));
+    for n in 1..=4 {
+        table.announce(one, &[block(n)], attributes(&format!("10.141.1.{n}")));
+    }
+    assert_eq!(changes(&mut table).len(), 2);
+    assert_eq!(table.counts(one).refused[Refusal::NextHopLimit as usize], 2);
+    table.announce(one, &[block(5)], attributes("10.141.1.1"));
+    table.announce(other, &[block(4)], attributes("10.141.1.4"));
+    assert_eq!(changes(&mut table).len(), 2, "one that it has, and what another peer says");
+    assert!(!table.can_readmit());
+
+    // Another next hop in the place of one that no route has any more is none more.
+    table.announce(one, &[block(2)], attributes("10.141.1.22"));
+    assert_eq!(changes(&mut table), [change("172.19.2.0/24", Some("10.141.1.22"))]);
+    table.withdraw(one, &[block(2)]);
+    assert!(table.can_readmit());
+    table.readmit();
+    assert_eq!(
+        changes(&mut table),
+        [change("172.19.2.0/24", None), change("172.19.3.0/24", Some("10.141.1.3"))]
+    );
+    assert!(!table.can_readmit());
+    // To judge everything again changes nothing.
+    table.set_rules(Rules { router_id: address("10.141.0.77"), ..rules() });
+    assert_eq!(changes(&mut table), []);
+    table.remove_all(one);
+    assert_eq!(table.counts(one), Counts::default());
+}
+
+#[test]
+fn all_peers_together_leave_next_hops_to_the_node() {
+    let mut table = Table::new(rules());
+    table.set_surroundings(surroundings());
+    let peers = [1, 2, 3].map(|n| table.add_peer(neighbour(&format!("10.141.0.{n}")), LIMITS));
+    for (peer, first) in peers.into_iter().zip([0u32, 4096, 4096]) {
+        for n in first..first + 4096 {
+            let (prefix, next_hop) = (Ipv4Addr::from(0xac13_0000 + n), Ipv4Addr::from(0x0a8d_0100 + n));
+            table.announce(peer, &[prefix.into()], attributes(&next_hop.to_string()));
+        }
+    }
+    // Seven sixteenths of 16,384, each of which takes two slots at most; who has the same as another takes no more.
+    let accepted = peers.map(|peer| table.counts(peer).accepted());
+    assert_eq!(accepted, [4096, 3072, 3072]);
+    table.remove_all(peers[0]);
+    table.readmit();
+    assert_eq!([peers[1], peers[2]].map(|peer| table.counts(peer).accepted()), [4096, 4096]);
 }

@@ -64,7 +64,7 @@ async fn too_many_prefixes_end_the_session() {
     let (one, two) = (node(), node());
     let mut settings = settings(one, vec![peer(two)]);
     settings.peers[0].0.max_prefixes = 2;
-    let mut first = Node::start(one, settings, false, &[]).await;
+    let mut first = Node::start(one, settings.clone(), false, &[]).await;
     let mut hand = Hand::establish(two, one).await;
     let prefixes: Vec<_> = (0..3).map(|n| prefix(&format!("172.19.36.{n}/32"))).collect();
     hand.announce(&prefixes[..2], hop(two)).await;
@@ -73,6 +73,19 @@ async fn too_many_prefixes_end_the_session() {
     assert_eq!(hand.hear_notification().await, Notification::MAX_PREFIXES);
     first.until_routes(&[]).await;
     first.until_error("more than `max-prefixes` (2)").await;
+    // The default: minutes, and longer the next time.
+    let peer = first.until_peer("it is excluded", |peer| peer.excluded_seconds.is_some()).await;
+    assert_eq!((peer.state.as_str(), peer.excluded_seconds > Some(120)), ("idle", true));
+    let mut again = Hand::connect(two, one).await;
+    assert_eq!(again.hear_notification().await, Notification::REJECTED);
+    // A reload ends it.
+    first.speaker.configure(settings);
+    first.until_peer("it is not excluded", |peer| peer.excluded_seconds.is_none()).await;
+    let mut hand = Hand::establish(two, one).await;
+    hand.announce(&prefixes, hop(two)).await;
+    assert_eq!(hand.hear_notification().await, Notification::MAX_PREFIXES);
+    let longer = first.until_peer("it is excluded", |peer| peer.excluded_seconds.is_some()).await;
+    assert!(longer.excluded_seconds > Some(310), "{longer:#?}");
 }
 
 #[tokio::test]
@@ -114,7 +127,11 @@ async fn a_peer_that_stops_reading_is_given_up_and_holds_up_nobody() {
                 break;
             }
             let peers = first.speaker.peers().await.unwrap();
-            if peers[0].last_fall.as_ref().is_some_and(|error| error.contains("Send Hold Timer Expired")) {
+            if peers[0]
+                .last_down_reason
+                .as_ref()
+                .is_some_and(|error| error.contains("Send Hold Timer Expired"))
+            {
                 break;
             }
             tokio::time::sleep(Duration::from_millis(100)).await;

@@ -45,11 +45,12 @@ async fn who_does_not_know_yet_what_to_announce_does_not_say_that_this_is_all() 
     again.until_established().await;
     first.until_established().await;
     again.speaker.announce(set(&block)).await;
-    first.until_peer("told anew", |peer| peer.prefixes_stale == 0 && peer.prefixes_accepted == 1).await;
+    let told = |peer: &answers::BgpPeer| peer.prefixes_stale == 0 && peer.prefixes_accepted == 1;
+    let peer = first.until_peer("told anew", told).await;
     while let Some(more) = first.speaker.try_next() {
         first.take(more);
     }
-    assert_eq!(first.news, news, "the route never went");
+    assert_eq!(first.news, news, "the route never went: {peer:#?}");
 }
 
 #[tokio::test]
@@ -80,7 +81,7 @@ async fn stale_routes_go_when_the_restart_takes_too_long() {
 }
 
 #[tokio::test]
-async fn a_peer_that_says_goodbye_takes_its_routes_along() {
+async fn a_peer_that_sends_a_cease_takes_its_routes_along() {
     let (one, two) = (node(), node());
     let mut first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
     let second = Node::start(two, settings(two, vec![peer(one)]), false, &["172.19.36.0/24"]).await;
@@ -166,4 +167,43 @@ async fn our_restart_does_not_end_before_the_routes_can_be_used() {
     first.speaker.set_surroundings(surroundings(one));
     first.until("the restart is over", |node| node.converged).await;
     assert!(known_for(&first, prefix("172.19.36.0/24")), "the route came before");
+}
+
+#[tokio::test]
+async fn what_was_not_said_again_before_a_second_restart_is_gone() {
+    let (one, two) = (node(), node());
+    let mut first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    let mut hand = Hand::establish(two, one).await;
+    hand.announce(&[prefix("172.19.36.0/24")], hop(two)).await;
+    first.until_routes(&["172.19.36.0/24"]).await;
+    drop(hand);
+    first.until_peer("its route is kept", |peer| peer.prefixes_stale == 1).await;
+    let hand = Hand::establish(two, one).await;
+    first.until_established().await;
+    drop(hand);
+    first.until_routes(&[]).await;
+}
+
+#[tokio::test]
+async fn a_peer_that_decides_a_collision_late_keeps_its_routes() {
+    let (one, two) = (node(), node());
+    let mut first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    let mut hand = Hand::establish(two, one).await;
+    hand.announce(&[prefix("172.19.36.0/24")], hop(two)).await;
+    first.until_routes(&["172.19.36.0/24"]).await;
+    let collision = wire::encode_notification(&Notification::COLLISION);
+    // Both have dialled at once: it sent an OPEN over the connection that it gives up.
+    let mut other = Hand::connect(two, one).await;
+    other.say(&[wire::encode_open(&open(*two.ip())), collision.clone()].concat()).await;
+    while other.hear().await.is_some() {}
+    hand.announce(&[prefix("172.19.37.0/24")], hop(two)).await;
+    first.until_routes(&["172.19.36.0/24", "172.19.37.0/24"]).await;
+    assert_eq!(first.until_established().await.sessions, 1);
+    // Or it gives up the one that was established already.
+    hand.say(&collision).await;
+    first.until_peer("its routes are kept", |peer| peer.prefixes_stale == 2).await;
+    let mut hand = Hand::establish(two, one).await;
+    hand.say(&collision).await;
+    first.until_peer("as they were", |peer| peer.sessions == 2 && peer.state != "established").await;
+    assert_eq!(first.until_peer("still", |_| true).await.prefixes_stale, 2);
 }

@@ -33,3 +33,27 @@ async fn the_right_password_lets_the_session_come_and_wrong_ones_are_named() {
     first.until_established().await;
     second.until_established().await;
 }
+
+#[tokio::test]
+async fn a_complaint_about_keys_goes_when_the_kernel_takes_them() {
+    let one = node();
+    // More keys than a socket has memory for (`net.core.optmem_max`).
+    let many = (0..5_000u32).map(|n| {
+        let (peer, _) = peer(SocketAddrV4::new(Ipv4Addr::from(0x0a00_0000 + n), 179));
+        (BgpPeer { passive: true, ..peer }, Some(Password::new("secret")))
+    });
+    let few = settings(one, vec![peer(node())]);
+    let first = Node::start(one, few.clone(), false, &[]).await;
+    first.speaker.configure(Settings { peers: many.collect(), ..few.clone() });
+    let complaint = |wanted: bool| {
+        let mut complaint = first.speaker.complaint.clone();
+        async move {
+            let found = timeout(PATIENCE, complaint.wait_for(|it| it.is_some() == wanted)).await;
+            found.expect("it is as wanted").unwrap().clone().unwrap_or_default()
+        }
+    };
+    let said = complaint(true).await;
+    assert!(said.contains("TCP MD5"), "{said}");
+    first.speaker.configure(few);
+    complaint(false).await;
+}

@@ -31,7 +31,7 @@ async fn a_withdrawn_block_is_withdrawn_before_the_announcement_returns() {
     let peer = first.until_established().await;
     assert_eq!(peer.prefixes_announced, 2);
     second.until_routes(&["172.19.37.0/24", "172.19.38.0/24"]).await;
-    let routes = first.speaker.routes(false).await.unwrap();
+    let routes = first.speaker.routes(false, None).await.unwrap();
     assert_eq!(routes.announced, [prefix("172.19.37.0/24"), prefix("172.19.38.0/24")]);
     assert_eq!(routes.learned.len(), 1);
     assert!(routes.learned[0].best);
@@ -88,7 +88,7 @@ async fn another_configuration_touches_only_the_peers_that_it_changes() {
     let peer = first.until_established().await;
     assert_eq!(peer.refused, BTreeMap::from([("not-accepted".to_owned(), 1)]));
     assert_eq!(peer.sessions, 1);
-    let refused = first.speaker.routes(true).await.unwrap().learned;
+    let refused = first.speaker.routes(true, None).await.unwrap().learned;
     assert_eq!(refused[0].refused_text.as_deref(), Some("outside `accept` of [bgp]"));
 }
 
@@ -115,7 +115,7 @@ async fn a_wrong_system_or_identifier_is_named_on_both_sides() {
 async fn a_peer_that_is_not_there_is_said_to_be_not_there() {
     let (one, two) = (node(), node());
     let first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
-    first.until_error("nobody listens on port").await;
+    first.until_error("connection refused on port").await;
 }
 
 #[tokio::test]
@@ -140,7 +140,91 @@ async fn an_external_peer_sees_our_system_and_we_see_its() {
     let mut second = Node::start(two, expecting, false, &["172.19.36.0/24"]).await;
     second.until_routes(&["172.19.35.0/24"]).await;
     first.until_routes(&["172.19.36.0/24"]).await;
-    let learned = second.speaker.routes(false).await.unwrap().learned;
+    let learned = second.speaker.routes(false, None).await.unwrap().learned;
     assert_eq!(learned[0].as_path, [4_200_000_000]);
-    assert_eq!(first.speaker.routes(false).await.unwrap().learned[0].as_path, [ASN]);
+    assert_eq!(first.speaker.routes(false, None).await.unwrap().learned[0].as_path, [ASN]);
+}
+
+#[tokio::test]
+async fn a_connection_from_another_address_is_named_with_the_peer_that_it_may_be_of() {
+    let (one, two, other) = (node(), node(), node());
+    let first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    assert_eq!(Hand::connect(other, one).await.hear().await, None);
+    let words = format!("connections come from {}, which is no peer's address", other.ip());
+    let said = |peer: &answers::BgpPeer| peer.warnings.iter().any(|warning| warning.contains(&words));
+    first.until_peer("it is named", said).await;
+    let _hand = Hand::establish(two, one).await;
+    let peer = first.until_established().await;
+    assert_eq!(peer.warnings, [""; 0]);
+}
+
+#[tokio::test]
+async fn two_passive_peers_at_one_address_both_come_up() {
+    let (one, two) = (node(), node());
+    let passive = |port| {
+        let (peer, password) = peer(SocketAddrV4::new(*two.ip(), port));
+        (BgpPeer { passive: true, ..peer }, password)
+    };
+    let first = Node::start(one, settings(one, vec![passive(1), passive(2)]), false, &[]).await;
+    let mut hands = Vec::new();
+    for number in 1..=2 {
+        hands.push(Hand::establish(two, one).await);
+        let sessions =
+            || async { first.speaker.peers().await.unwrap().iter().map(|peer| peer.sessions).sum::<u64>() };
+        let wait = async {
+            while sessions().await < number {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, wait).await.expect("one more session");
+    }
+    let peers = first.speaker.peers().await.unwrap();
+    assert!(peers.iter().all(|peer| peer.state == "established"), "{peers:#?}");
+}
+
+#[tokio::test]
+async fn connections_of_a_peer_are_bounded() {
+    let (one, two) = (node(), node());
+    let first = Node::start(one, settings(one, vec![peer(two)]), false, &[]).await;
+    let mut session =
+        Hand::establish_with(two, one, Open { graceful_restart: None, ..open(*two.ip()) }).await;
+    first.until_established().await;
+    let mut more = Vec::new();
+    for _ in 0..200 {
+        more.push(Hand::connect(two, one).await);
+    }
+    // Those for which there is no place are not told why: that would keep them open.
+    let mut told = 0;
+    for hand in &mut more {
+        while let Some(message) = hand.hear().await {
+            told += usize::from(matches!(message, Message::Notification(_)));
+        }
+    }
+    assert!(told < more.len(), "all were told");
+    session.announce(&[prefix("172.19.36.0/24")], hop(two)).await;
+    first.until_peer("the session goes on", |peer| peer.prefixes_received == 1).await;
+}
+
+#[tokio::test]
+async fn routes_are_listed_part_by_part() {
+    let (one, two) = (node(), node());
+    let first = Node::start(one, settings(one, vec![peer(two)]), false, &["172.19.35.0/24"]).await;
+    let mut hand = Hand::establish(two, one).await;
+    let prefixes: Vec<Ipv4Net> =
+        (0..5000u32).map(|n| Ipv4Net::from(Ipv4Addr::from(0xac10_0000 + n))).collect();
+    hand.announce(&prefixes, hop(two)).await;
+    first.until_peer("all are learned", |peer| peer.prefixes_received == 5000).await;
+    let (mut listed, mut after, mut parts) = (Vec::new(), None, 0);
+    let announced = loop {
+        let part = first.speaker.routes(false, after).await.unwrap();
+        assert!(part.learned.len() <= 2048, "a part is bounded");
+        listed.extend(part.learned.iter().map(|route| route.prefix));
+        (after, parts) = (part.next, parts + 1);
+        if after.is_none() {
+            break part.announced;
+        }
+        assert!(part.announced.is_empty());
+    };
+    assert_eq!((listed, parts, announced), (prefixes, 3, vec![prefix("172.19.35.0/24")]));
+    assert!(first.speaker.routes(true, None).await.unwrap().learned.is_empty());
 }

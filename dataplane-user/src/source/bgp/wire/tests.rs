@@ -52,7 +52,7 @@ fn announcements_come_back_and_no_message_is_too_long() {
             assert!(message.len() <= MAX_MESSAGE);
             let update = read_update(&message, encoding);
             assert_eq!(update.fault, None);
-            let announced = update.announced.unwrap();
+            let announced = update.announced.into_iter().next().unwrap();
             assert_eq!(announced.attributes.next_hop, address("10.141.0.1"));
             let path: &[u32] = if encoding.external { &[4_200_000_000] } else { &[] };
             assert_eq!(&announced.attributes.as_path[..], path);
@@ -84,6 +84,9 @@ fn notifications_are_told_in_words() {
     assert_eq!(text(6, 1, &[]), "Cease: Maximum Number of Prefixes Reached");
     assert_eq!(text(6, 2, b"\x07upgrade"), "Cease: Administrative Shutdown (upgrade)");
     assert_eq!(text(6, 2, b"\x06\x1b[31mx"), "Cease: Administrative Shutdown ([31mx)");
+    let turned = "a\u{202e}b\u{2066}c\u{200f}d";
+    let data = [&[turned.len() as u8], turned.as_bytes()].concat();
+    assert_eq!(text(6, 2, &data), "Cease: Administrative Shutdown (abcd)");
     assert_eq!(text(4, 0, &[]), "Hold Timer Expired");
     assert_eq!(text(200, 3, &[]), "code 200, subcode 3");
     let notification = Notification { data: vec![1, 2], ..Notification::new(3, 5) };
@@ -105,7 +108,7 @@ fn ipv6_is_told_apart_from_ipv4() {
         .extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0, 48, 0x20, 1, 0xd, 0xb8, 0, 1]);
     let update = read_update(&with_attributes(&attributes), INTERNAL);
     assert_eq!(update.announced_ipv6, ["2001:db8:1::/48".parse().unwrap()]);
-    assert_eq!((update.announced, update.fault), (None, None));
+    assert_eq!((update.announced, update.fault), (vec![], None));
     // MP_UNREACH_NLRI of the same.
     let withdrawal = [0x80, 15, 10, 0, 2, 1, 48, 0x20, 1, 0xd, 0xb8, 0, 1];
     let update = read_update(&with_attributes(&withdrawal), INTERNAL);
@@ -117,9 +120,36 @@ fn ipv6_is_told_apart_from_ipv4() {
 fn ipv4_may_come_as_any_other_family() {
     let mut attributes = vec![0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 5, 4, 0, 0, 0, 100, 0x80, 14, 13, 0, 1, 1, 4];
     attributes.extend([10, 141, 0, 2, 0, 24, 172, 19, 36]);
-    let announced = read_update(&with_attributes(&attributes), INTERNAL).announced.unwrap();
+    let announced = read_update(&with_attributes(&attributes), INTERNAL).announced.pop().unwrap();
     assert_eq!(announced.prefixes, [prefix("172.19.36.0/24")]);
     assert_eq!(announced.attributes.next_hop, address("10.141.0.2"));
+}
+
+#[test]
+fn prefixes_of_the_nlri_and_of_mp_reach_have_each_their_own_next_hop() {
+    // MP_REACH_NLRI: 172.19.36.0/24 via 10.141.0.2, then ORIGIN, AS_PATH, NEXT_HOP 10.141.0.3 and LOCAL_PREF.
+    let mut attributes = vec![0x80, 14, 13, 0, 1, 1, 4, 10, 141, 0, 2, 0, 24, 172, 19, 36];
+    attributes.extend([0x40, 1, 1, 0, 0x40, 2, 0, 0x40, 3, 4, 10, 141, 0, 3, 0x40, 5, 4, 0, 0, 0, 100]);
+    let body = |attributes: &[u8]| {
+        let mut message = with_attributes(attributes);
+        message.extend([24, 172, 19, 37]);
+        let length = message.len() as u16;
+        message[16..18].copy_from_slice(&length.to_be_bytes());
+        read_update(&message, INTERNAL)
+    };
+    let update = body(&attributes);
+    let of = |announced: &update::Announced| (announced.prefixes.clone(), announced.attributes.next_hop);
+    let expected = [
+        (vec![prefix("172.19.37.0/24")], address("10.141.0.3")),
+        (vec![prefix("172.19.36.0/24")], address("10.141.0.2")),
+    ];
+    assert_eq!(update.announced.iter().map(of).collect::<Vec<_>>(), expected);
+    assert_eq!(update.fault, None);
+
+    // Without a NEXT_HOP the message is malformed, which is about all its routes (RFC 7606 section 2).
+    let without = [&attributes[..23], &attributes[30..]].concat();
+    let update = body(&without);
+    assert_eq!((update.announced.len(), update.withdrawn.len()), (0, 2), "{:?}", update.fault);
 }
 
 #[test]
@@ -131,7 +161,7 @@ fn a_path_without_end_is_not_kept() {
     let length = message.len() as u16;
     message[16..18].copy_from_slice(&length.to_be_bytes());
     let update = read_update(&message, Encoding { four_octets: true, external: true });
-    assert_eq!((update.withdrawn, update.announced), (vec![prefix("172.19.36.0/24")], None));
+    assert_eq!((update.withdrawn, update.announced), (vec![prefix("172.19.36.0/24")], vec![]));
     assert!(update.fault.unwrap().contains("more than 128"));
 }
 

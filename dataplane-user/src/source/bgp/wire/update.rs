@@ -1,6 +1,6 @@
 //! UPDATE, both ways (RFC 4271 section 4.3, RFC 4760, RFC 7606).
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{Ipv4Net, Ipv6Net};
 use rustbgpd_wire::{
@@ -23,8 +23,8 @@ const LONGEST_PATH: usize = 128;
 pub struct Update {
     /// Prefixes that are not reachable by this peer any more.
     pub withdrawn: Vec<Ipv4Net>,
-    /// Prefixes that are, and how.
-    pub announced: Option<Announced>,
+    /// Prefixes that are, and how: those of the NLRI field have another next hop than those of MP_REACH_NLRI.
+    pub announced: Vec<Announced>,
     /// IPv6: likewise, without the attributes, which nobody needs yet.
     pub withdrawn_ipv6: Vec<Ipv6Net>,
     /// IPv6 prefixes that are reachable.
@@ -77,9 +77,10 @@ impl Raw {
         }
         let mut update =
             Update { withdrawn: parsed.withdrawn.iter().map(network).collect(), ..Update::default() };
-        let mut announced: Vec<Ipv4Net> = parsed.announced.iter().map(network).collect();
-        let body = !announced.is_empty();
-        let mut next_hop = None;
+        let in_body: Vec<Ipv4Net> = parsed.announced.iter().map(network).collect();
+        let body = !in_body.is_empty();
+        // Each with the next hop that is meant for it, if there is one (RFC 4760 section 3).
+        let mut announced = vec![(in_body, next_hop(&parsed.attributes))];
         for attribute in &parsed.attributes {
             match attribute {
                 PathAttribute::MpUnreachNlri(unreachable) if unreachable.safi == Safi::Unicast => {
@@ -96,10 +97,11 @@ impl Raw {
                 PathAttribute::MpReachNlri(reachable) if reachable.safi == Safi::Unicast => {
                     match reachable.afi {
                         Afi::Ipv4 => {
-                            announced.extend(ipv4(&reachable.announced));
-                            if let std::net::IpAddr::V4(address) = reachable.next_hop {
-                                next_hop = Some(address);
-                            }
+                            let next_hop = match reachable.next_hop {
+                                IpAddr::V4(address) => Some(address),
+                                IpAddr::V6(_) => None,
+                            };
+                            announced.push((ipv4(&reachable.announced).collect(), next_hop));
                         }
                         Afi::Ipv6 => update.announced_ipv6.extend(ipv6(&reachable.announced)),
                         _ => {}
@@ -108,6 +110,7 @@ impl Raw {
                 _ => {}
             }
         }
+        announced.retain(|(prefixes, _)| !prefixes.is_empty());
         let any = !announced.is_empty() || !update.announced_ipv6.is_empty();
         if let Err(error) = validate_update_attributes(&parsed.attributes, any, body, encoding.external) {
             let notification = Notification { code: 3, subcode: error.subcode, data: error.data };
@@ -118,11 +121,14 @@ impl Raw {
             fault = Some(fault.map_or(this.clone(), |other| if other.0 > this.0 { other } else { this }));
         }
         let mut withdraw = matches!(fault, Some((ErrorDisposition::TreatAsWithdraw, _)));
-        if !announced.is_empty() && !withdraw {
-            match attributes(&parsed.attributes, next_hop, encoding) {
-                Ok(attributes) => {
+        if !withdraw {
+            let attributes =
+                announced.iter().map(|(_, next_hop)| attributes(&parsed.attributes, *next_hop, encoding));
+            match attributes.collect::<Result<Vec<_>, _>>() {
+                Ok(all) => {
+                    let each = announced.drain(..).zip(all);
                     update.announced =
-                        Some(Announced { prefixes: std::mem::take(&mut announced), attributes });
+                        each.map(|((prefixes, _), attributes)| Announced { prefixes, attributes }).collect();
                 }
                 Err(what) => {
                     withdraw = true;
@@ -131,7 +137,7 @@ impl Raw {
             }
         }
         if withdraw {
-            update.withdrawn.append(&mut announced);
+            update.withdrawn.extend(announced.into_iter().flat_map(|(prefixes, _)| prefixes));
             update.withdrawn_ipv6.append(&mut update.announced_ipv6);
         }
         update.fault = fault.map(|(disposition, what)| {
@@ -150,14 +156,22 @@ fn no_reason() -> Unreadable {
     Unreadable { detail: notification.text(), notification }
 }
 
-/// What counts of the attributes.
+/// NEXT_HOP, which is about the prefixes of the NLRI field alone.
+fn next_hop(all: &[PathAttribute]) -> Option<Ipv4Addr> {
+    all.iter().find_map(|attribute| match attribute {
+        PathAttribute::NextHop(address) => Some(*address),
+        _ => None,
+    })
+}
+
+/// What counts of the attributes, with the next hop that is meant.
 ///
 /// # Errors
 ///
 /// What is wrong: the library does not look for a NEXT_HOP from internal peers, and takes paths of any length.
 fn attributes(
     all: &[PathAttribute],
-    mp_next_hop: Option<Ipv4Addr>,
+    next_hop: Option<Ipv4Addr>,
     encoding: Encoding,
 ) -> Result<Attributes, &'static str> {
     let mut attributes = Attributes {
@@ -169,10 +183,8 @@ fn attributes(
         originator: None,
         clusters: Box::default(),
     };
-    let mut next_hop = None;
     for attribute in all {
         match attribute {
-            PathAttribute::NextHop(address) => next_hop = Some(*address),
             PathAttribute::Origin(origin) => attributes.origin = *origin as u8,
             PathAttribute::AsPath(path) => attributes.as_path = path.asns().collect(),
             PathAttribute::Med(med) => attributes.med = Some(*med),
@@ -192,7 +204,7 @@ fn attributes(
     if attributes.as_path.len().max(attributes.clusters.len()) > LONGEST_PATH {
         return Err("a path of more than 128 numbers");
     }
-    match next_hop.or(mp_next_hop) {
+    match next_hop {
         Some(address) => Ok(Attributes { next_hop: address, ..attributes }),
         None => Err("no NEXT_HOP"),
     }

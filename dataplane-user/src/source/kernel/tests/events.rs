@@ -55,6 +55,43 @@ fn an_address_that_goes_may_take_routes_with_it_unsaid() {
     assert_eq!(mirror.apply(Event::Overrun), Effect::Reload);
 }
 
+/// An address went, and the last one after a route was added: a listing in between shows neither, but the route is told of
+/// after it.
+#[test]
+fn an_address_that_a_listing_did_not_show_takes_routes_with_it() {
+    let mut mirror = node("");
+    let last = address(&mirror, "inet 10.141.0.1/16 dev eth0");
+    assert_eq!(mirror.apply(Event::AddressGone(last.clone())), Effect::Reload);
+    // As the listing has it.
+    mirror.routes = Default::default();
+    mirror.own = Default::default();
+    let dead = route(&mirror, "10.8.0.0/16 via 10.141.0.9 dev eth0");
+    assert_eq!(mirror.apply(Event::Route(dead, Place::First)), Effect::Route(prefix("10.8.0.0/16")));
+    assert_eq!(mirror.apply(Event::AddressGone(last)), Effect::Reload);
+}
+
+#[test]
+fn a_carrier_that_a_listing_did_not_show_takes_routes_by_objects_with_it() {
+    let mut mirror = node("");
+    let without = || Event::Link(link("3: eth1 UP mtu 9000"));
+    assert_eq!(mirror.apply(without()), Effect::Changed);
+    let dead = route(&mirror, "10.8.0.0/16 dev eth1 nhid 7");
+    assert_eq!(mirror.apply(Event::Route(dead, Place::First)), Effect::Changed);
+    assert_eq!(mirror.apply(without()), Effect::Reload);
+}
+
+#[test]
+fn routes_of_an_older_version_are_kept_apart() {
+    let ours = prefix("172.19.39.0/24");
+    let mut mirror = node("172.19.39.0/24 via 10.141.0.3 dev eth0 proto 171 metric 16");
+    assert_eq!((mirror.own_route(ours).is_some(), mirror.older_own_route(ours)), (true, None));
+    let older = route(&mirror, "172.19.39.0/24 via 10.141.0.4 dev eth0 proto 171");
+    assert_eq!(mirror.apply(Event::Route(older.clone(), Place::First)), Effect::Route(ours));
+    assert!(mirror.older_own_route(ours).is_some() && mirror.own_routes().count() == 3);
+    assert_eq!(mirror.apply(Event::RouteGone(older)), Effect::Route(ours));
+    assert_eq!((mirror.own_route(ours).is_some(), mirror.older_own_route(ours)), (true, None));
+}
+
 #[test]
 fn routes_of_one_metric_keep_the_kernels_order() {
     let mut mirror = node("");
@@ -109,7 +146,7 @@ fn the_daemons_own_routes_and_the_peers_are_found() {
 #[test]
 fn a_route_of_ours_goes_with_its_link_or_where_somebody_replaces_it() {
     let ours = prefix("172.19.37.0/24");
-    let theirs = "172.19.37.0/24 via 10.141.0.9 dev eth0 proto 12";
+    let theirs = "172.19.37.0/24 via 10.141.0.9 dev eth0 proto 12 metric 16";
     let mut mirror = node("");
     let replacement = Event::Route(route(&mirror, theirs), Place::Replace);
     assert!(mirror.own_route(ours).is_some());
@@ -118,7 +155,7 @@ fn a_route_of_ours_goes_with_its_link_or_where_somebody_replaces_it() {
     assert_eq!(wanted(&mirror, "172.19.37.0/24"), KERNEL_ROUTE);
 
     // Which of two it replaced, the event does not say.
-    let mut mirror = node("blackhole 172.19.37.0/24 proto 12");
+    let mut mirror = node("blackhole 172.19.37.0/24 proto 12 metric 16");
     assert_eq!(mirror.apply(replacement), Effect::Reload);
 
     let mut mirror = node("");

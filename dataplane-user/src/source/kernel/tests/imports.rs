@@ -40,6 +40,7 @@ fn whatever_the_data_path_cannot_carry_stays_the_kernels_and_is_told() {
     for (line, cause) in [
         ("10.8.0.0/16 proto 12 nexthops eth0,eth1", Cause::Multipath),
         ("10.8.0.0/16 via 10.141.0.2 dev eth0 proto 12 encap", Cause::Encapsulation),
+        ("10.8.0.0/16 dev eth0 proto 12 inet6", Cause::Ipv6NextHop),
         ("10.8.0.0/16 via 10.141.0.2 dev eth0 proto 12 tos 16", Cause::Tos),
         ("10.8.0.0/16 dev tun0 proto 12", Cause::NotByUplink),
         ("unreachable 10.8.0.0/16 proto 12", Cause::Kind),

@@ -11,7 +11,12 @@ fn put(mirror: &mut Mirror, id: u32, target: NextHopTarget) -> Effect {
 }
 
 fn via(gateway: &str) -> NextHopTarget {
-    NextHopTarget::Single { gateway: Some(gateway.parse().unwrap()), oif: Some(ETH0), encap: false }
+    NextHopTarget::Single {
+        gateway: Some(gateway.parse().unwrap()),
+        oif: Some(ETH0),
+        encap: false,
+        via_ipv6: false,
+    }
 }
 
 /// The node with a route by object 8, of whatever it is, and what is wanted for it.
@@ -46,9 +51,9 @@ fn a_route_leads_where_its_object_does() {
 #[test]
 fn kinds_of_objects() {
     assert_eq!(referring(NextHopTarget::Blackhole).1, Some(Wanted::Block));
-    let on_link = NextHopTarget::Single { gateway: None, oif: Some(ETH1), encap: false };
+    let on_link = NextHopTarget::Single { gateway: None, oif: Some(ETH1), encap: false, via_ipv6: false };
     assert_eq!(referring(on_link).1, next_hop(None, ETH1, 9000));
-    let tunnel = NextHopTarget::Single { gateway: None, oif: Some(ETH0), encap: true };
+    let tunnel = NextHopTarget::Single { gateway: None, oif: Some(ETH0), encap: true, via_ipv6: false };
     let (mirror, wanted) = referring(tunnel);
     assert_eq!(wanted, KERNEL_ROUTE);
     assert!(mirror.import_account(&importing(&mirror)).left.contains_key(&Cause::Encapsulation));

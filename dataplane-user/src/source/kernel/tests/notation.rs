@@ -26,7 +26,7 @@ pub(super) const NODE: &str = "
     172.19.35.3 dev cali2 scope link
     blackhole 172.19.35.0/24 proto 12
     172.19.36.0/24 via 10.141.0.2 dev eth0 proto 12
-    172.19.37.0/24 via 10.141.0.3 dev eth0 proto 171
+    172.19.37.0/24 via 10.141.0.3 dev eth0 proto 171 metric 16
     198.51.100.0/24 dev tun0 scope link
     local 127.0.0.0/8 dev lo table local proto kernel scope host src 127.0.0.1
     local 127.0.0.1 dev lo table local proto kernel scope host src 127.0.0.1
@@ -142,6 +142,7 @@ pub(super) fn route(mirror: &Mirror, line: &str) -> Route {
         multipath: false,
         multipath_oifs: Box::default(),
         encap: false,
+        via_ipv6: false,
     };
     while let Some(word) = words.next() {
         let mut value = || words.next().unwrap();
@@ -153,6 +154,7 @@ pub(super) fn route(mirror: &Mirror, line: &str) -> Route {
             "mtu" => route.mtu = Some(value().parse().unwrap()),
             "tos" => route.tos = value().parse().unwrap(),
             "encap" => route.encap = true,
+            "inet6" => (route.encap, route.via_ipv6) = (true, true),
             "nhid" => route.nexthop = Some(value().parse().unwrap()),
             "nexthops" => {
                 route.multipath = true;
