@@ -34,12 +34,14 @@ use ipnet::Ipv4Net;
 use toml::de::DeTable;
 
 pub use self::bgp::{Bgp, BgpPeer};
-pub use self::datapath::{Datapath, Egress, MAX_ENDPOINTS, MAX_FLOWS, MAX_ROUTES, TcAttach, UplinkHook};
+pub use self::datapath::{
+    Datapath, Egress, HostPorts, MAX_ENDPOINTS, MAX_FLOWS, MAX_ROUTES, TcAttach, UplinkHook,
+};
 pub use self::diagnostic::{Diagnostic, Failure};
 pub use self::file::{load, load_for};
 pub use self::kernel::{KernelImport, RouteProtocol};
 pub use self::log::{Log, LogFormat, LogLevel};
-pub use self::masquerade::Masquerade;
+pub use self::masquerade::{DEFAULT_PORTS, HOST_PORTS, Masquerade};
 pub use self::metrics::Metrics;
 pub use self::network::{Endpoint, Route};
 pub use self::node::{Node, Places};
@@ -149,7 +151,7 @@ pub fn parse(file_name: &str, text: &str, system: &dyn System) -> Result<Loaded,
     let draft = Draft::read(&tree, &mut report);
     check::check(&draft, system, &mut report);
     let warnings = report.finish(file_name)?;
-    Ok(Loaded { config: draft.build(system), warnings })
+    Ok(Loaded { config: draft.build(), warnings })
 }
 
 /// What could be read of a file, with the places that the checks need.
@@ -182,7 +184,7 @@ impl Draft {
     }
 
     /// The configuration of a file without errors: then no part is left out.
-    fn build(self, system: &dyn System) -> Config {
+    fn build(self) -> Config {
         let pools = network::values(&self.network.pools);
         Config {
             node: self.node.node,
@@ -190,7 +192,7 @@ impl Draft {
             blocks: network::values(&self.network.blocks),
             endpoints: self.network.endpoints(),
             routes: self.network.routes(),
-            masquerade: self.masquerade.iter().filter_map(|rule| rule.build(&pools, system)).collect(),
+            masquerade: self.masquerade.iter().filter_map(|rule| rule.build(&pools)).collect(),
             timeouts: self.timeouts.timeouts,
             bgp: self.bgp.and_then(|bgp| bgp.build(&pools)),
             kernel: self.kernel,

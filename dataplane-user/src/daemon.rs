@@ -4,6 +4,7 @@ mod answer;
 mod bgp;
 mod events;
 mod hooks;
+mod host_ports;
 mod ipsec;
 mod journal;
 mod learn;
@@ -44,6 +45,7 @@ use crate::{
     kernel::{
         attach::{Mode, Place},
         capabilities,
+        flow_ports::FlowPorts,
         nat::Nat,
         netlink::{IpsecPolicy, Netlink, OwnTarget},
         object::{Program, Sizes},
@@ -61,6 +63,7 @@ use crate::{
 };
 
 use events::Unread;
+use host_ports::HostPorts;
 use journal::Journal;
 pub use lock::Lock;
 use metrics::Metrics;
@@ -104,6 +107,7 @@ pub struct Daemon {
     object: Ebpf,
     datapath: Datapath,
     nat: Nat,
+    host_ports: HostPorts,
     uplinks: Uplinks,
     /// The daemon before, as long as its programs are to be replaced by ones with other tables.
     previous: Option<Previous>,
@@ -208,6 +212,8 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
     sweeps.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut checks = tokio::time::interval(hooks::CHECK_PERIOD);
     checks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut looks_at_ports = tokio::time::interval(host_ports::PERIOD);
+    looks_at_ports.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             event = events.next() => {
@@ -227,6 +233,7 @@ pub async fn run(config: Config, config_file: Option<PathBuf>, places: Places) -
                 daemon.retry.restart();
                 daemon.try_reconcile().await;
             }
+            _ = looks_at_ports.tick(), if !daemon.config.masquerade.is_empty() => daemon.update_ports().await,
             () = std::future::ready(()), if daemon.slow_path.is_pending() => daemon.work_slow_path(CHUNK).await,
             news = bgp::next(&mut daemon.speaker) => {
                 daemon.heed(news?);
@@ -272,7 +279,8 @@ impl Daemon {
         let pins = Pins::new(&config.node.bpf_dir);
         pins.create()?;
         state::link_pins(&config)?;
-        let Tables { object, datapath, nat, uplinks, previous } = Tables::open(&pins, &config)?;
+        let Tables { mut object, datapath, nat, uplinks, previous } = Tables::open(&pins, &config)?;
+        let host_ports = HostPorts::new(FlowPorts::open(&mut object)?, &config.node.state_dir);
         let mirror = read_kernel(&netlink).await?;
         let (held, left): (BTreeSet<_>, BTreeSet<_>) = datapath.prefixes().into_iter().partition(|prefix| {
             config.bgp.is_some() && matches!(datapath.get(*prefix), Some(Destination::NextHop(_)))
@@ -301,6 +309,7 @@ impl Daemon {
             held,
             datapath,
             nat,
+            host_ports,
             uplinks,
             previous,
             rib: Rib::default(),

@@ -3,14 +3,17 @@
 pub mod attach;
 pub mod capabilities;
 pub mod counters;
+pub mod flow_ports;
 pub mod interface;
 mod mapping;
 pub mod monitor;
 pub mod nat;
 pub mod netlink;
 pub mod object;
+pub mod pinned;
 pub mod pins;
 pub mod previous;
+pub mod reserved_ports;
 pub mod slots;
 pub mod sysctl;
 pub mod table;

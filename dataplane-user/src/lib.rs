@@ -12,6 +12,7 @@ pub mod log;
 pub mod manual;
 pub mod metrics;
 pub mod monitor;
+pub mod port_set;
 pub mod rib;
 pub mod show;
 pub mod slow_path;

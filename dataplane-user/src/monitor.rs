@@ -5,17 +5,15 @@
 mod packet;
 
 use std::{
-    fs,
     io::{self, ErrorKind, Write as _},
     net::Ipv4Addr,
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use dataplane_common::{
     monitor::{Event, bit, bits},
-    names::LAYOUT_VERSION,
     reason::{Class, Reason},
     stats::Hook,
 };
@@ -29,12 +27,9 @@ use tokio::{
 use crate::kernel::{
     interface,
     monitor::{Listener, Wanted, since_start},
-    pins::Pins,
+    pinned::Pinned,
 };
 pub use packet::Summary;
-
-/// Symbolic link in the state directory to the `bpf-dir`: it outlives the daemon, as the pins do.
-pub const BPF_LINK: &str = "bpf";
 
 /// How often the lease is renewed, and told what was not shown: twice in a period.
 const RENEWAL: Duration = Duration::from_millis(500);
@@ -102,7 +97,7 @@ pub enum Line {
 ///
 /// Where no data path is found, it goes away, or as many monitors as can are listening.
 pub async fn run(options: &Options, state_dir: &Path, json: bool) -> Result<()> {
-    let listener = Listener::new(&maps(options, state_dir)?, &wanted(options)?)?;
+    let listener = Listener::new(&Pinned::find(options.bpf_dir.as_deref(), state_dir)?, &wanted(options)?)?;
     // SAFETY: the descriptor is the ring buffer's, which the listener keeps as long as it lives.
     let mut listener = unsafe { AsyncFd::register_with_interest(listener, Interest::READABLE) }?;
     let mut terminate = signal(SignalKind::terminate())?;
@@ -137,31 +132,6 @@ pub async fn run(options: &Options, state_dir: &Path, json: bool) -> Result<()> 
         if !write(&lines, json).context("cannot write")? {
             return Ok(());
         }
-    }
-}
-
-/// Where the maps are pinned.
-fn maps(options: &Options, state_dir: &Path) -> Result<PathBuf> {
-    let link = state_dir.join(BPF_LINK);
-    let bpf_dir = match &options.bpf_dir {
-        Some(bpf_dir) => bpf_dir.clone(),
-        None => fs::read_link(&link).map_err(|error| match error.kind() {
-            ErrorKind::PermissionDenied => anyhow!("no permission to read {}: try as root", link.display()),
-            _ => anyhow!(
-                "no daemon has run with the state directory {}: start `dataplane run`, or name its directory with \
-                 --state-dir, or that of the pins with --bpf-dir",
-                state_dir.display()
-            ),
-        })?,
-    };
-    let maps = Pins::new(&bpf_dir).maps();
-    match fs::exists(&maps) {
-        Ok(true) => Ok(maps),
-        Ok(false) => Err(anyhow!(
-            "no data path of this version (layout {LAYOUT_VERSION}) is pinned in {}: start `dataplane run`",
-            bpf_dir.display()
-        )),
-        Err(error) => Err(anyhow!("cannot read {}: {error} (try as root)", maps.display())),
     }
 }
 

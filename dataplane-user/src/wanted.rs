@@ -3,6 +3,7 @@
 
 mod ipsec;
 pub mod masquerade;
+pub mod ports;
 mod uplink_hook;
 mod uplinks;
 

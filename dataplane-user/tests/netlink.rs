@@ -10,6 +10,8 @@ mod listing;
 mod mirror;
 #[path = "netlink/own_routes.rs"]
 mod own_routes;
+#[path = "netlink/ports.rs"]
+mod ports;
 
 use anyhow::{Context, Result};
 use dataplane::kernel::netlink::{Link, Route, RouteKind};
@@ -50,5 +52,6 @@ fn plain(destination: &str, oif: u32) -> Route {
         multipath: false,
         multipath_oifs: Box::default(),
         encap: false,
+        via_ipv6: false,
     }
 }

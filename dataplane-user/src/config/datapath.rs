@@ -19,6 +19,8 @@ pub struct Datapath {
     pub tc_attach: TcAttach,
     /// Who carries what goes to no container.
     pub egress: Egress,
+    /// Whether ephemeral ports of the host are reserved for translations.
+    pub host_ports: HostPorts,
     /// Whether the kernel's routes `ADDRESS dev caliX scope link` are taken as endpoints.
     pub discover: bool,
     /// Whether the kernel's own routes are kept in step, as the slow path.
@@ -64,6 +66,15 @@ pub enum Egress {
     Kernel,
 }
 
+/// What becomes of the ports that the host takes for its own connections, where a rule has them, too.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HostPorts {
+    /// All but some thousands are reserved (`net.ipv4.ip_local_reserved_ports`), and so the rule's.
+    Reserve,
+    /// They stay the host's.
+    Leave,
+}
+
 /// What an endpoint's index can count.
 pub const MAX_ENDPOINTS: u32 = MAX_INDEX;
 /// Every /24 there is.
@@ -77,6 +88,7 @@ impl Default for Datapath {
             uplink_hook: UplinkHook::Auto,
             tc_attach: TcAttach::Auto,
             egress: Egress::Bpf,
+            host_ports: HostPorts::Reserve,
             discover: true,
             kernel_routes: true,
             max_endpoints: 4096,
@@ -101,6 +113,10 @@ impl Choice for Egress {
     const ALL: &'static [(&'static str, Self)] = &[("bpf", Self::Bpf), ("kernel", Self::Kernel)];
 }
 
+impl Choice for HostPorts {
+    const ALL: &'static [(&'static str, Self)] = &[("reserve", Self::Reserve), ("leave", Self::Leave)];
+}
+
 /// As it is written in the file.
 impl fmt::Display for UplinkHook {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -123,6 +139,7 @@ pub(super) const SCHEMA: Schema = Schema {
         ("uplink-hook", "\"auto\""),
         ("tc-attach", "\"auto\""),
         ("egress", "\"bpf\""),
+        ("host-ports", "\"reserve\""),
         ("discover", "true"),
         ("kernel-routes", "true"),
         ("max-endpoints", "4096"),
@@ -157,6 +174,7 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Draft 
         kernel_routes: flag("kernel-routes", default.kernel_routes),
         tc_attach: section.text("tc-attach", value::choice).map_or(default.tc_attach, |attach| attach.value),
         egress: section.text("egress", value::choice).map_or(default.egress, |egress| egress.value),
+        host_ports: section.text("host-ports", value::choice).map_or(default.host_ports, |ports| ports.value),
         max_endpoints,
         max_routes,
         max_flows: max_flows.as_ref().map_or(default.max_flows, |number| number.value),

@@ -8,12 +8,13 @@ use ipnet::Ipv4Net;
 use toml::de::DeTable;
 
 use super::address;
-use super::datapath::Egress;
+use super::datapath::{Egress, HostPorts};
 use super::report::{Fault, Placed, Report};
 use super::schema::{Form, Schema};
 use super::section::Section;
 use super::system::System;
 use super::value;
+use crate::port_set::PortSet;
 
 /// One rule of translation.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,12 +27,15 @@ pub struct Masquerade {
     pub interface: Option<String>,
     /// ...to this address; `None` for the primary one of the interface, whatever it is at the time...
     pub address: Option<Ipv4Addr>,
-    /// ...and one of these ports.
-    pub ports: RangeInclusive<u16>,
+    /// ...and one of these ports; `None` for [`DEFAULT_PORTS`], whichever of them the host does not use.
+    pub ports: Option<RangeInclusive<u16>>,
 }
 
-/// The dynamic ports of RFC 6335 section 6.
-const DEFAULT_PORTS: RangeInclusive<u16> = 49152..=65535;
+/// The ports of rules that give none. Below are those that services listen at.
+pub const DEFAULT_PORTS: RangeInclusive<u16> = 16384..=65535;
+
+/// Ephemeral ports that the host keeps for itself, where it has as many.
+pub const HOST_PORTS: usize = 8192;
 
 pub(super) const SCHEMA: Schema = Schema {
     name: "masquerade",
@@ -42,7 +46,7 @@ pub(super) const SCHEMA: Schema = Schema {
         ("exclude", "[\"172.19.0.0/16\", \"10.141.0.0/16\"]"),
         ("interface", "\"eth1\""),
         ("address", "\"192.168.200.172\""),
-        ("ports", "\"49152-65535\""),
+        ("ports", "\"16384-65535\""),
     ],
     sections: &[],
 };
@@ -70,7 +74,7 @@ pub(super) fn read<'a>(tree: &'a DeTable<'a>, report: &mut Report<'a>) -> Vec<Dr
 }
 
 impl Draft {
-    pub(super) fn build(&self, pools: &[Ipv4Net], system: &dyn System) -> Option<Masquerade> {
+    pub(super) fn build(&self, pools: &[Ipv4Net]) -> Option<Masquerade> {
         Some(Masquerade {
             source: self.source.as_ref()?.value,
             exclude: match &self.exclude {
@@ -79,29 +83,9 @@ impl Draft {
             },
             interface: self.interface.as_ref().map(|interface| interface.value.clone()),
             address: self.address.as_ref().map(|address| address.value),
-            ports: self.ports(system),
+            ports: self.ports.as_ref().map(|ports| ports.value.clone()),
         })
     }
-}
-
-impl Draft {
-    /// The ports that are given, or else the dynamic ones that the host does not take for itself.
-    fn ports(&self, system: &dyn System) -> RangeInclusive<u16> {
-        if let Some(ports) = &self.ports {
-            return ports.value.clone();
-        }
-        match taken_by_host(&DEFAULT_PORTS, system) {
-            Some(host) => above(&host).unwrap_or(DEFAULT_PORTS),
-            None => DEFAULT_PORTS,
-        }
-    }
-}
-
-/// The host's own range, where ports of it are among these and not reserved.
-fn taken_by_host(ports: &RangeInclusive<u16>, system: &dyn System) -> Option<RangeInclusive<u16>> {
-    let host = system.ephemeral_ports()?;
-    let common = *ports.start().max(host.start())..=*ports.end().min(host.end());
-    (!common.is_empty() && !are_reserved(common, system.reserved_ports())).then_some(host)
 }
 
 /// Compares the rules with each other, with the uplinks, and with the ports that the host uses itself.
@@ -137,7 +121,7 @@ pub(super) fn check(draft: &super::Draft, system: &dyn System, report: &mut Repo
         );
     }
     for (index, rule) in rules.iter().enumerate() {
-        refuse_host_ports(rule, system, report);
+        check_host_ports(rule, draft.datapath.datapath.host_ports, system, report);
         check_addresses(rule, system, report);
         warn_of_other_interface(rule, uplinks, report);
         let Some(source) = &rule.source else { continue };
@@ -158,35 +142,26 @@ pub(super) fn check(draft: &super::Draft, system: &dyn System, report: &mut Repo
 }
 
 /// A translation must never take a port that a connection of the host itself can be given.
-fn refuse_host_ports(rule: &Draft, system: &dyn System, report: &mut Report<'_>) {
-    let ports = rule.ports(system);
-    let at = rule.ports.as_ref().map_or(rule.at, |ports| ports.at);
-    let Some(host) = taken_by_host(&ports, system) else {
-        warn_of_open_ports(&ports, at, system, report);
+fn check_host_ports(rule: &Draft, host_ports: HostPorts, system: &dyn System, report: &mut Report<'_>) {
+    let Some((ports, host)) = rule.ports.as_ref().zip(system.ephemeral_ports()) else { return };
+    let (given, ephemeral) = (PortSet::from(ports.value.clone()), PortSet::from(host.clone()));
+    let (common, reserved) = (&given & &ephemeral, system.reserved_ports());
+    let (taken, rest) = (&common - &reserved, &(&ephemeral - &given) - &reserved);
+    if taken.is_empty() {
         return;
-    };
-    let common = *ports.start().max(host.start())..=*ports.end().min(host.end());
-    let (first, last) = (common.start(), common.end());
+    }
     let message = format!(
-        "the ports {}-{} overlap {}-{}, from which the host takes those of its own connections",
-        ports.start(),
-        ports.end(),
+        "the ports {given} overlap {}-{}, from which the host takes those of its own connections",
         host.start(),
         host.end()
     );
-    let reserve = format!("reserve them with `sysctl -w net.ipv4.ip_local_reserved_ports={first}-{last}`");
-    let mend = match above(&host) {
-        Some(free) => format!("write `ports = \"{}-{}\"`, or {reserve}", free.start(), free.end()),
-        None => reserve,
-    };
-    report.error(at, Fault::new(message, mend));
-}
-
-/// A socket of the host that waits for anybody there would share its port with translations.
-fn warn_of_open_ports(ports: &RangeInclusive<u16>, at: usize, system: &dyn System, report: &mut Report<'_>) {
-    if let Some(port) = system.open_ports().into_iter().find(|port| ports.contains(port)) {
-        let message = format!("a socket of this host waits for packets at port {port}, which is among these");
-        report.warning(at, Fault::new(message, "leave it out of `ports`, or move the service"));
+    if host_ports == HostPorts::Leave {
+        let reserve = format!("reserve them with `sysctl -w net.ipv4.ip_local_reserved_ports={common}`");
+        let fix = format!("write `host-ports = \"reserve\"` into [datapath], remove the line, or {reserve}");
+        report.error(ports.at, Fault::new(message, fix));
+    } else if rest.len() < HOST_PORTS {
+        let message = format!("{message}, of which it keeps {HOST_PORTS}: not all of these are used");
+        report.warning(ports.at, Fault::new(message, "remove the line, or give fewer ports"));
     }
 }
 
@@ -218,26 +193,6 @@ const NEVER_LEAVES: [Ipv4Net; 4] = [
     Ipv4Net::new_assert(Ipv4Addr::new(224, 0, 0, 0), 4),
     Ipv4Net::new_assert(Ipv4Addr::new(240, 0, 0, 0), 4),
 ];
-
-/// The ports above those that the host takes from, if they are enough to be of use. Those below are no
-/// choice: services listen there.
-fn above(host: &RangeInclusive<u16>) -> Option<RangeInclusive<u16>> {
-    const FEWEST: usize = 1024;
-    let ports = host.end().checked_add(1)?..=u16::MAX;
-    (ports.len() >= FEWEST).then_some(ports)
-}
-
-fn are_reserved(ports: RangeInclusive<u16>, mut reserved: Vec<RangeInclusive<u16>>) -> bool {
-    reserved.sort_by_key(|range| *range.start());
-    let mut next = u32::from(*ports.start());
-    for range in reserved {
-        if u32::from(*range.start()) > next {
-            break;
-        }
-        next = next.max(u32::from(*range.end()) + 1);
-    }
-    next > u32::from(*ports.end())
-}
 
 /// Replies come back by the uplink that the packets left by, and need our program there.
 fn warn_of_other_interface(rule: &Draft, uplinks: Option<&[Placed<String>]>, report: &mut Report<'_>) {

@@ -7,7 +7,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::{fs, io};
 
-use crate::source::bgp;
+use crate::{kernel::reserved_ports::PortSysctls, port_set::PortSet, source::bgp};
 
 /// What the checks ask the machine: a trait, so that tests need none.
 pub trait System {
@@ -17,9 +17,7 @@ pub trait System {
     /// that cannot be told.
     fn ephemeral_ports(&self) -> Option<RangeInclusive<u16>>;
     /// The ports that it leaves out of them (`net.ipv4.ip_local_reserved_ports`).
-    fn reserved_ports(&self) -> Vec<RangeInclusive<u16>>;
-    /// The ports of its own sockets that wait for packets from anybody, TCP or UDP.
-    fn open_ports(&self) -> Vec<u16>;
+    fn reserved_ports(&self) -> PortSet;
     /// Whether it has the address.
     fn has_address(&self, address: Ipv4Addr) -> bool;
     /// Why the file does not hold a password, if it does not.
@@ -41,8 +39,8 @@ impl System for AnySystem {
         None
     }
 
-    fn reserved_ports(&self) -> Vec<RangeInclusive<u16>> {
-        Vec::new()
+    fn reserved_ports(&self) -> PortSet {
+        PortSet::new()
     }
 
     fn password_fault(&self, _file: &Path) -> Option<String> {
@@ -51,10 +49,6 @@ impl System for AnySystem {
 
     fn password_exposure(&self, _file: &Path) -> Option<String> {
         None
-    }
-
-    fn open_ports(&self) -> Vec<u16> {
-        Vec::new()
     }
 
     fn has_address(&self, _address: Ipv4Addr) -> bool {
@@ -81,24 +75,12 @@ impl System for RunningSystem {
     }
 
     fn ephemeral_ports(&self) -> Option<RangeInclusive<u16>> {
-        // /proc/sys/net shows the namespace of the task that opens it (`net_ctl_root.lookup` in
-        // net/sysctl_net.c).
-        parse_range(&fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").ok()?)
+        PortSysctls::default().ephemeral().ok()
     }
 
-    fn reserved_ports(&self) -> Vec<RangeInclusive<u16>> {
-        // Where it cannot be read, nothing counts as reserved, and an overlap is refused.
-        parse_list(&fs::read_to_string("/proc/sys/net/ipv4/ip_local_reserved_ports").unwrap_or_default())
-    }
-
-    fn open_ports(&self) -> Vec<u16> {
-        // TCP_LISTEN, and TCP_CLOSE for a UDP socket that is bound and not connected (net/tcp_states.h).
-        let tables = [("tcp", "0A"), ("tcp6", "0A"), ("udp", "07"), ("udp6", "07")];
-        let read = |(table, state): (&str, &'static str)| {
-            let text = fs::read_to_string(format!("/proc/thread-self/net/{table}")).unwrap_or_default();
-            parse_sockets(&text, &[state])
-        };
-        tables.into_iter().flat_map(read).collect()
+    fn reserved_ports(&self) -> PortSet {
+        // Where it cannot be read, nothing counts as reserved.
+        PortSysctls::default().reserved().unwrap_or_default()
     }
 
     fn has_address(&self, address: Ipv4Addr) -> bool {
@@ -118,32 +100,6 @@ impl System for RunningSystem {
     }
 }
 
-/// The ports in a table of `/proc/net` (proc_net_tcp.rst) of the sockets in one of these states.
-fn parse_sockets(text: &str, states: &[&str]) -> Vec<u16> {
-    let port = |line: &str| {
-        let mut fields = line.split_whitespace();
-        let (local, state) = (fields.nth(1)?, fields.nth(1)?);
-        let (_, port) = local.rsplit_once(':')?;
-        states.contains(&state).then(|| u16::from_str_radix(port, 16).ok())?
-    };
-    text.lines().skip(1).filter_map(port).collect()
-}
-
-/// Two numbers with a tab between.
-fn parse_range(text: &str) -> Option<RangeInclusive<u16>> {
-    let (first, last) = text.trim().split_once(char::is_whitespace)?;
-    Some(first.parse().ok()?..=last.trim().parse().ok()?)
-}
-
-/// Numbers and ranges: `8080,9000-9010`.
-fn parse_list(text: &str) -> Vec<RangeInclusive<u16>> {
-    let range = |item: &str| {
-        let (first, last) = item.split_once('-').unwrap_or((item, item));
-        Some(first.parse().ok()?..=last.parse().ok()?)
-    };
-    text.trim().split(',').filter_map(range).collect()
-}
-
 /// The host name, or `localhost` where there is none that can be shown.
 pub(super) fn host_name() -> String {
     // HOST_NAME_MAX is 64 on Linux, without the NUL.
@@ -159,24 +115,9 @@ pub(super) fn host_name() -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-
-    #[test]
-    fn ports_are_read_as_the_kernel_prints_them() {
-        assert_eq!(parse_range("32768\t60999\n"), Some(32768..=60999));
-        assert_eq!(parse_range("32768"), None);
-        assert_eq!(parse_list("\n"), []);
-        assert_eq!(parse_list("8080,9000-9010\n"), [8080..=8080, 9000..=9010]);
-    }
-
-    #[test]
-    fn sockets_are_read_as_the_kernel_prints_them() {
-        let text = "  sl  local_address rem_address   st tx_queue rx_queue\n\
-                    0: 0100007F:0035 00000000:0000 0A 00000000:00000000\n\
-                    1: 0100007F:C350 0100007F:0035 01 00000000:00000000\n";
-        assert_eq!(parse_sockets(text, &["0A"]), [53]);
-        assert!(parse_sockets("", &["0A"]).is_empty());
-    }
 
     #[test]
     fn addresses_are_those_of_this_namespace() {

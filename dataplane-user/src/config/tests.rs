@@ -13,13 +13,13 @@ use std::ops::RangeInclusive;
 use std::path::Path;
 
 use super::{Diagnostic, Failure, Loaded, System, parse};
+use crate::port_set::PortSet;
 
 /// A machine with some interfaces and ports.
 struct Machine {
     interfaces: Option<&'static [&'static str]>,
     ephemeral: Option<RangeInclusive<u16>>,
-    reserved: Vec<RangeInclusive<u16>>,
-    open: Vec<u16>,
+    reserved: &'static str,
     addresses: Vec<Ipv4Addr>,
 }
 
@@ -29,8 +29,7 @@ impl Machine {
         Self {
             interfaces: None,
             ephemeral: Some(32768..=49151),
-            reserved: Vec::new(),
-            open: Vec::new(),
+            reserved: "",
             addresses: vec![Ipv4Addr::new(192, 168, 200, 172)],
         }
     }
@@ -45,12 +44,8 @@ impl System for Machine {
         self.ephemeral.clone()
     }
 
-    fn reserved_ports(&self) -> Vec<RangeInclusive<u16>> {
-        self.reserved.clone()
-    }
-
-    fn open_ports(&self) -> Vec<u16> {
-        self.open.clone()
+    fn reserved_ports(&self) -> PortSet {
+        PortSet::parse(self.reserved).unwrap()
     }
 
     fn has_address(&self, address: Ipv4Addr) -> bool {

@@ -129,6 +129,7 @@ impl Daemon {
             .iter()
             .chain(&self.not_forwarding)
             .chain(&self.pin_failure)
+            .chain(self.host_ports.complaints())
             .chain(self.metrics.complaint())
             .cloned();
         let failed = self.retry.complaint().into_iter().chain(self.slow_path.complaint());

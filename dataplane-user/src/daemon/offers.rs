@@ -3,6 +3,7 @@
 use std::net::Ipv4Addr;
 
 use anyhow::Result;
+use dataplane_common::reason::Reason;
 use ipnet::Ipv4Net;
 
 use super::Daemon;
@@ -75,7 +76,12 @@ impl Daemon {
         for &prefix in self.held.iter().filter(|prefix| self.rib.best(**prefix).is_none()) {
             if let Some(destination) = self.datapath.get(prefix) {
                 let marked = self.translated(prefix, destination);
-                result = result.and(self.datapath.set(prefix, Some(marked), Claim::Own));
+                let set = self.datapath.set(prefix, Some(marked), Claim::Learned).or_else(|_| {
+                    // There is no slot for another mark: by the old one, packets could leave untranslated.
+                    let kernel = Destination::Kernel(Reason::NoNextHop);
+                    self.datapath.set(prefix, Some(kernel), Claim::Learned)
+                });
+                result = result.and(set);
             }
         }
         result

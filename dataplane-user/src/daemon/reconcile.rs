@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use dataplane_common::{flow::rule::Rule, next_hop::NextHop, stats::Hook};
+use dataplane_common::{flow::rule::Rule, net::Ipv4Be, next_hop::NextHop, stats::Hook};
 use ipnet::Ipv4Net;
 
 use super::{Daemon, Stale};
@@ -152,6 +152,7 @@ impl Daemon {
         // What fails from here on is pending on its own: the sources need not be asked for everything again.
         self.stale = Stale::Picture;
         self.find_routers();
+        self.follow_rules(&picture.rules).await;
         // Before the routes that lead to them: a packet that is to be translated must not find no rule.
         let rules = self.update_rules(&picture.rules);
         let tables = self.update_tables().and(rules);
@@ -263,11 +264,13 @@ impl Daemon {
     pub(super) fn translated(&self, prefix: Ipv4Net, destination: Destination) -> Destination {
         match destination {
             Destination::NextHop(next_hop) => {
-                if !masquerade::may_translate(self.nat.rules(), prefix, next_hop.ifindex) {
-                    return destination;
-                }
-                let source = masquerade::source_by(&self.mirror, prefix, &next_hop);
-                Destination::NextHop(NextHop { translates: 1, source, ..next_hop })
+                let translates = masquerade::may_translate(self.nat.rules(), prefix, next_hop.ifindex);
+                let source = if translates {
+                    masquerade::source_by(&self.mirror, prefix, &next_hop)
+                } else {
+                    Ipv4Be::UNSPECIFIED
+                };
+                Destination::NextHop(NextHop { translates: translates.into(), source, ..next_hop })
             }
             other => other,
         }

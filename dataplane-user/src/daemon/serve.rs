@@ -45,6 +45,7 @@ impl Daemon {
 
     async fn detach(&mut self) -> Result<()> {
         self.end_bgp().await?;
-        remove_everything(&self.pins, &self.netlink).await
+        remove_everything(&self.pins, &self.netlink).await?;
+        self.host_ports.put_back()
     }
 }

@@ -5,7 +5,10 @@ use std::{fs, io, os::unix::fs::symlink, path::Path};
 use anyhow::{Context as _, Result};
 
 use super::lock::mend;
-use crate::{config::Config, monitor::BPF_LINK};
+use crate::{
+    config::Config,
+    kernel::{pinned::BPF_LINK, reserved_ports::ReservedPorts},
+};
 
 /// Leaves word in the state directory where the pins are, for commands that do without a daemon.
 pub(super) fn link_pins(config: &Config) -> Result<()> {
@@ -25,12 +28,14 @@ fn remove_file(path: &Path) -> Result<()> {
     }
 }
 
-/// Removes what a daemon left in its state directory, and the directory where nothing else is in it.
+/// Removes what a daemon left in its state directory, with what that tells of, and the directory where nothing else is in
+/// it.
 ///
 /// # Errors
 ///
-/// Where a file cannot be removed.
+/// Where a file cannot be removed, or the host's reserved ports cannot be put back.
 pub fn remove_state(state_dir: &Path) -> Result<()> {
+    ReservedPorts::new(state_dir).put_back()?;
     for name in ["control.sock", BPF_LINK, "lock"] {
         remove_file(&state_dir.join(name))?;
     }

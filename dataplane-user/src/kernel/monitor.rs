@@ -6,12 +6,12 @@
 use std::{
     net::Ipv4Addr,
     os::fd::{AsRawFd, RawFd},
-    path::{Path, PathBuf},
+    path::PathBuf,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use aya::maps::{Array, ArrayOfMaps, IterableMap, Map, MapData, MapInfo, PerCpuArray, RingBuf};
+use aya::maps::{ArrayOfMaps, Map, MapData, MapInfo, PerCpuArray, RingBuf};
 use aya_obj::generated::bpf_map_type::BPF_MAP_TYPE_RINGBUF;
 use dataplane_common::{
     atomic::Word32,
@@ -21,7 +21,10 @@ use dataplane_common::{
     reason::Reason,
 };
 
-use super::mapping::Mapping;
+use super::{
+    mapping::Mapping,
+    pinned::{Pinned, Value},
+};
 
 /// What a monitor wants to see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,23 +39,6 @@ pub struct Wanted {
     pub limit: u32,
 }
 
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Row(Budgets);
-
-// SAFETY: transparent over a type that is plain old data already.
-unsafe impl aya::Pod for Row {}
-
-/// The bytes of [`Monitors`], which are only ever reached through a mapping.
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Bytes([u64; size_of::<Monitors>() / 8]);
-
-// SAFETY: words.
-unsafe impl aya::Pod for Bytes {}
-
-const _: () = assert!(size_of::<Bytes>() == size_of::<Monitors>());
-
 /// A slot that is held, and given back when this is dropped.
 pub struct Listener {
     path: PathBuf,
@@ -61,28 +47,24 @@ pub struct Listener {
     slot: u32,
     ring: RingBuf<MapData>,
     ring_id: u32,
-    budgets: PerCpuArray<MapData, Row>,
+    budgets: PerCpuArray<MapData, Value<Budgets>>,
     /// What had not been shown to whoever had the slot before, or was told of already, by reason.
     told: Vec<u64>,
 }
 
 impl Listener {
-    /// Takes a free slot of the maps that are pinned in `maps`, and makes the programs show what is wanted.
+    /// Takes a free slot of the pinned maps, and makes the programs show what is wanted.
     ///
     /// # Errors
     ///
     /// Where no data path of this version is there, or every slot is taken.
-    pub fn new(maps: &Path, wanted: &Wanted) -> Result<Self> {
-        let path = maps.join(MAP_MONITORS);
-        let data = MapData::from_pin(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        let id = data.info()?.id();
-        let array: Array<_, Bytes> = Map::from_map_data(data)?.try_into()?;
-        let monitors: Mapping<Monitors> = Mapping::new(IterableMap::<u32, Bytes>::map(&array), 1, 1)
-            .with_context(|| format!("map {MAP_MONITORS}"))?;
-        let open =
-            |name: &str| -> Result<Map> { Ok(Map::from_map_data(MapData::from_pin(maps.join(name))?)?) };
-        let mut rings: ArrayOfMaps<MapData, RingBuf<MapData>> = open(MAP_MONITOR_RINGS)?.try_into()?;
-        let budgets = open(MAP_MONITOR_BUDGETS)?.try_into()?;
+    pub fn new(pinned: &Pinned, wanted: &Wanted) -> Result<Self> {
+        let path = pinned.directory().join(MAP_MONITORS);
+        // Before the map is opened: one that takes its place in between is noticed with the first renewal.
+        let id = pinned.data(MAP_MONITORS)?.info()?.id();
+        let monitors = pinned.mapping(MAP_MONITORS, 1)?;
+        let mut rings: ArrayOfMaps<MapData, RingBuf<MapData>> = pinned.open(MAP_MONITOR_RINGS)?;
+        let budgets = pinned.open(MAP_MONITOR_BUDGETS)?;
         let (ring, ring_id) = new_ring()?;
 
         let slot = claim(all(&monitors)?)?;
@@ -143,7 +125,7 @@ impl Listener {
     fn suppressed_so_far(&self) -> Result<Vec<u64>> {
         let cpus = self.budgets.get(&self.slot, 0).context("cannot read what was not shown")?;
         let sum =
-            |reason: &Reason| cpus.iter().map(|Row(row)| row.by_reason[*reason as usize].suppressed).sum();
+            |reason: &Reason| cpus.iter().map(|Value(row)| row.by_reason[*reason as usize].suppressed).sum();
         Ok(Reason::ALL.iter().map(sum).collect())
     }
 

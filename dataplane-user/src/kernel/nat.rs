@@ -12,7 +12,6 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use dataplane_common::{
-    atomic::Word64,
     family::V4,
     flow::{
         index::Bucket,
@@ -26,7 +25,6 @@ use dataplane_common::{
         MAP_FLOW_COUNTS, MAP_FLOW_GAUGES, MAP_FLOW_RECORDS, MAP_FLOW_RULES, MAP_FLOW_SETTINGS,
         MAP_FLOW_STATS, STRETCHES_PER_SWEEP,
     },
-    ports::{MAP_FLOW_PORTS, PORT_WORDS},
 };
 use ipnet::Ipv4Net;
 
@@ -90,7 +88,6 @@ impl Nat {
         let rules: Array<_, Value<Rule>> = take(object, MAP_FLOW_RULES)?.try_into()?;
         let flows: Array<_, Record> = take(object, MAP_FLOW_RECORDS)?.try_into()?;
         let counts: Array<_, Counters> = take(object, MAP_FLOW_COUNTS)?.try_into()?;
-        let ports: Array<_, u64> = take(object, MAP_FLOW_PORTS)?.try_into()?;
         let gauges: Array<_, Line> = take(object, MAP_FLOW_GAUGES)?.try_into()?;
         let Value(current) = settings.get(&0, 0).context("cannot read the settings of the flow table")?;
         let set = RuleSet::from_bits(current.rules);
@@ -101,9 +98,6 @@ impl Nat {
         );
         let active =
             held.map(|index| Ok(Rule { number: 0, ..rules.get(&index, 0)?.0 })).collect::<Result<_>>()?;
-        // Until the ports that the host uses are known.
-        let ports: Mapping<Word64> = Mapping::new(IterableMap::<u32, u64>::map(&ports), PORT_WORDS, 1)?;
-        ports.values().iter().for_each(|word| word.store(u64::MAX));
         Ok(Self {
             flows: Mapping::new(IterableMap::<u32, Record>::map(&flows), flows.len(), 1)?,
             counts: Mapping::new(IterableMap::<u32, Counters>::map(&counts), counts.len(), 1)?,

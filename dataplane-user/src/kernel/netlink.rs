@@ -1,4 +1,4 @@
-//! The one module that speaks netlink: links, IPv4 addresses, IPv4 routes and rules, and what devices can do.
+//! The one module that speaks netlink: links, IPv4 addresses, IPv4 routes and rules, the host's sockets, and what devices can do.
 //!
 //! It gives and takes plain types of its own ([`Link`], [`Address`], [`Route`], [`Event`]); nothing of the wire
 //! format leaks out. Everything happens in the network namespace of the thread that calls
@@ -18,6 +18,7 @@ mod nexthop;
 mod raw;
 mod request;
 mod socket;
+mod sockets;
 mod types;
 mod xfrm;
 
@@ -33,6 +34,7 @@ pub use self::{
     events::Events,
     exchange::Refusal,
     nexthop::{NextHop, NextHopTarget},
+    sockets::{BoundSocket, Sockets, Transport},
     types::{Added, Address, Event, Link, OwnRoute, OwnTarget, Peer, Place, Present, Route, RouteKind},
     xfrm::IpsecPolicy,
 };

@@ -15,7 +15,7 @@ use ipnet::Ipv4Net;
 use libc::RT_SCOPE_UNIVERSE;
 
 use crate::{
-    config::{Config, Masquerade},
+    config::{Config, DEFAULT_PORTS, Masquerade},
     kernel::netlink::Link,
     source::kernel::{Mirror, Policy},
 };
@@ -100,7 +100,8 @@ fn rule(masquerade: &Masquerade, mirror: &Mirror, ifindex: u32) -> Rule {
         .address
         .filter(|address| mirror.is_local(*address))
         .map_or(Ipv4Be::UNSPECIFIED, Ipv4Be::from);
-    rule.ports = Ports::new(*masquerade.ports.start(), *masquerade.ports.end());
+    let ports = masquerade.ports.clone().unwrap_or(DEFAULT_PORTS);
+    rule.ports = Ports::new(*ports.start(), *ports.end());
     for (place, exclude) in rule.exclude.iter_mut().zip(&masquerade.exclude) {
         *place = network(*exclude);
         rule.excludes += 1;

@@ -131,7 +131,7 @@ fn routes_of_every_kind_are_listed() {
             },
             Route { tos: 16, source: Some(Ipv4Addr::new(10, 141, 0, 1)), ..plain("172.19.43.0/24", eth0) },
             Route { table: 1000, ..plain("172.19.44.0/24", eth0) },
-            Route { encap: true, scope: 0, ..plain("172.19.45.0/24", eth0) },
+            Route { encap: true, via_ipv6: true, scope: 0, ..plain("172.19.45.0/24", eth0) },
             Route {
                 gateway: Some(Ipv4Addr::new(10, 141, 0, 254)),
                 protocol: libc::RTPROT_STATIC,

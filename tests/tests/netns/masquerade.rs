@@ -16,6 +16,7 @@ mod gateway;
 mod lifetime;
 mod limits;
 mod paths;
+mod ports;
 mod rules;
 mod seen;
 mod traffic;

@@ -6,6 +6,7 @@ mod maps;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context as _, Result};
+use bytemuck::Zeroable as _;
 use dataplane::{
     datapath::{Claim, Full},
     wanted::Destination,
@@ -144,9 +145,12 @@ fn learned_routes_leave_room_in_the_next_hop_table() -> Result<()> {
         let datapath = runner.datapath();
         let by = |router: u32| {
             let gateway = Ipv4Be::from_host(0x0a8d_0000 + router);
-            let (source, reserved) = (Ipv4Be::UNSPECIFIED, [0; 3]);
-            let (ifindex, mtu, translates) = (eth0.ifindex, 1500, 0);
-            Some(Destination::NextHop(NextHop { gateway, ifindex, mtu, translates, source, reserved }))
+            Some(Destination::NextHop(NextHop {
+                gateway,
+                ifindex: eth0.ifindex,
+                mtu: 1500,
+                ..NextHop::zeroed()
+            }))
         };
         let prefix = |number: u32| Ipv4Net::from(Ipv4Addr::from_bits(0x0b00_0000 + number));
         let (_, all) = datapath.next_hop_slots();

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 use dataplane_common::flow::state::State;
 
-use super::{Machine, accepted, unmarked};
+use super::{accepted, unmarked};
 use crate::config::{
-    Config, Datapath, Egress, Endpoint, KernelImport, Log, LogFormat, LogLevel, Masquerade, Metrics, Node,
-    Route, RouteProtocol, TcAttach, UplinkHook,
+    Config, Datapath, Egress, Endpoint, HostPorts, KernelImport, Log, LogFormat, LogLevel, Masquerade,
+    Metrics, Node, Route, RouteProtocol, TcAttach, UplinkHook,
 };
 
 /// What this version can do of the complete file.
@@ -25,6 +25,7 @@ tc-attach = "clsact"
 discover = false
 kernel-routes = false
 egress = "bpf"
+host-ports = "leave"
 max-endpoints = 2_000
 max-flows = 100_000
 max-flows-per-source = 1000
@@ -130,6 +131,7 @@ fn every_key_arrives() {
             discover: false,
             kernel_routes: false,
             egress: Egress::Bpf,
+            host_ports: HostPorts::Leave,
             max_endpoints: 2000,
             max_routes: 4096,
             max_flows: 100_000,
@@ -150,7 +152,7 @@ fn every_key_arrives() {
             exclude: vec![prefix("172.19.0.0/16"), prefix("10.141.0.0/16")],
             interface: Some("eth1".to_owned()),
             address: Some([192, 168, 200, 172].into()),
-            ports: 49152..=65535,
+            ports: Some(49152..=65535),
         }],
         timeouts: loaded.config.timeouts,
         bgp: None,
@@ -191,7 +193,7 @@ mod parsed_ahead {
         let tree = syntax::parse(text, &mut report);
         let draft = Draft::read(&tree, &mut report);
         assert_eq!(report.finish("node.toml"), Ok(Vec::new()));
-        draft.build(&Machine::quiet())
+        draft.build()
     }
 
     #[test]
@@ -220,7 +222,7 @@ mod parsed_ahead {
         );
         let (rule, bgp) = (&config.masquerade[0], config.bgp.unwrap());
         assert_eq!((&rule.exclude, &bgp.accept), (&config.pools, &config.pools));
-        assert_eq!((&rule.interface, rule.address, &rule.ports), (&None, None, &(49152..=65535)));
+        assert_eq!((&rule.interface, rule.address, &rule.ports), (&None, None, &None));
         assert_eq!((bgp.listen, bgp.graceful_restart_seconds), (None, 120));
         let peer = &bgp.peers[0];
         assert_eq!(

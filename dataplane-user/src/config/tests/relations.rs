@@ -174,12 +174,12 @@ fn rules_of_translation() {
 }
 
 #[test]
-fn what_shares_ports_or_addresses_is_noticed() {
-    let machine = Machine { open: vec![22, 51820], ..Machine::quiet() };
+fn addresses_that_have_no_effect_are_noticed() {
+    let machine = Machine::quiet();
     let case = (
         "[[masquerade]]\nsource = \"172.19.0.0/16\"\naddress = ¦\"192.0.2.7\"\n\
-         exclude = [\"172.19.0.0/16\", ¦\"127.0.0.0/8\"]\nports = ¦\"50000-60000\"\n",
-        &["192.0.2.7 is no address of this node", "excluding it has no effect", "at port 51820"][..],
+         exclude = [\"172.19.0.0/16\", ¦\"127.0.0.0/8\"]\nports = \"50000-60000\"\n",
+        &["192.0.2.7 is no address of this node", "excluding it has no effect"][..],
     );
     let loaded = parse("node.toml", &unmarked(case.0).0, &machine).unwrap();
     assert_found(&case, &loaded.warnings);
@@ -187,46 +187,42 @@ fn what_shares_ports_or_addresses_is_noticed() {
 
 #[test]
 fn ports_that_the_host_uses() {
-    const FILE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"\nports = ¦\"49152-65535\"\n";
-    let text = unmarked(FILE).0;
+    const RULE: &str = "[[masquerade]]\nsource = \"172.19.0.0/16\"\nexclude = []\nports = ¦\"49152-65535\"\n";
+    let leave = format!("[datapath]\nhost-ports = \"leave\"\n{RULE}");
+    let text = unmarked(&leave).0;
     let refused = |machine: &Machine| parse("node.toml", &text, machine).unwrap_err();
     let mut machine = Machine { ephemeral: Some(32768..=60999), ..Machine::quiet() };
 
     let overlap = (
-        FILE,
+        leave.clone().leak() as &str,
         &[
             "the ports 49152-65535 overlap 32768-60999, from which the host takes those of its own connections; \
-           write `ports = \"61000-65535\"`, or reserve them with \
+           write `host-ports = \"reserve\"` into [datapath], remove the line, or reserve them with \
            `sysctl -w net.ipv4.ip_local_reserved_ports=49152-60999`",
         ][..],
     );
     assert_found(&overlap, &refused(&machine).errors);
-    machine.reserved = vec![50000..=60999];
+    machine.reserved = "50000-60999";
     assert_found(&overlap, &refused(&machine).errors);
 
     // Reserved, if in two pieces and out of order: it is taken.
-    machine.reserved = vec![55000..=61000, 8080..=8080, 49000..=54999];
+    machine.reserved = "55000-61000,8080,49000-54999";
     let ports = |machine: &Machine, text: &str| {
         parse("node.toml", text, machine).unwrap().config.masquerade[0].ports.clone()
     };
-    assert_eq!(ports(&machine, &text), 49152..=65535);
+    assert_eq!(ports(&machine, &text), Some(49152..=65535));
     machine.ephemeral = None;
-    assert_eq!(ports(&machine, &text), 49152..=65535);
+    assert_eq!(ports(&machine, &text), Some(49152..=65535));
 
-    machine = Machine { ephemeral: Some(1..=65535), ..Machine::quiet() };
-    assert_found(
-        &(FILE, &["reserve them with `sysctl -w net.ipv4.ip_local_reserved_ports=49152-65535`"]),
-        &refused(&machine).errors,
-    );
+    // By default they are reserved, but for what the host needs.
+    let reserve = unmarked(RULE).0;
+    let warnings = |machine: &Machine| parse("node.toml", &reserve, machine).unwrap().warnings;
+    machine = Machine { ephemeral: Some(32768..=60999), ..Machine::quiet() };
+    assert!(warnings(&machine).is_empty());
+    machine.ephemeral = Some(49152..=65535);
+    assert_found(&(RULE, &["of which it keeps 8192: not all of these are used"]), &warnings(&machine));
 
-    // Where no ports are given, those that the host takes are left out.
-    let default = "[[masquerade]]\nsource = \"172.19.0.0/16\"\n";
-    assert_eq!(ports(&Machine::quiet(), default), 49152..=65535);
-    let stock = Machine { ephemeral: Some(32768..=60999), ..Machine::quiet() };
-    assert_eq!(ports(&stock, default), 61000..=65535);
-
-    // Where that leaves none, the section is refused.
-    let default = ("¦[[masquerade]]\nsource = \"172.19.0.0/16\"\n", &["the ports 49152-65535 overlap"][..]);
-    let failure = parse("node.toml", &unmarked(default.0).0, &machine).unwrap_err();
-    assert_found(&default, &failure.errors);
+    // Where no ports are given, none of the host's are meant.
+    let default = "[datapath]\nhost-ports = \"leave\"\n[[masquerade]]\nsource = \"172.19.0.0/16\"\n";
+    assert_eq!(ports(&machine, default), None);
 }

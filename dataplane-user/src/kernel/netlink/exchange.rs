@@ -59,6 +59,11 @@ impl Requests {
         Ok(Self { protocol, idle: Mutex::new(Some(Channel::open(protocol)?)) })
     }
 
+    /// A socket that is opened with the first request.
+    pub(super) fn closed(protocol: isize) -> Self {
+        Self { protocol, idle: Mutex::new(None) }
+    }
+
     /// Sends the request and gives the payload of each answer to `each`.
     pub(super) async fn exchange(
         &self,

@@ -80,7 +80,7 @@ fn a_route_that_is_kept_over_a_restart_is_translated_by_the_new_rules() -> Resul
         site.daemon.write_config(&translating(exclude))?;
         site.daemon.launch()?;
         let steps = trace(&site.daemon)?;
-        ensure!(steps.contains("translat") == translated, "{exclude}: {steps}");
+        ensure!(steps.contains("a rule applies") == translated, "{exclude}: {steps}");
         if site.router.process().is_some() {
             await_route(&site.daemon, site.c3.address, site.node2.address)?;
             // From now on nobody says the route again.

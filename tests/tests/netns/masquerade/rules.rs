@@ -178,7 +178,7 @@ fn a_reload_adds_changes_and_removes_a_rule() -> Result<()> {
     ensure!(kept.upload(100)?.client_seen_as.port() == port);
 
     // A file with a fault changes nothing, nor does one that takes the table away.
-    ensure!(reload(&format!("{RULE}\nports = \"60000-62009\"")).is_err());
+    ensure!(reload(&format!("{RULE}\nports = \"62009-62000\"")).is_err());
     net.daemon.write_config(&config())?;
     ensure!(net.daemon.reload().is_err());
     ensure!((62_000..=62_009).contains(&seen_as("a fault")?.port()));

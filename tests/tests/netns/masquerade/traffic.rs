@@ -132,7 +132,7 @@ fn ping() -> Result<()> {
     replies.verify_checksums()?;
     let packets = net.finish()?;
     let requests =
-        packets.iter().filter(|packet| packet.source == NODE && source_port(packet) >= Some(61_000));
+        packets.iter().filter(|packet| packet.source == NODE && source_port(packet) >= Some(16_384));
     assert_eq!(requests.count(), 10, "identifiers are of the rule's ports");
     Ok(())
 }

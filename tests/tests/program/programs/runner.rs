@@ -21,6 +21,7 @@ use bytemuck::Zeroable as _;
 use dataplane::{
     datapath::{Claim, Datapath},
     kernel::{
+        flow_ports::FlowPorts,
         monitor::{Listener, Wanted},
         nat::{Limits, Nat},
         object::{self, Program, Purpose},
@@ -34,6 +35,7 @@ use dataplane_common::{
     names::{
         MAP_FLOW_PROGRAMS, MAP_REJECTION, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_decide,
     },
+    ports::PORT_WORDS,
     reason::Reason,
     reject::Rejection,
     route::Entry,
@@ -123,6 +125,7 @@ impl Runner {
         let mut recording = object::load(maps, SIZES, Purpose::Trace)?;
         let datapath = Datapath::open(&mut counting, &slabs(maps), MAX_ROUTES)?;
         let (nat, flows) = (Nat::open(&mut counting)?, FlowMaps::open(maps)?);
+        FlowPorts::open(&mut counting)?.apply(&[u64::MAX; PORT_WORDS as usize]);
         let uplinks = Uplinks::open(&mut counting)?;
         let log = recording.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
         let log = Array::try_from(log)?;
