@@ -25,6 +25,8 @@ use dataplane::{
         monitor::{Listener, Wanted},
         nat::{Limits, Nat},
         object::{self, Program, Purpose},
+        pinned::Pinned,
+        pins::Pins,
         table::{Mapped, Memory as _},
         uplinks::Uplinks,
     },
@@ -198,7 +200,8 @@ impl Runner {
     /// # Errors
     /// If the pinned maps cannot be opened, or all places are taken.
     pub fn listen(&self, wanted: &Wanted) -> Result<Listener> {
-        Listener::new(&self.maps, wanted)
+        let bpf_dir = self.maps.ancestors().find(|above| Pins::new(above).maps() == self.maps);
+        Listener::new(&Pinned::find(Some(bpf_dir.context("no pins")?), Path::new("/"))?, wanted)
     }
 
     /// Sweeps the whole flow table once.
