@@ -10,6 +10,12 @@ const fn fold(sum: u64) -> u16 {
     sum as u16
 }
 
+/// The checksum of words, 16-bit or 32-bit ones, of which that is the sum. Same byte order as the words.
+#[inline(always)]
+pub const fn of_sum(sum: u64) -> u16 {
+    !fold(sum)
+}
+
 /// Whether a header of five words, checksum included, is intact.
 ///
 /// The words are taken as loaded, in either byte order, as long as all are the same: RFC 1071, 2(B).

@@ -20,6 +20,7 @@ pub mod next_hop;
 pub mod opaque;
 pub mod ports;
 pub mod reason;
+pub mod reject;
 pub mod repeat;
 pub mod route;
 pub mod stats;

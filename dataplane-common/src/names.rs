@@ -58,6 +58,9 @@ pub const MAP_FLOW_PROGRAMS: &str = "FLOW_PROGRAMS";
 /// Array of programs that frames at XDP go on in: see [`PROGRAM_TO_SHOW`].
 pub const MAP_XDP_PROGRAMS: &str = "XDP_PROGRAMS";
 
+/// Per-CPU array of one [`Rejection`](crate::reject::Rejection): by it the programs tell the one that sends errors.
+pub const MAP_REJECTION: &str = "REJECTION";
+
 /// Map of one [`Monitors`](crate::monitor::Monitors).
 pub const MAP_MONITORS: &str = "MONITORS";
 /// Array of the monitors' ring buffers, by slot.
@@ -101,6 +104,7 @@ pub const RENEWED_MAPS: &[&str] = &[
     MAP_UPLINK_DEVICES,
     MAP_XDP_PROGRAMS,
     MAP_FLOW_PENDING,
+    MAP_REJECTION,
 ];
 
 /// Load-time constant: 1 in the traced copies of the programs.
@@ -135,6 +139,9 @@ pub const PROGRAM_FLOW_INSERT: &str = "flow_insert";
 /// Program that ends the walk of a new flow's first packet.
 pub const PROGRAM_FLOW_FIRST: &str = "flow_first";
 
+/// Program that answers a packet with an ICMP error.
+pub const PROGRAM_REJECT: &str = "reject";
+
 /// Program that shows packets to monitors.
 pub const PROGRAM_SHOW: &str = "show";
 /// The same at XDP.
@@ -143,7 +150,7 @@ pub const PROGRAM_XDP_SHOW: &str = "xdp_show";
 /// Program that sweeps some records of the flow table; it is run, not attached.
 pub const PROGRAM_FLOW_SWEEP: &str = "flow_sweep";
 
-/// Program that does nothing: it holds the place of `from_container` at a veth that is no endpoint yet.
+/// Program that holds the place of `from_container` at a veth that is no endpoint yet, and lets nothing out.
 pub const PROGRAM_WAITING: &str = "waiting";
 
 /// `rtm_protocol` of the routes that the daemon writes into the kernel's table.
@@ -171,6 +178,9 @@ pub const PROGRAM_TO_SEARCH: u32 = HOOK_SLOTS + 1;
 
 /// Where the program is that shows packets to monitors, in the arrays of both kinds of hook.
 pub const PROGRAM_TO_SHOW: u32 = HOOK_SLOTS + 3;
+
+/// Where the program is that answers packets with ICMP errors.
+pub const PROGRAM_TO_REJECT: u32 = HOOK_SLOTS + 5;
 
 /// Where the program is that ends the walk of a new flow's first packet. The other places are for programs to come.
 pub const PROGRAM_FOR_FIRST: u32 = HOOK_SLOTS + 2;

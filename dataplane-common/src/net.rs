@@ -16,6 +16,9 @@ impl Ipv4Be {
     /// 0.0.0.0; in a next hop it means "the destination itself is on the link".
     pub const UNSPECIFIED: Self = Self(0);
 
+    /// 255.255.255.255.
+    pub const BROADCAST: Self = Self(u32::MAX);
+
     /// Takes the four bytes as they were loaded from a packet.
     #[inline(always)]
     pub const fn from_wire(bits: u32) -> Self {

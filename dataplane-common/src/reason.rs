@@ -109,6 +109,104 @@ reasons! {
     40 NoNeighbour Pass "no-neighbour" "the neighbour's MAC is not known, or due to be confirmed: tc goes on, and the kernel asks",
     41 NoXdpExit Pass "no-xdp-exit" "leaves by an uplink that takes no frames of XDP: tc goes on",
     42 NeedsSkb Pass "needs-skb" "its checksum is unfinished or its headers lie scattered, which XDP cannot handle: tc goes on",
+    43 SourceRoute Drop "source-route" "a container's packet with a source route, which asks the kernel to forward it elsewhere",
+    44 MartianSource Drop "martian-source" "came in by an uplink for a container, from an address of this node or one that no packet on the wire may have",
+}
+
+impl Reason {
+    /// Whether the kernel's own stack may forward an IPv4 packet whose walk ends so. What a rule says must be translated is
+    /// not left to it then: it would leave as it is.
+    ///
+    /// The kernel's routes need not be those of the data path's table: they change at another moment, a policy rule may
+    /// lead elsewhere, and without a daemon the table stays behind. So this names what the kernel never forwards.
+    pub const fn may_be_forwarded(self) -> bool {
+        match self {
+            // Carried, answered or gone.
+            Self::Delivered | Self::Forwarded | Self::ArpAnswered => false,
+            Self::SpoofedSource
+            | Self::NoEndpoint
+            | Self::Malformed
+            | Self::BadChecksum
+            | Self::SourceRoute
+            | Self::MartianSource
+            | Self::NatNoFlow
+            | Self::NatNoPort
+            | Self::NatTableFull
+            | Self::NatShare
+            | Self::NatUnsupported
+            | Self::NatFragment
+            | Self::NatTooBig
+            | Self::NatNoAddress
+            | Self::NatKernelRoute
+            | Self::NatTtlExpired
+            | Self::NatBadError
+            | Self::NatContended
+            | Self::NatNoProgram => false,
+            // Not IPv4.
+            Self::Arp | Self::Ipv6 | Self::OtherProtocol => false,
+            // For the node's own sockets.
+            Self::ToHost => false,
+            // `ip_forward()` in net/ipv4/ip_forward.c ends both.
+            Self::TtlExpired | Self::OtherHost => false,
+            // From one uplink to the same, or by a route that no rule is for: `hook::from_uplink` has asked.
+            Self::NotLocal => false,
+            // XDP leaves it to tc, which asks.
+            Self::TcDelivers | Self::TcTranslates | Self::NoNeighbour | Self::NoXdpExit | Self::NeedsSkb => {
+                false
+            }
+            // The kernel may have a route, or a multicast router (`ip_mr_input()` in net/ipv4/ipmr.c), and forwards
+            // directed broadcasts where it is told to (`bc_forwarding`), and 0.0.0.0/8 since Linux 5.3.
+            Self::NoRoute
+            | Self::KernelRoute
+            | Self::NoNextHop
+            | Self::LinkLocal
+            | Self::Reserved
+            | Self::Multicast
+            | Self::Broadcast => true,
+            // It may do what the data path does not, and then forward the packet.
+            Self::IpOptions | Self::TooBig | Self::TableFault => true,
+            // By the VLAN's own device.
+            Self::Vlan => true,
+        }
+    }
+
+    /// Whether the sender of a packet that ends so is told, since nothing that it can do would help: that there is no
+    /// way (RFC 5508, REQ-8). What a moment may change is not told, nor is what an error would be wrong about.
+    pub const fn is_told(self) -> bool {
+        matches!(
+            self,
+            Self::NatNoPort
+                | Self::NatTableFull
+                | Self::NatShare
+                | Self::NatUnsupported
+                | Self::NatNoAddress
+                | Self::NatKernelRoute
+        )
+    }
+
+    /// The bits (`1 << number`) of the reasons that are told to the sender.
+    pub const TOLD: u64 = {
+        let (mut bits, mut index) = (0, 0);
+        while index < Self::ALL.len() {
+            if Self::ALL[index].is_told() {
+                bits |= 1 << index;
+            }
+            index += 1;
+        }
+        bits
+    };
+
+    /// The bits (`1 << number`) of the reasons for which the kernel may forward the packet.
+    pub const MAY_BE_FORWARDED: u64 = {
+        let (mut bits, mut index) = (0, 0);
+        while index < Self::ALL.len() {
+            if Self::ALL[index].may_be_forwarded() {
+                bits |= 1 << index;
+            }
+            index += 1;
+        }
+        bits
+    };
 }
 
 #[cfg(test)]

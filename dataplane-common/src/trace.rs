@@ -44,6 +44,7 @@ steps! {
     12 FlowMiss "No flow was found for: address (host byte order) and port that were looked up, protocol.",
     13 Translated "A packet was rewritten: new address (host byte order), new port, 0 for the source and 1 for the destination.",
     14 IcmpError "An ICMP error was read: type, code, protocol of the packet that it quotes.",
+    15 Rejected "An ICMP error is sent about the packet: type, code, MTU of the next link or 0.",
 }
 
 /// One recorded step.

@@ -26,7 +26,8 @@ pub fn of_source(address: Ipv4Be, ifindex: u32) -> Walk<&'static Endpoint> {
     let entry = route::lookup(address);
     observe::step(StepCode::SourceLookup, [address.to_host(), entry.to_bits(), 0]);
     let index = entry.as_endpoint().ok_or(Reason::SpoofedSource)?;
-    let endpoint = get(index)?;
+    // A fault of the table proves nothing either.
+    let endpoint = get(index).map_err(|_| Reason::SpoofedSource)?;
     if endpoint.ifindex != ifindex {
         return Err(Reason::SpoofedSource);
     }

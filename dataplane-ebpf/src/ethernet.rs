@@ -17,24 +17,60 @@ pub enum Payload {
     Ipv4,
     /// An ARP packet.
     Arp,
+    /// An IPv4 packet of a VLAN, whose tag is beside the bytes.
+    TaggedIpv4,
+    /// Another tag: where the packet begins, and what it is, is not known.
+    Tagged,
 }
 
 /// Reads the header; ends the walk for what is not IPv4 or ARP.
+///
+/// A priority tag (VLAN 0) is no tag: it is taken off here, as the kernel takes it off what no VLAN device is for
+/// (`__netif_receive_skb_core()` in net/core/dev.c).
 #[inline(always)]
 pub fn classify(packet: &impl Packet) -> Walk<Payload> {
     packet.pull_headers();
-    let ether_type = u16::from_be(packet.header::<EthHdr>(0)?.ether_type);
+    let mut ether_type = ether_type(packet)?;
     observe::step(StepCode::Frame, [packet.ifindex(), ether_type.into(), packet.len()]);
-    if packet.has_vlan_tag() {
-        return Err(Reason::Vlan);
+    if packet.has_vlan_tag() || is_vlan(ether_type) {
+        packet.remove_priority_tags()?;
+        ether_type = self::ether_type(packet)?;
+        if is_vlan(ether_type) {
+            return Ok(Payload::Tagged);
+        }
+        if packet.has_vlan_tag() {
+            return if ether_type == IPV4 { Ok(Payload::TaggedIpv4) } else { Err(Reason::Vlan) };
+        }
     }
     match ether_type {
         IPV4 => Ok(Payload::Ipv4),
         ARP => Ok(Payload::Arp),
         IPV6 => Err(Reason::Ipv6),
-        VLAN | VLAN_OUTER => Err(Reason::Vlan),
         _ => Err(Reason::OtherProtocol),
     }
+}
+
+/// Whether the frame is addressed to several: a group, or all.
+#[inline(always)]
+pub fn is_for_a_group(packet: &impl Packet) -> Walk<bool> {
+    Ok(packet.header::<[u8; 6]>(0)?[0] & 1 != 0)
+}
+
+/// Whether an IPv4 packet follows the header.
+#[inline(always)]
+pub fn is_ipv4(packet: &impl Packet) -> Walk<bool> {
+    Ok(ether_type(packet)? == IPV4)
+}
+
+#[inline(always)]
+fn ether_type(packet: &impl Packet) -> Walk<u16> {
+    Ok(u16::from_be(packet.header::<EthHdr>(0)?.ether_type))
+}
+
+/// Whether the number is that of a VLAN tag.
+#[inline(always)]
+pub fn is_vlan(ether_type: u16) -> bool {
+    matches!(ether_type, VLAN | VLAN_OUTER)
 }
 
 /// Sets both addresses of the frame.

@@ -39,7 +39,7 @@ pub use decide::{inbound, outbound};
 pub use insert::{Exit, finish_first, insert, search};
 pub use known::{Known, lookup};
 pub use reply::{Reply, find as find_reply};
-pub use rules::{is_tracked, must_translate};
+pub use rules::{is_stopped, is_tracked, must_translate, translated_address, translates};
 pub use sweep::sweep;
 
 /// `BPF_F_MMAPABLE`: values lie at a page's start, so that those of 64 bytes are cache lines.

@@ -5,10 +5,11 @@ pub mod first;
 pub mod from_container;
 pub mod from_uplink;
 pub mod tracked;
+pub mod waiting;
 
 use dataplane_common::{
-    endpoint::Endpoint, names::program_to_decide, net::Ipv4Be, next_hop::NextHop, reason::Reason,
-    stats::Hook,
+    endpoint::Endpoint, monitor::bit, names::program_to_decide, net::Ipv4Be, next_hop::NextHop,
+    reason::Reason, reject::Error, stats::Hook,
 };
 
 use crate::{
@@ -16,6 +17,7 @@ use crate::{
     ipv4::{self, Ipv4},
     next_hop,
     packet::Packet,
+    reject::{self, Request},
     verdict::{Action, Walk},
 };
 
@@ -65,28 +67,45 @@ fn translate_and_forward(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, 
     };
     // A packet whose TTL ends here is never forwarded by the kernel, and its answer needs the original.
     ipv4::check_forwardable(packet, ipv4)?;
-    check_size(packet, ipv4, next_hop, true)?;
+    check_size(packet, ipv4, next_hop, true, hook)?;
     packet.check_finished(ipv4)?;
     exit(packet, ipv4.destination, next_hop)?;
     known.apply_outbound(packet, ipv4)?;
     forward_checked(packet)
 }
 
-/// Whether the packet fits the next hop's link. One that is to be translated is left to the kernel only if that
-/// answers with an error: without "don't fragment" it would send it on in pieces, untranslated.
+/// Whether the packet fits the next hop's link. One that is to be translated is never left to the kernel: it would send it
+/// on untranslated, in pieces without "don't fragment", and with it where its own route takes more.
 #[inline(always)]
-fn check_size(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, is_translated: bool) -> Walk<()> {
-    ipv4::check_size(packet, ipv4, next_hop.mtu)
-        .map_err(|reason| if is_translated && !ipv4.must_not_fragment() { Reason::NatTooBig } else { reason })
+fn check_size(
+    packet: &impl Packet,
+    ipv4: &Ipv4,
+    next_hop: &NextHop,
+    is_translated: bool,
+    hook: Hook,
+) -> Walk<()> {
+    ipv4::check_size(packet, ipv4, next_hop.mtu).map_err(|reason| match reason {
+        Reason::TooBig if is_translated => refuse_too_big(packet, ipv4, next_hop.mtu, hook),
+        reason => reason,
+    })
 }
 
-/// Refuses to leave to the kernel what it would forward untranslated against a rule. It may have a route where the
-/// table has none: by a policy rule, or since a moment ago.
+/// The end of a packet that is too big for the next link and has to do with a translation, before anything is rewritten.
 #[inline(always)]
-fn leave_to_kernel(ipv4: &Ipv4, reason: Reason) -> Reason {
-    let forwards =
-        matches!(reason, Reason::KernelRoute | Reason::NoNextHop | Reason::LinkLocal | Reason::NoRoute);
-    if forwards && flow::must_translate(ipv4.source, ipv4.destination) {
+fn refuse_too_big(packet: &impl Packet, ipv4: &Ipv4, mtu: u32, hook: Hook) -> Reason {
+    let reason = Reason::NatTooBig;
+    if !ipv4.must_not_fragment() {
+        return reason;
+    }
+    reject::go_on(packet, Request { hook, reason, error: Error::frag_needed(mtu) })
+}
+
+/// The end of a walk that the data path does not carry the packet from: refuses to leave to the kernel what that might
+/// forward and a rule says must be translated.
+#[inline(always)]
+fn leave_to_kernel(packet: &impl Packet, ipv4: &Ipv4, reason: Reason) -> Reason {
+    let may_be_forwarded = Reason::MAY_BE_FORWARDED & bit(packet.veil(reason as u32)) != 0;
+    if may_be_forwarded && !ipv4.is_never_forwarded() && flow::must_translate(ipv4.source, ipv4.destination) {
         Reason::NatKernelRoute
     } else {
         reason

@@ -28,8 +28,10 @@ pub struct Ipv4 {
     pub protocol: u8,
     /// What tells the fragments of one datagram from another's; as loaded.
     pub identification: u16,
+    /// Length of the packet in bytes; 0 for an aggregate of more than 65,535.
+    length: u16,
     ttl: u8,
-    has_options: bool,
+    version_and_length: u8,
     /// Flags and fragment offset, host byte order.
     fragment: u16,
 }
@@ -43,16 +45,48 @@ impl Ipv4 {
             destination: Ipv4Be::from_wire(u32::from_ne_bytes(header.dst_addr)),
             protocol: header.proto,
             identification: u16::from_ne_bytes(header.id),
+            length: u16::from_be_bytes(header.tot_len),
             ttl: header.ttl,
-            has_options: header.vihl != 0x45,
+            version_and_length: header.vihl,
             fragment: u16::from_be_bytes(header.frags),
         }
+    }
+
+    /// Whether so many bytes of transport header are the packet's, and not what follows it in the frame. The header
+    /// of the packet has no options.
+    #[inline(always)]
+    pub fn has_transport(&self, bytes: u32) -> bool {
+        self.length == 0 || u32::from(self.length) >= HEADER + bytes
     }
 
     /// Whether the header is longer than 20 bytes.
     #[inline(always)]
     pub fn has_options(&self) -> bool {
-        self.has_options
+        self.version_and_length != 0x45
+    }
+
+    /// Length of the packet in a frame of that length, in bytes.
+    #[inline(always)]
+    pub fn length_in(&self, frame: u32) -> u32 {
+        if self.length == 0 { frame - OFFSET as u32 } else { self.length.into() }
+    }
+
+    /// Where the header ends, options included.
+    #[inline(always)]
+    pub fn header_end(&self) -> u32 {
+        OFFSET as u32 + u32::from(self.version_and_length & 0xf) * 4
+    }
+
+    /// Whether Linux never forwards such a packet, whatever its routes say: the TTL ends here (`ip_forward()`), or the
+    /// destination is the link's or the host's own (`ip_route_input_rcu()` in net/ipv4/route.c): a local group, everybody,
+    /// nobody, loopback.
+    #[inline(always)]
+    pub fn is_never_forwarded(&self) -> bool {
+        let destination = self.destination.to_host();
+        self.ttl <= 1
+            || destination >> 8 == 0xe0_0000
+            || destination >> 24 == 127
+            || matches!(destination, 0 | u32::MAX)
     }
 
     /// Whether a router may not fragment the packet.
@@ -86,7 +120,6 @@ unsafe impl Header for HeaderWords {}
 #[inline(always)]
 pub fn read(packet: &impl Packet) -> Walk<Ipv4> {
     let header = packet.header::<Ipv4Hdr>(OFFSET)?;
-    let version_and_length = header.vihl;
     let ipv4 = Ipv4::of(header);
     observe::step(
         StepCode::Ipv4,
@@ -96,11 +129,11 @@ pub fn read(packet: &impl Packet) -> Walk<Ipv4> {
             u32::from(ipv4.ttl) << 8 | u32::from(ipv4.protocol),
         ],
     );
-    let header_length = u32::from(version_and_length & 0xf) * 4;
-    if version_and_length >> 4 != 4 || header_length < HEADER {
+    let header_length = ipv4.header_end() - OFFSET as u32;
+    if ipv4.version_and_length >> 4 != 4 || header_length < HEADER {
         return Err(Reason::Malformed);
     }
-    let total_length = u32::from(u16::from_be_bytes(header.tot_len));
+    let total_length = u32::from(ipv4.length);
     let is_big_tcp = total_length == 0 && packet.gso_size() != 0; // too long for 16 bits: Linux 6.3
     if !is_big_tcp && (total_length < header_length || total_length > packet.len() - OFFSET as u32) {
         return Err(Reason::Malformed);
@@ -108,14 +141,11 @@ pub fn read(packet: &impl Packet) -> Walk<Ipv4> {
     Ok(ipv4)
 }
 
-/// The checks of a packet that is to be forwarded: it must be addressed to this machine's MAC, intact, and
-/// plain enough to be forwarded without the kernel.
+/// The checks of a packet that is to be forwarded: it must be intact, and plain enough to be forwarded without the kernel.
+/// That it is addressed to this machine's MAC, its hook has seen.
 #[inline(always)]
 pub fn check_forwardable(packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {
-    if !packet.is_for_this_host() {
-        return Err(Reason::OtherHost);
-    }
-    if ipv4.has_options {
+    if ipv4.has_options() {
         return Err(Reason::IpOptions);
     }
     let words = packet.header::<HeaderWords>(OFFSET)?.0;
@@ -129,6 +159,9 @@ pub fn check_forwardable(packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {
 }
 
 /// Whether the packet, or each segment of an aggregate, fits a link of that MTU.
+///
+/// Only the packet counts, and not what follows it in the frame: padding up to the MTU is carried along, more is cut off,
+/// as the kernel does (`ip_rcv_core()` in net/ipv4/ip_input.c).
 #[inline(always)]
 pub fn check_size(packet: &impl Packet, ipv4: &Ipv4, mtu: u32) -> Walk<()> {
     let mut size = packet.len() - OFFSET as u32;
@@ -136,6 +169,11 @@ pub fn check_size(packet: &impl Packet, ipv4: &Ipv4, mtu: u32) -> Walk<()> {
         let payload = packet.gso_size();
         if payload != 0 {
             size = payload + HEADER + transport_header(packet, ipv4)?;
+        } else if u32::from(ipv4.length) < size {
+            size = ipv4.length.into();
+            if size <= mtu {
+                packet.trim(OFFSET as u32 + size)?;
+            }
         }
     }
     observe::step(StepCode::Size, [size, mtu, 0]);
@@ -203,12 +241,4 @@ pub fn set_address(packet: &impl Packet, offset: usize, side: Side, address: Ipv
     let sum = checksum::after_change(u16::from_ne_bytes(header.check), old, address.to_wire());
     header.check = sum.to_ne_bytes();
     Ok(Ipv4Be::from_wire(old))
-}
-
-/// Whether no packet on the wire may have this source: this network, loopback, a group, a broadcast
-/// (RFC 1122, section 3.2.1.3). The kernel calls such packets martians.
-#[inline(always)]
-pub fn is_reserved_source(address: Ipv4Be) -> bool {
-    let address = address.to_host();
-    matches!(address >> 24, 0 | 127 | 224..=239) || address == u32::MAX
 }

@@ -14,9 +14,12 @@ mod monitor;
 mod neighbour;
 mod next_hop;
 mod observe;
+mod options;
 mod packet;
+mod reject;
 mod repeat;
 mod route;
+mod source;
 mod verdict;
 
 use aya_ebpf::{
@@ -51,13 +54,14 @@ pub fn xdp_from_uplink(ctx: XdpContext) -> u32 {
     verdict::finish(Hook::XdpFromUplink, &packet, hook::from_uplink::walk(&packet)) as u32
 }
 
-/// tc ingress of a workload veth that is no endpoint yet: the packet goes on as if no program were there.
+/// tc ingress of a workload veth that is no endpoint yet, or any more: what a container needs for its set-up passes.
 ///
 /// Making a TCX link waits for an RCU grace period, some ten milliseconds; updating one does not. With this
 /// program in place, a new container is served from the moment when its route appears.
 #[classifier]
-pub fn waiting(_ctx: TcContext) -> i32 {
-    Skb::pass()
+pub fn waiting(ctx: TcContext) -> i32 {
+    let packet = Skb::new(&ctx);
+    verdict::finish(Hook::FromContainer, &packet, hook::waiting::walk(&packet))
 }
 
 /// Decides about a packet that a container sent and that belongs to no known flow.
@@ -105,6 +109,12 @@ pub fn flow_first(ctx: TcContext) -> i32 {
     verdict::finish(hook, &packet, walk)
 }
 
+/// Drops a packet, and tells who sent it by an ICMP error.
+#[classifier]
+pub fn reject(ctx: TcContext) -> i32 {
+    reject::answer(&Skb::new(&ctx))
+}
+
 /// Shows a packet that is dropped or left to the kernel to those who listen, and ends it.
 #[classifier]
 pub fn show(ctx: TcContext) -> i32 {
@@ -129,8 +139,13 @@ pub fn flow_sweep(_ctx: TcContext) -> i32 {
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";
 
+unsafe extern "C" {
+    /// Nowhere defined: a program in which a panic can be reached does not load.
+    fn a_panic_can_be_reached() -> !;
+}
+
 #[panic_handler]
 fn panic(_: &core::panic::PanicInfo) -> ! {
-    // SAFETY: the verifier proves that no panic can be reached: bounds are checked before each access.
-    unsafe { core::hint::unreachable_unchecked() }
+    // SAFETY: never called, since nothing that calls it loads.
+    unsafe { a_panic_can_be_reached() }
 }

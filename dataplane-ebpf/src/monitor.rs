@@ -67,6 +67,15 @@ pub fn offer(hook: Hook, packet: &impl Packet, reason: u32) {
     packet.tail_call(PROGRAM_TO_SHOW);
 }
 
+/// Shows a packet that ends in this very program, with the numbers of its hook and reason.
+#[inline(always)]
+pub fn show_ended(packet: &impl Packet, hook: u32, reason: u32) {
+    let is_listened_to = MONITORS.get(0).is_some_and(|monitors| monitors.until.load() != 0);
+    if is_listened_to && !observe::is_trace() {
+        show_to_all(packet, Ended { hook, reason });
+    }
+}
+
 /// Shows the packet that was offered last to those who want it, and ends it.
 #[inline(always)]
 pub fn show<P: Packet>(packet: &P) -> i32 {

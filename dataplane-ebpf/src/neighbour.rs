@@ -70,7 +70,10 @@ fn ask(context: *mut c_void, ifindex: u32, address: Ipv4Be) -> Walk<MacPair> {
     let flags = BPF_FIB_LOOKUP_DIRECT | BPF_FIB_LOOKUP_OUTPUT;
     // SAFETY: the structure lives during the call and is as long as it says.
     let result = unsafe { bpf_fib_lookup(context, lookup, size_of::<FibLookup>() as i32, flags) };
-    if result != 0 || lookup.ifindex != ifindex {
+    // The kernel's route to a router may lead by another one (`onlink`): it gives back whose MAC that is.
+    // SAFETY: an integer, whatever the call has made of it.
+    let next_hop = unsafe { lookup.__bindgen_anon_4.ipv4_dst };
+    if result != 0 || lookup.ifindex != ifindex || next_hop != address.to_wire() {
         return Err(Reason::NoNeighbour);
     }
     // SAFETY: six bytes each, at even offsets.

@@ -7,7 +7,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     reason::Reason,
-    stats::{HOOK_SLOTS, Hook, HookCounters},
+    stats::{HOOK_SLOTS, Hook, HookCounters, REASON_SLOTS},
     trace::{Step, StepCode, TRACE_STEPS, TraceLog},
 };
 
@@ -26,13 +26,19 @@ static TRACE: Global<u8> = Global::new(0);
 /// Counts the end of a walk.
 #[inline(always)]
 pub fn count(hook: Hook, reason: Reason, bytes: u32) {
+    count_number(hook as u32, reason as u32, bytes);
+}
+
+/// The same by the numbers of hook and reason.
+#[inline(always)]
+pub fn count_number(hook: u32, reason: u32, bytes: u32) {
     if TRACE.load() != 0 {
-        return step(StepCode::Verdict, [reason as u32, 0, 0]);
+        return step(StepCode::Verdict, [reason, 0, 0]);
     }
-    let Some(counters) = COUNTERS.get_ptr_mut(hook as u32) else { return };
-    // SAFETY: the value is this CPU's own, and reasons are fewer than slots. A program that interrupts
-    // this one on the same CPU (at another hook) has another row.
-    let counter = unsafe { &mut (*counters).by_reason[reason as usize] };
+    let Some(counters) = COUNTERS.get_ptr_mut(hook) else { return };
+    // SAFETY: the value is this CPU's own. A program that interrupts this one on the same CPU (at another hook) has
+    // another row.
+    let counter = unsafe { &mut (*counters).by_reason[reason as usize % REASON_SLOTS] };
     counter.packets += 1;
     counter.bytes += u64::from(bytes);
 }

@@ -53,6 +53,10 @@ pub trait Packet {
     /// Whether the frame came with a VLAN tag, which the kernel keeps beside the packet.
     fn has_vlan_tag(&self) -> bool;
 
+    /// Takes off the outermost tags as long as they are priority tags (VLAN 0); [`Reason::Malformed`] where there are more
+    /// than anybody would send. The headers are in linear memory afterwards.
+    fn remove_priority_tags(&self) -> Walk<()>;
+
     /// Whether the frame is addressed to this interface's own MAC.
     fn is_for_this_host(&self) -> bool;
 
@@ -68,12 +72,23 @@ pub trait Packet {
     /// Brings so many bytes into linear memory, or all there are if those are fewer.
     fn pull(&self, bytes: u32);
 
-    /// Copies so many bytes from the beginning; says whether they are there.
+    /// Cuts off what follows so many bytes, of which there are more. The headers are in linear memory afterwards.
+    fn trim(&self, bytes: u32) -> Walk<()>;
+
+    /// Copies so many bytes from `offset` on; says whether they are there.
     ///
     /// # Safety
     ///
     /// There is room for them.
-    unsafe fn load(&self, to: *mut u8, count: u32) -> bool;
+    unsafe fn load(&self, offset: u32, to: *mut u8, count: u32) -> bool;
+
+    /// The byte at `offset`, wherever that is.
+    #[inline(always)]
+    fn byte(&self, offset: u32) -> Walk<u8> {
+        let mut byte = 0;
+        // SAFETY: there is room for one.
+        if unsafe { self.load(offset, &raw mut byte, 1) } { Ok(byte) } else { Err(Reason::Malformed) }
+    }
 
     /// Copies the first bytes, as many as fit and are there; gives how many.
     #[inline(always)]
@@ -86,7 +101,7 @@ pub trait Packet {
         }
         let count = last + 1;
         // SAFETY: there are N bytes.
-        if unsafe { self.load(bytes.as_mut_ptr(), count) } { count } else { 0 }
+        if unsafe { self.load(0, bytes.as_mut_ptr(), count) } { count } else { 0 }
     }
 
     /// Goes on in another program of the same kind of hook; comes back only where there is none.

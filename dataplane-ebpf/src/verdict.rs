@@ -3,10 +3,11 @@
 use dataplane_common::{
     monitor::{bit, bits},
     reason::{Class, Reason},
+    reject::Error,
     stats::Hook,
 };
 
-use crate::{monitor, observe, packet::Packet};
+use crate::{monitor, observe, packet::Packet, reject};
 
 /// A step's outcome: something to go on with, or the reason why the walk ends here.
 pub type Walk<T> = Result<T, Reason>;
@@ -30,18 +31,25 @@ const DROPS: u64 = bits(Class::Drop);
 /// Ends a walk; gives what the program returns.
 #[inline(always)]
 pub fn finish<P: Packet>(hook: Hook, packet: &P, walk: Walk<Action>) -> i32 {
-    let reason = match &walk {
+    let mut reason = match &walk {
         Ok(Action::Deliver) => Reason::Delivered,
         Ok(Action::Forward) => Reason::Forwarded,
         Ok(Action::AnswerArp) => Reason::ArpAnswered,
         Err(reason) => *reason,
     };
+    if walk.is_err() && Reason::TOLD & bit(packet.veil(reason as u32)) != 0 {
+        if P::IS_FRAME {
+            reason = Reason::TcTranslates;
+        } else {
+            reject::tell(packet, hook as u32, reason as u32, Error::PROHIBITED);
+        }
+    }
     observe::count(hook, reason, packet.len());
     match walk {
         Ok(Action::Deliver) => packet.deliver(),
         Ok(Action::Forward) => packet.forward(),
         Ok(Action::AnswerArp) => packet.send_back(),
-        Err(reason) => {
+        Err(_) => {
             let reason = packet.veil(reason as u32);
             // What XDP passes comes to tc, and is shown there.
             if is_dropped(reason) || !P::IS_FRAME {

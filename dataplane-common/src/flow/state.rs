@@ -200,24 +200,33 @@ const TRANSITIONS: [u8; 256] = {
     let (syn, closing_syn) = (on(TcpEstablished, act::SYN), on(TcpClosing, act::SYN));
     let table = [to(Dead); 256];
     // Data of one end alone opens nothing; the other end's, without a SYN-ACK before, is a connection from before the flow.
-    let table = row(table, TcpOpening, [
-        [open, open, open, open, aborted, open],
-        [established, answered, answered, FIN, aborted, answered],
-    ]);
-    let table = row(table, TcpAnswered, [
-        [established, answered, answered, FIN, aborted, answered],
-        [answered, answered, answered, FIN, aborted, answered],
-    ]);
+    let table = row(
+        table,
+        TcpOpening,
+        [[open, open, open, open, aborted, open], [established, answered, answered, FIN, aborted, answered]],
+    );
+    let table = row(
+        table,
+        TcpAnswered,
+        [
+            [established, answered, answered, FIN, aborted, answered],
+            [answered, answered, answered, FIN, aborted, answered],
+        ],
+    );
     let table = row(table, TcpEstablished, [[established, syn, established, FIN, reset, REOPENS]; 2]);
     let table = row(table, TcpClosing, [[closing, closing_syn, closing, FIN, reset, REOPENS]; 2]);
     // The same ports once more, for a new connection (RFC 9293, section 3.6.1).
     let table = row(table, TcpClosed, [[closed, OPENS, closed, closed, closed, REOPENS]; 2]);
     // The RST was not the end: whoever forged it must not end the flow (RFC 7857, section 2.2).
     let table = row(table, TcpReset, [[established, OPENS, reset, FIN, reset, reset]; 2]);
-    let table = row(table, TcpAborted, [
-        [OPENS, OPENS, aborted, aborted, aborted, aborted],
-        [aborted, OPENS, answered, aborted, aborted, answered],
-    ]);
+    let table = row(
+        table,
+        TcpAborted,
+        [
+            [OPENS, OPENS, aborted, aborted, aborted, aborted],
+            [aborted, OPENS, answered, aborted, aborted, answered],
+        ],
+    );
     let table = same(table, UdpUnreplied, UdpUnreplied, UdpReplied);
     let table = same(table, UdpReplied, UdpReplied, UdpReplied);
     same(table, IcmpEcho, IcmpEcho, IcmpEcho)
@@ -292,7 +301,9 @@ impl Progress {
 pub const fn first(protocol: u8, tcp_flags: u8) -> Option<State> {
     match protocol {
         super::tuple::protocol::UDP => Some(State::UdpUnreplied),
-        super::tuple::protocol::ICMP | super::tuple::protocol::ICMPV6 if tcp_flags == 0 => Some(State::IcmpEcho),
+        super::tuple::protocol::ICMP | super::tuple::protocol::ICMPV6 if tcp_flags == 0 => {
+            Some(State::IcmpEcho)
+        }
         // An end without a beginning needs no answer. Other segments of an unknown connection are let out, so
         // that the other end's RST tells the container at once.
         super::tuple::protocol::TCP if tcp_flags & (flags::RST | flags::FIN) == 0 => Some(State::TcpOpening),

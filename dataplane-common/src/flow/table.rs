@@ -119,7 +119,12 @@ impl<'a, M: Memory> Table<'a, M> {
 
     /// Follows every reference with that tag.
     #[inline(always)]
-    fn lookup_further(&self, bucket: &Bucket, tag: u8, tuple: &Tuple<M::Family>) -> Option<Hit<'a, M::Family>> {
+    fn lookup_further(
+        &self,
+        bucket: &Bucket,
+        tag: u8,
+        tuple: &Tuple<M::Family>,
+    ) -> Option<Hit<'a, M::Family>> {
         let mut found = MAX_SLOTS;
         self.memory.repeat(REFS, |place| {
             let reference = bucket.get(place);

@@ -17,9 +17,9 @@ use dataplane_common::{
 };
 
 use super::{
-    Known, Maps, fragment, icmp_error,
+    Known, Maps, any_table, fragment, icmp_error,
     insert::{self, Exit},
-    any_table, rewrite, rules, trace_hit, trace_miss,
+    rewrite, rules, trace_hit, trace_miss,
     transport::{self, Transport},
 };
 use crate::{
@@ -100,7 +100,8 @@ fn goes_on(
     next_hop: &NextHop,
 ) -> bool {
     let is_original = hit.direction as u8 == Direction::Original as u8;
-    if !is_original || hit.flow.flags() & flags::SNAT == 0 || rules::holds_by(table, hit.flow, rule, next_hop) {
+    if !is_original || hit.flow.flags() & flags::SNAT == 0 || rules::holds_by(table, hit.flow, rule, next_hop)
+    {
         return true;
     }
     if !observe::is_trace() {

@@ -78,8 +78,13 @@ fn rewrite_as(packet: &impl Packet, protocol: u8, change: &Change) -> Walk<()> {
     let (old_port, port) = (change.old_port.to_be(), change.port.to_be());
     *packet.header::<[u8; 2]>(QUOTED_TRANSPORT + fields.port)? = port.to_ne_bytes();
 
+    // What lies behind the packet is not quoted, and not under the error's checksum.
+    let length = u16::from_be_bytes(packet.header::<Ipv4Hdr>(ipv4::OFFSET)?.tot_len);
+    let end = ipv4::OFFSET + usize::from(length);
     let mut has_checksum = false;
-    if let Ok(field) = packet.header::<[u8; 2]>(QUOTED_TRANSPORT + fields.checksum) {
+    if QUOTED_TRANSPORT + fields.checksum + 2 <= end
+        && let Ok(field) = packet.header::<[u8; 2]>(QUOTED_TRANSPORT + fields.checksum)
+    {
         let sum = u16::from_ne_bytes(*field);
         // A UDP checksum of zero is none (RFC 768).
         if protocol != protocol::UDP || sum != 0 {

@@ -167,8 +167,7 @@ pub fn search(packet: &impl Packet) -> (Hook, Reason) {
     let candidate = table.search(&pending.request, pending.attempts);
     pending.attempts += 1;
     pending.candidate = candidate.to_bits();
-    let reason =
-        if candidate.is_none() { Reason::NatNoPort } else { packet.go_on_in(PROGRAM_TO_INSERT) };
+    let reason = if candidate.is_none() { Reason::NatNoPort } else { packet.go_on_in(PROGRAM_TO_INSERT) };
     (pending.hook(), reason)
 }
 

@@ -11,8 +11,7 @@ use dataplane_common::{
 };
 
 use super::{
-    Known, Maps, fragment, icmp_error,
-    rewrite, table, trace_hit, trace_miss,
+    Known, Maps, fragment, icmp_error, rewrite, table, trace_hit, trace_miss,
     transport::{self, Transport},
 };
 use crate::{
@@ -62,12 +61,7 @@ pub fn find<P: Packet>(packet: &P, ipv4: &Ipv4) -> Option<Reply> {
 }
 
 #[inline(always)]
-fn reply(
-    table: Table<'static, Maps>,
-    hit: Hit<'static, V4>,
-    tcp_flags: u8,
-    is_error: bool,
-) -> Option<Reply> {
+fn reply(table: Table<'static, Maps>, hit: Hit<'static, V4>, tcp_flags: u8, is_error: bool) -> Option<Reply> {
     if hit.direction as u8 != Direction::Reply as u8 || hit.flow.flags() & flags::SNAT == 0 {
         return None;
     }
@@ -77,6 +71,12 @@ fn reply(
 }
 
 impl Reply {
+    /// Whether it is an error about a packet of the flow, from anybody.
+    #[inline(always)]
+    pub fn is_error(&self) -> bool {
+        self.is_error
+    }
+
     /// Makes the packet one for the container.
     #[inline(always)]
     pub fn apply(&self, packet: &impl Packet, ipv4: &Ipv4) -> Walk<()> {

@@ -11,8 +11,8 @@ use dataplane_common::{
     },
     net::Ipv4Be,
     next_hop::NextHop,
-    route::{Entry, Target},
     repeat::Repeat,
+    route::{Entry, Target},
     trace::StepCode,
 };
 
@@ -51,7 +51,6 @@ impl Rules for Active {
         FLOW_RULES.get(self.0.first() + index)
     }
 }
-
 
 /// The rule for packets from `source` to `destination` by the next hop.
 #[inline(always)]
@@ -100,6 +99,33 @@ pub fn covers(settings: &Settings, source: Ipv4Be, destination: Ipv4Be, ifindex:
 #[inline(always)]
 pub fn must_translate(source: Ipv4Be, destination: Ipv4Be) -> bool {
     table().is_some_and(|table| covers(table.settings, source, destination, 0))
+}
+
+/// The address that such a packet would be translated to, by the first rule for it.
+#[inline(always)]
+pub fn translated_address(source: Ipv4Be, destination: Ipv4Be) -> Option<Ipv4Be> {
+    let active = Active::of(table()?.settings);
+    let index = rule::find(&active, source, destination, 0)?;
+    let mut address = FLOW_RULES.get(active.0.first() + index)?.address;
+    if address == Ipv4Be::UNSPECIFIED
+        && let Some(Target::NextHop(index)) = route::lookup(destination).target()
+        && let Ok(next_hop) = next_hop::get(index)
+    {
+        address = next_hop.source;
+    }
+    if address == Ipv4Be::UNSPECIFIED { None } else { Some(address) }
+}
+
+/// Whether no flow may begin here for now (`nat-share`): the daemon fills another table from this one.
+#[inline(always)]
+pub fn is_stopped() -> bool {
+    table().is_some_and(|table| table.settings.max_flows_per_source == 0)
+}
+
+/// Whether anything is translated.
+#[inline(always)]
+pub fn translates() -> bool {
+    table().is_some_and(|table| Active::of(table.settings).0.count() != 0)
 }
 
 /// Whether answers to an address with that route may have to be translated, so that connections from there are to be known:

@@ -39,7 +39,7 @@ fn next_stretches(table: &Table<'static, Maps>, stretches: u32, go_on: impl Fn(&
     let first = gauges.cursor.add(stretches);
     let (mut expired, mut revoked) = (0, 0);
     Maps.repeat(stretches, |index| {
-        let swept = table.sweep((first + index) % table.stretches(), &go_on);
+        let swept = table.sweep((first + index) % table.stretches().max(1), &go_on);
         expired += swept.expired;
         revoked += swept.revoked;
         true

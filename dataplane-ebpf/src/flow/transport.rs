@@ -24,6 +24,9 @@ mod icmp {
     pub const PARAMETER_PROBLEM: u8 = 12;
 }
 
+/// Bytes of an ICMP error that quotes as little as it may (RFC 792).
+const LEAST_ERROR: u32 = 8 + 20 + 8;
+
 /// What a packet is, as far as flows go.
 pub enum Transport {
     /// A packet of a flow, with its TCP flags.
@@ -37,6 +40,14 @@ pub enum Transport {
 /// Reads the transport header of a packet without options that is no later fragment.
 #[inline(always)]
 pub fn read(packet: &impl Packet, ipv4: &Ipv4) -> Walk<Transport> {
+    let least = match ipv4.protocol {
+        protocol::TCP => 20,
+        protocol::UDP | protocol::ICMP => 8,
+        _ => 0,
+    };
+    if !ipv4.has_transport(least) {
+        return Err(Reason::Malformed);
+    }
     match ipv4.protocol {
         protocol::TCP => {
             let header = packet.header::<[u8; 20]>(ipv4::TRANSPORT)?;
@@ -52,7 +63,12 @@ pub fn read(packet: &impl Packet, ipv4: &Ipv4) -> Walk<Transport> {
                 icmp::ECHO_REQUEST => Transport::Flow(tuple(ipv4, echo_ports(header, header[0])), 0),
                 // The flag says that it begins nothing: see `state::first`.
                 icmp::ECHO_REPLY => Transport::Flow(tuple(ipv4, echo_ports(header, header[0])), flags::ACK),
-                icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => Transport::Error,
+                icmp::UNREACHABLE | icmp::TIME_EXCEEDED | icmp::PARAMETER_PROBLEM => {
+                    if !ipv4.has_transport(LEAST_ERROR) {
+                        return Err(Reason::NatBadError);
+                    }
+                    Transport::Error
+                }
                 _ => Transport::Other,
             })
         }

@@ -7,7 +7,7 @@ use dataplane_common::{
 };
 
 use crate::{
-    endpoint, ethernet,
+    endpoint,
     flow::{self, Exit},
     hook::{check_size, deliver_checked, exit, forward_checked},
     ipv4::{self, Ipv4},
@@ -20,7 +20,7 @@ use crate::{
 /// The rest of the packet's walk: its source was checked at the hook.
 #[inline(always)]
 pub fn walk(packet: &impl Packet, hook: Hook) -> Walk<Action> {
-    ethernet::classify(packet)?;
+    packet.pull_headers();
     let ipv4 = ipv4::read(packet)?;
     match route::lookup(ipv4.destination).target() {
         Some(Target::NextHop(index)) => {
@@ -44,7 +44,7 @@ fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hook) -
         return Err(Reason::NotLocal);
     }
     ipv4::check_forwardable(packet, ipv4)?;
-    check_size(packet, ipv4, next_hop, outbound.concerns)?;
+    check_size(packet, ipv4, next_hop, outbound.concerns, hook)?;
     exit(packet, ipv4.destination, next_hop)?;
     if outbound.concerns {
         let neighbour = next_hop::neighbour(next_hop, ipv4.destination);

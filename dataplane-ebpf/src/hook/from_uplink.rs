@@ -14,60 +14,93 @@ use crate::{
     endpoint,
     ethernet::{self, Payload},
     flow,
-    hook::{deliver, deliver_checked, exit, forward_checked, leave_to_kernel, translate_and_forward},
+    hook::{
+        deliver, deliver_checked, exit, forward_checked, leave_to_kernel, refuse_too_big,
+        translate_and_forward,
+    },
     ipv4::{self, Ipv4},
     next_hop, observe,
     packet::Packet,
-    route,
+    route, source,
     verdict::{Action, Walk},
 };
 
 /// The packet's walk.
 #[inline(always)]
 pub fn walk<P: Packet>(packet: &P) -> Walk<Action> {
+    let is_for_this_host = packet.is_for_this_host();
+    // Another's, such as a macvlan's or a bridge port's above the uplink: nothing is decided about it.
+    if !is_for_this_host && !ethernet::is_for_a_group(packet)? {
+        return Err(Reason::OtherHost);
+    }
     match ethernet::classify(packet)? {
         Payload::Arp => return Err(Reason::Arp),
+        Payload::TaggedIpv4 | Payload::Tagged => return Err(Reason::Vlan),
         Payload::Ipv4 => {}
     }
     let ipv4 = ipv4::read(packet)?;
 
     let entry = route::lookup(ipv4.destination);
     observe::step(StepCode::RouteLookup, [ipv4.destination.to_host(), entry.to_bits(), 0]);
-    match entry.target() {
+    let walk = match entry.target() {
+        // Everybody's, among them those above the uplink.
+        target if !is_for_this_host => Err(of_a_group(target)),
         Some(Target::Endpoint(index)) => {
-            if ipv4::is_reserved_source(ipv4.source) {
-                return Err(Reason::Reserved);
+            let source = source::lookup(ipv4.source)?;
+            match endpoint::get(index) {
+                Ok(endpoint) => {
+                    if endpoint.flags & Endpoint::KERNEL_EGRESS != 0 {
+                        check_way_back(source)?;
+                    }
+                    // What XDP leaves to tc is looked at there.
+                    if !P::IS_FRAME && flow::is_tracked(source) {
+                        return Err(packet.go_on_in(PROGRAM_FOR_TRACKED));
+                    }
+                    return deliver(packet, &ipv4, endpoint);
+                }
+                Err(reason) => Err(reason),
             }
-            let endpoint = endpoint::get(index)?;
-            let back = way_back(&ipv4);
-            if endpoint.flags & Endpoint::KERNEL_EGRESS != 0 {
-                check_way_back(back)?;
-            }
-            // What XDP leaves to tc is looked at there.
-            if !P::IS_FRAME && flow::is_tracked(back) {
-                return Err(packet.go_on_in(PROGRAM_FOR_TRACKED));
-            }
-            deliver(packet, &ipv4, endpoint)
         }
-        Some(Target::Block) => Err(Reason::NoEndpoint),
-        Some(Target::Kernel(Reason::ToHost)) => match flow::find_reply(packet, &ipv4) {
-            Some(reply) => answer(packet, &ipv4, &reply),
-            None => Err(Reason::ToHost),
-        },
-        Some(Target::Kernel(reason @ (Reason::Multicast | Reason::Broadcast))) => Err(reason),
-        Some(Target::NextHop(index)) => through(packet, &ipv4, next_hop::get(index)?),
-        Some(Target::Kernel(reason)) => Err(leave_foreign_to_kernel(&ipv4, reason)),
-        None if entry.is_none() => Err(leave_foreign_to_kernel(&ipv4, Reason::NoRoute)),
-        None => Err(Reason::TableFault),
+        Some(Target::Block) => return Err(Reason::NoEndpoint),
+        Some(Target::Kernel(Reason::ToHost)) => {
+            return match flow::find_reply(packet, &ipv4) {
+                Some(reply) => answer(packet, &ipv4, &reply),
+                None => Err(Reason::ToHost),
+            };
+        }
+        _ => carry(packet, &ipv4, entry),
+    };
+    walk.map_err(|reason| leave_foreign_to_kernel(packet, &ipv4, reason))
+}
+
+/// Why a frame to a group of MAC addresses is the kernel's, which forwards it only as multicast.
+#[inline(always)]
+fn of_a_group(target: Option<Target>) -> Reason {
+    match target {
+        Some(Target::Kernel(reason @ (Reason::ToHost | Reason::Multicast | Reason::Broadcast))) => reason,
+        _ => Reason::OtherHost,
     }
 }
 
-/// What is for no container of this node goes to the kernel, unless that would forward it untranslated.
+/// A packet to somebody else than this node and its containers.
 #[inline(always)]
-fn leave_foreign_to_kernel(ipv4: &Ipv4, reason: Reason) -> Reason {
-    match leave_to_kernel(ipv4, reason) {
-        Reason::NatKernelRoute => Reason::NatKernelRoute,
-        _ => Reason::NotLocal,
+fn carry(packet: &impl Packet, ipv4: &Ipv4, entry: Entry) -> Walk<Action> {
+    match entry.target() {
+        Some(Target::NextHop(index)) => through(packet, ipv4, next_hop::get(index)?),
+        Some(Target::Kernel(reason)) => Err(reason),
+        None if entry.is_none() => Err(Reason::NoRoute),
+        Some(Target::Endpoint(_) | Target::Block) | None => Err(Reason::TableFault),
+    }
+}
+
+/// What is for no container of this node goes to the kernel for one reason, unless that would forward it untranslated.
+#[inline(always)]
+fn leave_foreign_to_kernel(packet: &impl Packet, ipv4: &Ipv4, reason: Reason) -> Reason {
+    match leave_to_kernel(packet, ipv4, reason) {
+        Reason::LinkLocal | Reason::Reserved | Reason::NoRoute | Reason::KernelRoute | Reason::NoNextHop => {
+            Reason::NotLocal
+        }
+        reason => reason,
     }
 }
 
@@ -101,6 +134,10 @@ fn refuse_source(ipv4: &Ipv4) -> Reason {
 /// translated.
 #[inline(always)]
 fn answer(packet: &impl Packet, ipv4: &Ipv4, reply: &flow::Reply) -> Walk<Action> {
+    // The other packets of a flow are from the address that the container wrote to.
+    if reply.is_error() {
+        source::lookup(ipv4.source)?;
+    }
     match ipv4::check_forwardable(packet, ipv4) {
         Err(Reason::TtlExpired) => return Err(Reason::NatTtlExpired),
         checked => checked?,
@@ -125,11 +162,15 @@ fn answer(packet: &impl Packet, ipv4: &Ipv4, reply: &flow::Reply) -> Walk<Action
 }
 
 /// Translates the reply. One that does not fit the next link goes on in the kernel, which fragments it; with "don't
-/// fragment" the kernel's error would be about a packet that nobody sent.
+/// fragment" the kernel's error would be about a packet that nobody sent. XDP leaves either to tc as it came.
 #[inline(always)]
-fn apply(packet: &impl Packet, ipv4: &Ipv4, reply: &flow::Reply, mtu: u32) -> Walk<()> {
-    if ipv4.must_not_fragment() {
-        ipv4::check_size(packet, ipv4, mtu).map_err(|_| Reason::NatTooBig)?;
+fn apply<P: Packet>(packet: &P, ipv4: &Ipv4, reply: &flow::Reply, mtu: u32) -> Walk<()> {
+    if P::IS_FRAME || ipv4.must_not_fragment() {
+        ipv4::check_size(packet, ipv4, mtu).map_err(|reason| match reason {
+            Reason::TooBig if P::IS_FRAME => Reason::TcTranslates,
+            Reason::TooBig => refuse_too_big(packet, ipv4, mtu, Hook::FromUplink),
+            reason => reason,
+        })?;
     }
     packet.check_finished(ipv4)?;
     reply.apply(packet, ipv4)?;
@@ -147,8 +188,8 @@ fn way_back(ipv4: &Ipv4) -> Entry {
 
 /// Whether BPF carries the answers to a packet from there, too.
 #[inline(always)]
-fn check_way_back(back: Entry) -> Walk<()> {
-    match back.target() {
+fn check_way_back(source: Entry) -> Walk<()> {
+    match source.target() {
         Some(Target::Endpoint(_) | Target::NextHop(_) | Target::Block) => Ok(()),
         Some(Target::Kernel(_)) | None => Err(Reason::KernelRoute),
     }

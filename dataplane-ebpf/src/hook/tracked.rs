@@ -4,7 +4,7 @@
 use dataplane_common::{names::program_to_decide, reason::Reason, route::Target, stats::Hook};
 
 use crate::{
-    endpoint, ethernet, flow,
+    endpoint, flow,
     hook::deliver_checked,
     ipv4,
     packet::Packet,
@@ -15,7 +15,7 @@ use crate::{
 /// The rest of the packet's walk: its source was checked at the hook.
 #[inline(always)]
 pub fn walk(packet: &impl Packet) -> Walk<Action> {
-    ethernet::classify(packet)?;
+    packet.pull_headers();
     let ipv4 = ipv4::read(packet)?;
     let Some(known) = flow::lookup(packet, &ipv4) else {
         return Err(packet.go_on_in(program_to_decide(Hook::FromUplink)));

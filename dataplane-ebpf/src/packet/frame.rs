@@ -11,6 +11,7 @@ use aya_ebpf::{
 };
 use dataplane_common::{
     checksum,
+    flow::tuple::protocol,
     names::PROGRAM_SLOTS,
     net::{Ipv4Be, MacPair},
     reason::Reason,
@@ -76,6 +77,13 @@ fn find_uplink(ifindex: u32) -> Option<&'static Uplink> {
     UPLINKS.get(uplink::slot(ifindex)).filter(|uplink| uplink.ifindex == ifindex)
 }
 
+/// Whether a port, as loaded, is one of tunnels for whose packets Linux leaves the inner checksum to a device: VXLAN and
+/// its generic extension, Linux's own port for it, Geneve, GUE (IANA's registry; drivers/net/vxlan).
+#[inline(always)]
+fn is_tunnel(port: u16) -> bool {
+    matches!(u16::from_be(port), 4789 | 4790 | 8472 | 6080 | 6081)
+}
+
 impl Packet for Frame {
     const IS_FRAME: bool = true;
 
@@ -95,6 +103,12 @@ impl Packet for Frame {
     #[inline(always)]
     fn has_vlan_tag(&self) -> bool {
         false
+    }
+
+    /// With one, a frame is the kernel's: it puts the tag beside the packet, where tc takes it off.
+    #[inline(always)]
+    fn remove_priority_tags(&self) -> Walk<()> {
+        Err(Reason::Vlan)
     }
 
     #[inline(always)]
@@ -130,10 +144,16 @@ impl Packet for Frame {
     #[inline(always)]
     fn pull(&self, _bytes: u32) {}
 
+    /// It is rare, and tc can do it.
     #[inline(always)]
-    unsafe fn load(&self, to: *mut u8, count: u32) -> bool {
+    fn trim(&self, _bytes: u32) -> Walk<()> {
+        Err(Reason::NeedsSkb)
+    }
+
+    #[inline(always)]
+    unsafe fn load(&self, offset: u32, to: *mut u8, count: u32) -> bool {
         // SAFETY: the context is valid, and the caller has room for so many bytes.
-        unsafe { bpf_xdp_load_bytes(self.xdp, 0, to.cast(), count) == 0 }
+        unsafe { bpf_xdp_load_bytes(self.xdp, offset, to.cast(), count) == 0 }
     }
 
     #[inline(always)]
@@ -151,8 +171,16 @@ impl Packet for Frame {
     /// they leave by, and says so beside the bytes; a frame that is redirected loses that. The field holds the sum of
     /// the pseudo header then (`CHECKSUM_PARTIAL` in `linux/skbuff.h`). So does one finished packet in 65,536, which
     /// tc carries just as well.
+    ///
+    /// Of a packet in a tunnel over UDP it is the inner one that is unfinished: the outer checksum is then right, or none.
     #[inline(always)]
     fn check_finished(&self, ipv4: &Ipv4) -> Walk<()> {
+        if ipv4.protocol == protocol::UDP {
+            let [source, destination] = *self.header::<[u16; 2]>(ipv4::TRANSPORT)?;
+            if is_tunnel(source) || is_tunnel(destination) {
+                return Err(Reason::NeedsSkb);
+            }
+        }
         let Some((field, pseudo_header)) = ipv4::checksum_of_transport(self, ipv4)? else { return Ok(()) };
         if field == pseudo_header { Err(Reason::NeedsSkb) } else { Ok(()) }
     }

@@ -3,19 +3,32 @@
 use core::{cell::Cell, mem::MaybeUninit};
 
 use aya_ebpf::{
-    bindings::{__sk_buff, TC_ACT_SHOT, TC_ACT_UNSPEC, bpf_redir_neigh},
+    bindings::{
+        __sk_buff, BPF_F_ADJ_ROOM_NO_CSUM_RESET, BPF_F_RECOMPUTE_CSUM, TC_ACT_SHOT, TC_ACT_UNSPEC,
+        bpf_adj_room_mode::BPF_ADJ_ROOM_MAC, bpf_redir_neigh,
+    },
     helpers::{
-        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_load_bytes,
-        bpf_skb_pull_data,
+        bpf_l4_csum_replace, bpf_redirect, bpf_redirect_neigh, bpf_redirect_peer, bpf_skb_adjust_room,
+        bpf_skb_change_tail, bpf_skb_load_bytes, bpf_skb_pull_data, bpf_skb_store_bytes, bpf_skb_vlan_pop,
     },
     programs::TcContext,
 };
 use dataplane_common::{net::Ipv4Be, reason::Reason};
 
+use network_types::eth::EthHdr;
+
 use super::Packet;
-use crate::{ipv4::Ipv4, flow::FLOW_PROGRAMS, verdict::Walk};
+use crate::{ethernet, flow::FLOW_PROGRAMS, ipv4::Ipv4, verdict::Walk};
 
 const AF_INET: u32 = 2;
+
+/// Priority tags that are taken off. One is what devices send.
+const PRIORITY_TAGS: usize = 2;
+
+/// Where the control field is of a tag that is among the bytes, and the identifier in it (IEEE 802.1Q, 9.6).
+const VLAN_CONTROL: usize = 14;
+const VLAN_IDENTIFIER: u32 = 0xfff;
+
 const REDIR_NEIGH: usize = size_of::<bpf_redir_neigh>();
 const _: () = assert!(REDIR_NEIGH == 5 * size_of::<u32>());
 
@@ -35,10 +48,45 @@ struct Exit {
 }
 
 impl Skb {
+    /// Makes room for so many bytes behind the Ethernet header.
+    #[inline(always)]
+    pub fn make_room(&self, bytes: u32) -> Walk<()> {
+        let flags = u64::from(BPF_F_ADJ_ROOM_NO_CSUM_RESET);
+        // SAFETY: the context is valid, and no pointer into the packet is held.
+        let result = unsafe { bpf_skb_adjust_room(self.skb, bytes as i32, BPF_ADJ_ROOM_MAC, flags) };
+        if result == 0 { Ok(()) } else { Err(Reason::Malformed) }
+    }
+
+    /// Overwrites the beginning of the packet; every byte was written.
+    #[inline(always)]
+    pub fn store<const N: usize>(&self, halves: &MaybeUninit<[u16; N]>) -> Walk<()> {
+        let (bytes, flags) = (halves.as_ptr().cast(), u64::from(BPF_F_RECOMPUTE_CSUM));
+        // SAFETY: the context is valid, and no pointer into the packet is held.
+        let result = unsafe { bpf_skb_store_bytes(self.skb, 0, bytes, 2 * N as u32, flags) };
+        if result == 0 { Ok(()) } else { Err(Reason::Malformed) }
+    }
+
     /// The packet of this run of the program.
     #[inline(always)]
     pub fn new(ctx: &TcContext) -> Self {
         Self { skb: ctx.skb.skb, exit: Cell::new(Exit { ifindex: 0, neighbour: Ipv4Be::UNSPECIFIED }) }
+    }
+}
+
+impl Skb {
+    /// Whether the outermost tag is one of VLAN 0, wherever it is.
+    #[inline(always)]
+    fn has_priority_tag(&self) -> Walk<bool> {
+        let control = if self.has_vlan_tag() {
+            // SAFETY: as in `len`.
+            unsafe { (&raw const (*self.skb).vlan_tci).read_volatile() }
+        } else if ethernet::is_vlan(u16::from_be(self.header::<EthHdr>(0)?.ether_type)) {
+            let control = self.header::<[u8; 2]>(VLAN_CONTROL).map_err(|_| Reason::Vlan)?;
+            u16::from_be_bytes(*control).into()
+        } else {
+            return Ok(false);
+        };
+        Ok(control & VLAN_IDENTIFIER == 0)
     }
 }
 
@@ -62,6 +110,23 @@ impl Packet for Skb {
     fn has_vlan_tag(&self) -> bool {
         // SAFETY: as in `len`.
         unsafe { (&raw const (*self.skb).vlan_present).read_volatile() != 0 }
+    }
+
+    #[inline(always)]
+    fn remove_priority_tags(&self) -> Walk<()> {
+        for _ in 0..PRIORITY_TAGS {
+            if !self.has_priority_tag()? {
+                return Ok(());
+            }
+            // The next tag, if there is one, comes to lie beside the packet.
+            // SAFETY: the context is valid, and no pointer into the packet is held.
+            if unsafe { bpf_skb_vlan_pop(self.skb) } != 0 {
+                return Err(Reason::Malformed);
+            }
+            self.pull_headers();
+        }
+        // The kernel would take off any number of them.
+        if self.has_priority_tag()? { Err(Reason::Malformed) } else { Ok(()) }
     }
 
     /// `PACKET_HOST` of `if_packet.h`.
@@ -106,9 +171,17 @@ impl Packet for Skb {
     }
 
     #[inline(always)]
-    unsafe fn load(&self, to: *mut u8, count: u32) -> bool {
+    fn trim(&self, bytes: u32) -> Walk<()> {
+        // SAFETY: the context is valid, and no pointer into the packet is held.
+        let result = unsafe { bpf_skb_change_tail(self.skb, bytes, 0) };
+        self.pull_headers();
+        if result == 0 { Ok(()) } else { Err(Reason::Malformed) }
+    }
+
+    #[inline(always)]
+    unsafe fn load(&self, offset: u32, to: *mut u8, count: u32) -> bool {
         // SAFETY: the context is valid, and the caller has room for so many bytes.
-        unsafe { bpf_skb_load_bytes(self.skb.cast(), 0, to.cast(), count) == 0 }
+        unsafe { bpf_skb_load_bytes(self.skb.cast(), offset, to.cast(), count) == 0 }
     }
 
     #[inline(always)]

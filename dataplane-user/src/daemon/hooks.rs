@@ -10,7 +10,7 @@ use super::{Daemon, Stale};
 use crate::{
     config::UplinkHook,
     kernel::{
-        attach::{self, Mode, Place},
+        attach::{self, Place},
         object::Program,
         sysctl,
     },
@@ -84,11 +84,7 @@ impl Daemon {
 
     /// Attaches where a program is wanted and takes it off where it is not. One interface that cannot be
     /// attached to is a complaint and an error, and the others are attached all the same.
-    pub(super) fn update_hooks(&mut self, mut wanted: BTreeMap<Place, Program>) -> Result<()> {
-        if self.mode == Mode::Clsact {
-            // A filter is added at once: nothing is gained by holding its place.
-            wanted.retain(|_, program| *program != Program::Waiting);
-        }
+    pub(super) fn update_hooks(&mut self, wanted: BTreeMap<Place, Program>) -> Result<()> {
         let mut result = Ok(());
         // An interface that was renamed is where it was, with its program.
         let renamed =

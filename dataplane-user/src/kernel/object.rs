@@ -13,11 +13,11 @@ use dataplane_common::{
     names::{
         GLOBAL_TRACE, MAP_ENDPOINTS, MAP_FLOW_COUNTS, MAP_FLOW_INDEX, MAP_FLOW_PROGRAMS, MAP_FLOW_RECORDS,
         MAP_FLOW_TAKEN, MAP_XDP_PROGRAMS, PINNED_MAPS, PROGRAM_DECIDE_FROM_CONTAINER,
-        PROGRAM_DECIDE_FROM_UPLINK, PROGRAM_FLOW_FIRST, PROGRAM_FLOW_INSERT, PROGRAM_FLOW_SEARCH, PROGRAM_FLOW_SWEEP,
-        PROGRAM_FOR_FIRST, PROGRAM_FOR_TRACKED, PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_SHOW, PROGRAM_SLOTS,
-        PROGRAM_TO_INSERT, PROGRAM_TO_SEARCH, PROGRAM_TO_SHOW,
-        PROGRAM_TRACKED_FROM_UPLINK, PROGRAM_WAITING, PROGRAM_XDP_FROM_UPLINK, PROGRAM_XDP_SHOW,
-        RENEWED_MAPS, program_to_decide,
+        PROGRAM_DECIDE_FROM_UPLINK, PROGRAM_FLOW_FIRST, PROGRAM_FLOW_INSERT, PROGRAM_FLOW_SEARCH,
+        PROGRAM_FLOW_SWEEP, PROGRAM_FOR_FIRST, PROGRAM_FOR_TRACKED, PROGRAM_FROM_CONTAINER,
+        PROGRAM_FROM_UPLINK, PROGRAM_REJECT, PROGRAM_SHOW, PROGRAM_SLOTS, PROGRAM_TO_INSERT,
+        PROGRAM_TO_REJECT, PROGRAM_TO_SEARCH, PROGRAM_TO_SHOW, PROGRAM_TRACKED_FROM_UPLINK, PROGRAM_WAITING,
+        PROGRAM_XDP_FROM_UPLINK, PROGRAM_XDP_SHOW, RENEWED_MAPS, program_to_decide,
     },
     stats::Hook,
 };
@@ -52,6 +52,8 @@ pub enum Program {
     Insert,
     /// What ends the walk of a new flow's first packet.
     First,
+    /// What answers packets with ICMP errors.
+    Reject,
     /// What shows packets to monitors.
     Show,
     /// The same at XDP.
@@ -73,6 +75,7 @@ impl Program {
         Self::Search,
         Self::Insert,
         Self::First,
+        Self::Reject,
         Self::Show,
         Self::ShowAtXdp,
         Self::Sweep,
@@ -91,6 +94,7 @@ impl Program {
             Self::Search => PROGRAM_FLOW_SEARCH,
             Self::Insert => PROGRAM_FLOW_INSERT,
             Self::First => PROGRAM_FLOW_FIRST,
+            Self::Reject => PROGRAM_REJECT,
             Self::Show => PROGRAM_SHOW,
             Self::ShowAtXdp => PROGRAM_XDP_SHOW,
             Self::Sweep => PROGRAM_FLOW_SWEEP,
@@ -178,6 +182,7 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
 fn link_programs(object: &mut Ebpf) -> Result<()> {
     let at_tc = [
         (PROGRAM_TO_SHOW, Program::Show),
+        (PROGRAM_TO_REJECT, Program::Reject),
         (PROGRAM_FOR_FIRST, Program::First),
         (PROGRAM_TO_INSERT, Program::Insert),
         (PROGRAM_TO_SEARCH, Program::Search),

@@ -177,9 +177,8 @@ impl Flows {
         };
         let records = open(layout.records_map)?;
         let count = records.info()?.max_entries();
-        let map = |map: &MapData, words: usize, name: &'static str| {
-            Mapping::new(map, count, words).context(name)
-        };
+        let map =
+            |map: &MapData, words: usize, name: &'static str| Mapping::new(map, count, words).context(name);
         let counts = match layout.counts_map {
             Some(name) => Some(map(&open(name)?, COUNTS_WORDS, name)?),
             None => None,

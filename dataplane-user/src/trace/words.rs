@@ -69,9 +69,7 @@ impl Namer<'_> {
                 "masquerade",
                 format!("a rule applies: {}, ports {b}-{}", address(a), b + c.saturating_sub(1)),
             ),
-            StepCode::FlowMiss => {
-                ("flow", format!("none yet for {} port {b}, {}", address(a), protocol(c)))
-            }
+            StepCode::FlowMiss => ("flow", format!("none yet for {} port {b}, {}", address(a), protocol(c))),
             StepCode::Translated => (
                 "rewrite",
                 format!("the {} becomes {}:{b}", if c == 0 { "source" } else { "destination" }, address(a)),
@@ -79,6 +77,10 @@ impl Namer<'_> {
             StepCode::IcmpError => {
                 ("icmp-error", format!("type {a}, code {b}, about a packet of {}", protocol(c)))
             }
+            StepCode::Rejected if c != 0 => {
+                ("answer", format!("an ICMP error to the sender: type {a}, code {b}, MTU {c}"))
+            }
+            StepCode::Rejected => ("answer", format!("an ICMP error to the sender: type {a}, code {b}")),
             StepCode::Verdict => return None,
         })
     }

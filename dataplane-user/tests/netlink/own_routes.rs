@@ -36,8 +36,7 @@ fn our_routes_are_written_beside_those_of_others() {
             assert!(netlink.routes().await?.iter().any(|present| route.is(present)), "{route}");
         }
         let metric = format!(" metric {ROUTE_METRIC}");
-        let main =
-            |prefix: &str| ip(&format!("route show exact {prefix}")).trim_end().replace(&metric, "");
+        let main = |prefix: &str| ip(&format!("route show exact {prefix}")).trim_end().replace(&metric, "");
         assert_eq!(
             main("172.19.36.0/24"),
             format!("via 10.141.0.2 dev eth0 proto {ROUTE_PROTOCOL}").replace("via", "172.19.36.0/24 via")

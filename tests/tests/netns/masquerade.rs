@@ -9,6 +9,7 @@
 //! The outside knows its own link alone: a packet that came to it untranslated would have no way back. Each test
 //! that ends with [`Egress::finish`] has seen that none came.
 
+mod doors;
 mod errors;
 mod flows;
 mod fragments;

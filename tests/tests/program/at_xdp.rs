@@ -17,7 +17,7 @@ use tests::harness::{
 
 use crate::{
     case::hex,
-    network::{NODE, NOWHERE, Network, PORT},
+    network::{Hop, NODE, NOWHERE, Network, PORT},
     packets::{inbound, udp},
     programs::{Interface, Packet, Runner, Traced},
     translation::{SOURCE_PORT, translated},
@@ -67,9 +67,7 @@ pub(crate) fn differences(runner: &mut Runner, packet: &Packet, tc: &Traced) -> 
         Class::Pass => {
             check("passed otherwise", xdp.ran.action == action::PASS);
             check("may not be left to tc", may_leave(xdp.reason, tc.reason));
-            // What is too big when it is translated goes on in the kernel as that.
-            let came = if xdp.reason == Reason::TooBig { &tc.ran.bytes } else { &packet.frame };
-            check("left to tc as another packet", xdp.ran.bytes == *came);
+            check("left to tc as another packet", xdp.ran.bytes == packet.frame);
         }
     }
     Ok(differences)
@@ -94,12 +92,16 @@ fn may_leave(xdp: Reason, tc: Reason) -> bool {
         // Replies that are not plain, and so not known for replies.
         Reason::ToHost => {
             matches!(tc, Reason::ToHost | Reason::Delivered | Reason::Forwarded | Reason::NoEndpoint)
+                || tc == Reason::MartianSource
                 || translates
                 || is_of_the_way_on(tc)
         }
         Reason::NoNeighbour | Reason::NeedsSkb => {
-            matches!(tc, Reason::Forwarded | Reason::Delivered | Reason::TooBig)
+            // Also what lies behind the packet and is to be cut off.
+            matches!(tc, Reason::Forwarded | Reason::Delivered | Reason::TooBig) || translates
         }
+        // Only tc takes a priority tag off, and then looks at the packet.
+        Reason::Vlan => true,
         Reason::NoXdpExit => false,
         same => same == tc,
     }
@@ -139,14 +141,21 @@ fn every_way_in_which_a_frame_ends() -> Result<()> {
     let unfinished = inbound(n.eth0, NOWHERE, NODE, unfinished);
     let error = inbound(n.eth0, NOWHERE, NODE, Icmp::unreachable(3, &translated(&out).bytes()));
     let short = inbound(n.eth0, NOWHERE, n.c1.address, udp()).altered(|bytes| bytes[14] = 0x44);
+    let too_big = inbound(n.eth0, NOWHERE, NODE, Udp::new(53, PORT, vec![7; 1400]));
+    let too_big = too_big.with(|packet| packet.dont_fragment = false);
+    let tunnel = inbound(n.eth1, inside, NOWHERE, Udp::new(SOURCE_PORT, 4789, b"VXLAN"));
     let cases = [
         ("a new flow", out.clone(), Reason::TcTranslates),
         ("a known flow", out.clone(), Reason::Forwarded),
         ("its reply", back.clone(), Reason::Forwarded),
         ("an unfinished reply", unfinished, Reason::NeedsSkb),
+        ("one that is too big for the other uplink", too_big, Reason::TcTranslates),
         ("an error about it", error, Reason::ToHost),
         ("of a wrong uplink", inbound(n.eth1, [172, 19, 36, 2], NOWHERE, udp()), Reason::SpoofedSource),
         ("for a container", inbound(n.eth0, NOWHERE, n.c1.address, udp()), Reason::TcDelivers),
+        ("a new tunnel", tunnel.clone(), Reason::TcTranslates),
+        // Whose inner packet may be unfinished.
+        ("a known one", tunnel, Reason::NeedsSkb),
         ("for nobody", inbound(n.eth0, NOWHERE, [172, 19, 35, 77], udp()), Reason::NoEndpoint),
         ("malformed", short, Reason::Malformed),
         ("for another MAC", out.clone().addressed_to([2, 0, 0, 0, 0, 1]), Reason::OtherHost),
@@ -158,7 +167,11 @@ fn every_way_in_which_a_frame_ends() -> Result<()> {
             let traced = runner.trace_at_xdp(&packet)?;
             ensure!(traced.reason == reason, "{name}: {:?}, not {reason:?}", traced.reason);
             if reason == Reason::TcTranslates {
-                ensure!(runner.run_counted(&packet)?.moved[0].1 == Reason::Forwarded, "tc opens no flow");
+                ensure!(traced.ran.bytes == packet.frame, "{name}: not left as it came");
+                let at_tc = runner.run_counted(&packet)?.moved[0].1;
+                // The kernel fragments it.
+                let expected = if name.contains("too big") { Reason::TooBig } else { Reason::Forwarded };
+                ensure!(at_tc == expected, "{name}: {at_tc:?} at tc");
             }
         }
         // An uplink that takes no frames, and one that is not known.
@@ -174,6 +187,27 @@ fn every_way_in_which_a_frame_ends() -> Result<()> {
             let traced = runner.trace_at_xdp(&out.packet())?;
             ensure!(traced.reason == reason, "{rows:?}: {:?}, not {reason:?}", traced.reason);
         }
+        Ok(())
+    })?;
+    // The kernel's route to that router leads by another one, whose MAC it would give.
+    n.programs.route("eth0", "default via 10.141.0.9")?;
+    let hop = Hop { gateway: Some([10, 9, 9, 9].into()), ..n.outside };
+    n.set("203.0.113.0/24".parse()?, Some(hop.destination()))?;
+    n.programs.enter(|runner| {
+        let all = |interface: Interface| Uplink {
+            ifindex: interface.ifindex,
+            mac: interface.mac,
+            flags: Uplink::TAKES_FRAMES,
+        };
+        runner.set_uplinks(&[all(eth0), all(eth1)])?;
+        let traced = runner.trace_at_xdp(&out.packet())?;
+        ensure!(traced.reason == Reason::NoNeighbour, "by another router: {:?}", traced.reason);
+        Ok(())
+    })?;
+    n.set("203.0.113.0/24".parse()?, Some(n.outside.destination()))?;
+    n.programs.enter(|runner| {
+        let traced = runner.trace_at_xdp(&out.packet())?;
+        ensure!(traced.reason == Reason::Forwarded, "by the router itself: {:?}", traced.reason);
         Ok(())
     })?;
     n.programs.forget_neighbours("eth0")?;

@@ -5,18 +5,19 @@ use std::{net::Ipv4Addr, sync::Arc};
 use anyhow::{Result, bail, ensure};
 use dataplane_common::{
     reason::Reason,
+    reject::QUOTE,
     stats::{Counter, Hook},
     trace::StepCode,
 };
 use tests::harness::{
-    packet::{Frame, Ipv4, Payload},
+    packet::{Frame, Icmp, Ipv4, Payload},
     skip::skip_without_root,
 };
 
 use crate::{
     at_xdp,
     model::{Model, To, Verdict},
-    network::{Container, Hop, Network},
+    network::{Container, Hop, NODE, Network},
     packets::Sent,
     programs::{Contents, Packet, Runner, Traced, action},
 };
@@ -32,8 +33,13 @@ pub(crate) struct Case {
     expected: Verdict,
     /// What the traced copy makes of it, where that is something else.
     traced: Option<Verdict>,
+    /// The bytes that are counted, where those are not what is left.
+    counted: Option<usize>,
     change: Option<Change>,
 }
+
+/// Whom a container is told by where the node has no address for it.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 
 /// Something that changes before a packet comes.
 type Change = Arc<dyn Fn(&mut Runner) -> Result<()> + Send + Sync>;
@@ -65,9 +71,37 @@ impl Draft {
         Case { expected: Verdict { bytes, ..case.expected.clone() }, ..case }
     }
 
-    /// The packet is gone.
+    /// The packet is gone; of some reasons its sender is told, by an ICMP error. A traced one tells nobody.
     pub(crate) fn must_drop(self, reason: Reason) -> Case {
-        self.stays_as_it_is(reason, action::DROP)
+        let dropped = self.clone().stays_as_it_is(reason, action::DROP);
+        let is_of_container = self.sent.hook == Hook::FromContainer;
+        match reason {
+            _ if !reason.is_told() || !is_answerable(&self.sent.untagged()) => dropped,
+            Reason::NatNoAddress if is_of_container => {
+                self.told(GATEWAY, dropped, |about| Icmp::unreachable(13, about))
+            }
+            Reason::NatNoAddress => dropped,
+            _ => self.told(NODE.into(), dropped, |about| Icmp::unreachable(13, about)),
+        }
+    }
+
+    /// The packet is gone, and its sender is told that it must not be larger than that.
+    pub(crate) fn must_be_too_big(self, mtu: u16) -> Case {
+        let dropped = self.clone().stays_as_it_is(Reason::NatTooBig, action::DROP);
+        self.told(NODE.into(), dropped, |about| Icmp::frag_needed(mtu, about))
+    }
+
+    /// The sender gets an error from that address, which quotes the packet as it came.
+    fn told(self, from: Ipv4Addr, traced: Case, error: impl Fn(&[u8]) -> Icmp) -> Case {
+        let bytes = self.sent.untagged();
+        let ip = &bytes[14..];
+        let length = usize::from(u16::from_be_bytes([ip[2], ip[3]])).min(QUOTE);
+        let to = Ipv4Addr::new(ip[12], ip[13], ip[14], ip[15]);
+        let packet = Ipv4 { tos: 0xc0, ..Ipv4::new(from, to, error(&ip[..length])) };
+        let Frame { source, destination, .. } = self.sent.frame;
+        let frame = Frame::new(destination, source, packet).bytes();
+        let expected = Verdict { action: action::REDIRECT, bytes: frame, ..traced.expected.clone() };
+        Case { expected, traced: Some(traced.expected.clone()), counted: Some(bytes.len()), ..traced }
     }
 
     /// Into the container: one less to live, from the veth's MAC to the container's.
@@ -105,7 +139,14 @@ impl Draft {
     /// Dropped as the first packet of a flow that cannot be. That shows only who tries, which a traced one does not.
     pub(crate) fn must_open_nothing(self, reason: Reason, hop: &Hop) -> Case {
         let traced = self.clone().must_leave_by(hop).expected;
-        Case { traced: Some(traced), ..self.must_drop(reason) }
+        let case = self.must_drop(reason);
+        Case { traced: Some(traced), ..case }
+    }
+
+    /// The same where the sender is not told.
+    pub(crate) fn must_open_nothing_for_now(self, reason: Reason, hop: &Hop) -> Case {
+        let traced = self.clone().must_leave_by(hop).expected;
+        Case { traced: Some(traced), ..self.stays_as_it_is(reason, action::DROP) }
     }
 
     /// Into the container as another packet than it came.
@@ -127,13 +168,20 @@ impl Draft {
 
     fn becomes(self, reason: Reason, frame: &Frame, to: To) -> Case {
         let expected = Verdict { reason, action: action::REDIRECT, bytes: frame.bytes(), to: Some(to) };
-        Case { packet: self.sent.packet(), name: self.name, expected, traced: None, change: None }
+        Case {
+            packet: self.sent.packet(),
+            name: self.name,
+            expected,
+            traced: None,
+            counted: None,
+            change: None,
+        }
     }
 
     fn stays_as_it_is(self, reason: Reason, action: i32) -> Case {
         let packet = self.sent.packet();
-        let expected = Verdict { reason, action, bytes: packet.frame.clone(), to: None };
-        Case { name: self.name, packet, expected, traced: None, change: None }
+        let expected = Verdict { reason, action, bytes: self.sent.untagged(), to: None };
+        Case { name: self.name, packet, expected, traced: None, counted: None, change: None }
     }
 }
 
@@ -141,6 +189,18 @@ impl Case {
     /// The counter that is to count the packet.
     pub(crate) fn counter(&self) -> (Hook, Reason) {
         (self.packet.hook, self.expected.reason)
+    }
+
+    /// The same with other bytes left of the packet.
+    pub(crate) fn leaving(mut self, bytes: Vec<u8>) -> Self {
+        self.expected.bytes = bytes;
+        self
+    }
+
+    /// The same without what follows so many bytes of IP packet.
+    pub(crate) fn cut_to(mut self, length: u32) -> Self {
+        self.expected.bytes.truncate(14 + length as usize);
+        self
     }
 
     /// The same after a change of the node.
@@ -165,7 +225,7 @@ impl Case {
         let after = (runner.counts()?, flows(runner, packet)?);
         let counted = runner.run_counted(packet)?;
 
-        let counter = Counter { packets: 1, bytes: packet.frame.len() as u64 };
+        let counter = Counter { packets: 1, bytes: self.counted.unwrap_or(expected.bytes.len()) as u64 };
         let mut differences = at_xdp;
         let mut compare = |what: &str, found: String, wanted: String| {
             if found != wanted {
@@ -251,6 +311,20 @@ pub(crate) fn check_on(network: &mut Network, cases: &[Case]) -> Result<()> {
         Ok(failures)
     })?;
     if failures.is_empty() { Ok(()) } else { bail!("{}", failures.join("\n")) }
+}
+
+/// Whether an ICMP error may be about the packet (RFC 1122, section 3.2.2).
+pub(crate) fn is_answerable(frame: &[u8]) -> bool {
+    let ip = &frame[14..];
+    let is_ipv4 = frame[12..14] == [8, 0];
+    is_ipv4 && {
+        let is_first = ip[6] & 0x1f == 0 && ip[7] == 0;
+        let header = usize::from(ip[0] & 15) * 4;
+        let is_error = ip[9] == 1 && !matches!(ip.get(header), Some(0 | 8 | 13..=18));
+        let is_reserved = |first: u8| matches!(first, 0 | 127 | 224..=239);
+        let is_to_all = ip[16..20] == [255; 4] || ip[12..16] == [255; 4];
+        is_first && !is_error && !is_reserved(ip[12]) && !is_reserved(ip[16]) && !is_to_all
+    }
 }
 
 /// Bytes as hexadecimal digits.

@@ -21,11 +21,14 @@ pub(crate) fn can_end(hook: Hook, reason: Reason) -> bool {
             | Reason::NeedsSkb,
         ) => false,
         // Containers reach every kind of route; what is not for this node is an uplink's affair, and so are replies.
-        (Hook::FromContainer, Reason::NotLocal | Reason::NatTtlExpired) => false,
+        (Hook::FromContainer, Reason::NotLocal | Reason::NatTtlExpired | Reason::MartianSource) => false,
+        // Only of a container it is known where its packets may go.
+        (Hook::FromUplink, Reason::SourceRoute) => false,
         // From an uplink there is nobody to answer; whatever is not for this node is so for one reason.
-        (Hook::FromUplink, Reason::ArpAnswered | Reason::LinkLocal | Reason::NoRoute | Reason::NoNextHop) => {
-            false
-        }
+        (
+            Hook::FromUplink,
+            Reason::ArpAnswered | Reason::Reserved | Reason::LinkLocal | Reason::NoRoute | Reason::NoNextHop,
+        ) => false,
         _ => true,
     }
 }

@@ -123,8 +123,12 @@ fn what_is_not_forwarded_is_not_checked_for_it(n: &Network) -> Vec<Case> {
         odd([172, 19, 35, 4]).called("to nobody").must_drop(Reason::NoEndpoint),
         odd(NOWHERE).called("to nowhere").must_pass(Reason::NoRoute),
         odd_inbound([10, 141, 0, 1]).called("from outside to the node").must_pass(Reason::ToHost),
-        odd_inbound([172, 19, 35, 4]).called("from outside to nobody").must_drop(Reason::NoEndpoint),
-        odd_inbound(NOWHERE).called("from outside to nowhere").must_pass(Reason::NotLocal),
+        // To everybody's MAC: also for what is above the uplink.
+        odd_inbound([172, 19, 35, 4]).called("from outside to nobody").must_pass(Reason::OtherHost),
+        odd_inbound(n.c1.address.octets()).called("from outside to a container").must_pass(Reason::OtherHost),
+        odd_inbound(NOWHERE).called("from outside to nowhere").must_pass(Reason::OtherHost),
+        odd_inbound([224, 0, 0, 5]).called("from outside to a group").must_pass(Reason::Multicast),
+        odd_inbound([255; 4]).called("from outside to all").must_pass(Reason::Broadcast),
     ]
 }
 

@@ -44,8 +44,8 @@ fn sources_that_point_nowhere(n: &Network) -> Vec<Case> {
         sent.called(format!("from {from:?}"))
     };
     vec![
-        sends(NO_ENDPOINT).must_pass(Reason::TableFault),
         // Whatever these are, they are no endpoint of this veth.
+        sends(NO_ENDPOINT).must_drop(Reason::SpoofedSource),
         sends(NO_NEXT_HOP).must_drop(Reason::SpoofedSource),
         sends(NO_SUCH_KIND).must_drop(Reason::SpoofedSource),
         sends(NO_SUCH_REASON).must_drop(Reason::SpoofedSource),

@@ -147,7 +147,7 @@ impl Fuzz<'_> {
             for ends in [&mut expected, &mut self.ends] {
                 let counter = ends.entry((packet.hook, verdict.reason as u32)).or_default();
                 counter.packets += 1;
-                counter.bytes += packet.frame.len() as u64;
+                counter.bytes += verdict.bytes.len() as u64;
             }
         }
         let counted = self.runner.counts()?;
@@ -175,9 +175,9 @@ impl Fuzz<'_> {
 
     /// Runs a batch again, one packet at a time, and tells of the first that is not counted as it should be.
     fn find_miscounted(&mut self, batch: &[(Packet, Verdict)]) -> Result<String> {
-        for (packet, Verdict { reason, .. }) in batch {
+        for (packet, Verdict { reason, bytes, .. }) in batch {
             let moved = self.runner.run_counted(packet)?.moved;
-            if moved != [(packet.hook, *reason, Counter { packets: 1, bytes: packet.frame.len() as u64 })] {
+            if moved != [(packet.hook, *reason, Counter { packets: 1, bytes: bytes.len() as u64 })] {
                 return Ok(format!("{}\n  expected {reason:?}\n  counted {moved:?}", describe(packet)));
             }
         }

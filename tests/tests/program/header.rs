@@ -13,6 +13,7 @@ groups!(
     a_version_other_than_four,
     a_header_shorter_than_five_words,
     options_are_the_kernel_s,
+    options_that_are_not_the_kernel_s,
     a_total_length_that_cannot_be,
     a_wrong_checksum,
     a_checksum_in_its_other_form,
@@ -46,6 +47,48 @@ fn a_header_shorter_than_five_words(n: &Network) -> Vec<Case> {
         };
         (0..5).map(case).collect()
     })
+}
+
+/// Of a container: a source route, whatever stands before and behind it, and what is cut short. By an uplink they are
+/// the kernel's, which has a switch for them (`accept_source_route`).
+fn options_that_are_not_the_kernel_s(n: &Network) -> Vec<Case> {
+    let source_routes: [(&str, Vec<u8>); 6] = [
+        ("a loose source route", vec![131, 7, 4, 203, 0, 113, 9, 0]),
+        ("a strict one", vec![137, 7, 4, 203, 0, 113, 9, 0]),
+        ("one behind others", vec![1, 148, 4, 0, 0, 131, 3, 4]),
+        ("one before a malformed option", vec![131, 7, 4, 203, 0, 113, 9, 7]),
+        ("a malformed one", vec![131, 0, 0, 0]),
+        ("one at the very end", [vec![1; 39], vec![131]].concat()),
+    ];
+    let malformed: [(&str, Vec<u8>); 5] = [
+        ("a length of zero", vec![7, 0, 0, 0]),
+        ("a length of one", vec![7, 1, 0, 0]),
+        ("a length beyond the header", vec![1, 7, 4, 0]),
+        ("no length", vec![1, 1, 1, 7]),
+        ("no length, at the very end", [vec![1; 39], vec![148]].concat()),
+    ];
+    let harmless: [(&str, Vec<u8>); 2] =
+        [("behind the end of the list", vec![0, 131, 0, 0]), ("in another option", vec![7, 4, 131, 137])];
+    let ends = [(&source_routes[..], Reason::SourceRoute), (&malformed, Reason::Malformed), (&harmless, Reason::IpOptions)];
+    let mut cases = Vec::new();
+    for (options, reason) in ends {
+        for (name, options) in options {
+            let with = |packet: &mut Ipv4| packet.options = options.clone();
+            for to in [n.c2.address.octets(), [172, 19, 36, 2], [10, 141, 0, 1], [203, 0, 113, 5], [172, 19, 35, 4]] {
+                let sent = n.c1.sends(to, udp()).with(with).called(format!("{name}, to {to:?}"));
+                cases.push(match (reason, to) {
+                    (Reason::IpOptions, [10, ..]) => sent.must_pass(Reason::ToHost),
+                    (Reason::IpOptions, [203, ..]) => sent.must_pass(Reason::NoRoute),
+                    (Reason::IpOptions, [172, 19, 35, 4]) => sent.must_drop(Reason::NoEndpoint),
+                    (Reason::IpOptions, _) => sent.must_pass(reason),
+                    _ => sent.must_drop(reason),
+                });
+            }
+            let inbound = inbound(n.eth0, OUTSIDE, n.c2.address, udp()).with(with);
+            cases.push(inbound.called(format!("{name}, by an uplink")).must_pass(Reason::IpOptions));
+        }
+    }
+    cases
 }
 
 fn options_are_the_kernel_s(n: &Network) -> Vec<Case> {

@@ -3,6 +3,9 @@
 //! It follows the walk that ARCHITECTURE.md tells, and shares no code with the programs: routes are searched
 //! one by one, checksums are computed from the whole header, packets are slices.
 
+#[path = "model/tags.rs"]
+mod tags;
+
 use std::{collections::HashMap, net::Ipv4Addr};
 
 use dataplane::wanted::Destination;
@@ -15,6 +18,7 @@ use dataplane_common::{
 use ipnet::Ipv4Net;
 use tests::harness::packet::internet_checksum;
 
+use self::tags::without_priority_tags;
 use crate::programs::{Interface, Packet, action};
 
 /// What is to become of a packet.
@@ -73,6 +77,7 @@ struct Header {
     ttl: u8,
     protocol: u8,
     words: u8,
+    length: usize,
 }
 
 impl Model {
@@ -99,6 +104,22 @@ impl Model {
 
     /// What is to become of the packet.
     pub(crate) fn verdict(&self, packet: &Packet) -> Verdict {
+        let is_another_s = packet.hook == Hook::FromUplink
+            && packet.frame.first().is_some_and(|byte| byte & 1 == 0)
+            && !self.is_for_this_host(packet);
+        if is_another_s {
+            return ends(Reason::OtherHost, packet.frame.clone());
+        }
+        let untagged = match without_priority_tags(packet) {
+            Ok(untagged) => untagged,
+            // Of a VLAN, only what a container sends is looked at.
+            Err((bytes, Reason::Vlan)) if packet.hook == Hook::FromContainer && bytes[12..14] == [8, 0] => {
+                let frame = Packet { frame: bytes.clone(), ..packet.clone() };
+                return ends(header(&frame).err().unwrap_or(Reason::Vlan), bytes);
+            }
+            Err((bytes, reason)) => return ends(reason, bytes),
+        };
+        let packet = &untagged;
         match self.walk(packet) {
             Ok((bytes, to)) => {
                 let reason = match to {
@@ -108,10 +129,7 @@ impl Model {
                 };
                 Verdict { reason, action: action::REDIRECT, bytes, to: Some(to) }
             }
-            Err(reason) => {
-                let action = if reason.class() == Class::Drop { action::DROP } else { action::PASS };
-                Verdict { reason, action, bytes: packet.frame.clone(), to: None }
-            }
+            Err(reason) => ends(reason, packet.frame.clone()),
         }
     }
 
@@ -131,6 +149,7 @@ impl Model {
     fn walk_from_container(&self, packet: &Packet) -> Walk {
         let header = header(packet)?;
         self.owner(header.source, packet.ifindex)?;
+        check_options(&packet.frame[34..14 + usize::from(header.words) * 4])?;
         match self.lookup(header.destination) {
             Some(Route::To(Destination::Endpoint(endpoint))) => self.deliver(packet, &header, &endpoint),
             Some(Route::To(Destination::NextHop(next_hop))) => self.forward(packet, &header, &next_hop),
@@ -143,13 +162,23 @@ impl Model {
 
     fn walk_from_uplink(&self, packet: &Packet) -> Walk {
         let header = header(packet)?;
+        if !self.is_for_this_host(packet) {
+            return Err(match self.lookup(header.destination) {
+                Some(Route::To(Destination::Kernel(
+                    reason @ (Reason::ToHost | Reason::Multicast | Reason::Broadcast),
+                ))) => reason,
+                _ => Reason::OtherHost,
+            });
+        }
         let reserved = header.source.is_loopback()
             || header.source.is_multicast()
             || header.source.is_broadcast()
             || header.source.octets()[0] == 0;
         match self.lookup(header.destination) {
-            Some(Route::To(Destination::Endpoint(_)) | Route::MissingEndpoint) if reserved => {
-                Err(Reason::Reserved)
+            Some(Route::To(Destination::Endpoint(_)) | Route::MissingEndpoint)
+                if reserved || self.is_of_this_node(header.source) =>
+            {
+                Err(Reason::MartianSource)
             }
             Some(Route::To(Destination::Endpoint(endpoint))) => {
                 if endpoint.flags & Endpoint::KERNEL_EGRESS != 0 {
@@ -167,6 +196,23 @@ impl Model {
         }
     }
 
+    fn is_for_this_host(&self, packet: &Packet) -> bool {
+        self.macs.get(&packet.ifindex).is_some_and(|own| packet.frame.starts_with(own))
+    }
+
+    /// Whether the address is the node's, one of its containers', or a broadcast address.
+    fn is_of_this_node(&self, address: Ipv4Addr) -> bool {
+        matches!(
+            self.lookup(address),
+            Some(
+                Route::MissingEndpoint
+                    | Route::To(
+                        Destination::Endpoint(_) | Destination::Kernel(Reason::ToHost | Reason::Broadcast)
+                    )
+            )
+        )
+    }
+
     /// Whether answers to that address have a route of BPF's, be it a broken one.
     fn way_back(&self, source: Ipv4Addr) -> Result<(), Reason> {
         match self.lookup(source) {
@@ -181,7 +227,6 @@ impl Model {
     fn owner(&self, address: Ipv4Addr, ifindex: u32) -> Result<Endpoint, Reason> {
         match self.lookup(address) {
             Some(Route::To(Destination::Endpoint(endpoint))) if endpoint.ifindex == ifindex => Ok(endpoint),
-            Some(Route::MissingEndpoint) => Err(Reason::TableFault),
             _ => Err(Reason::SpoofedSource),
         }
     }
@@ -217,21 +262,35 @@ impl Model {
     }
 
     fn deliver(&self, packet: &Packet, header: &Header, endpoint: &Endpoint) -> Walk {
-        self.may_forward(packet, header, endpoint.mtu)?;
-        let mut bytes = one_hop_on(packet);
+        let mut bytes = self.one_hop_on(packet, header, endpoint.mtu)?;
         bytes[..12].copy_from_slice(bytemuck::bytes_of(&endpoint.macs));
         Ok((bytes, To::Container { ifindex: endpoint.ifindex }))
     }
 
     fn forward(&self, packet: &Packet, header: &Header, next_hop: &NextHop) -> Walk {
-        self.may_forward(packet, header, next_hop.mtu)?;
+        let bytes = self.one_hop_on(packet, header, next_hop.mtu)?;
         let gateway = Some(Ipv4Addr::from(next_hop.gateway)).filter(|gateway| !gateway.is_unspecified());
-        Ok((one_hop_on(packet), To::Router { ifindex: next_hop.ifindex, gateway }))
+        Ok((bytes, To::Router { ifindex: next_hop.ifindex, gateway }))
+    }
+
+    /// The packet after a hop, onto a link of that MTU: one less to live, and the checksum of that header; without what
+    /// follows it in the frame where the link does not take that.
+    fn one_hop_on(&self, packet: &Packet, header: &Header, mtu: u32) -> Result<Vec<u8>, Reason> {
+        self.may_forward(packet, header, mtu)?;
+        let mut bytes = packet.frame.clone();
+        if bytes.len() - 14 > mtu as usize && packet.gso_size == 0 {
+            bytes.truncate(14 + header.length);
+        }
+        bytes[22] -= 1;
+        bytes[24..26].fill(0);
+        let checksum = internet_checksum(&bytes[14..34]);
+        bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
+        Ok(bytes)
     }
 
     fn may_forward(&self, packet: &Packet, header: &Header, mtu: u32) -> Result<(), Reason> {
-        let Packet { frame, ifindex, .. } = packet;
-        if self.macs.get(ifindex).is_none_or(|own| *own != frame[..6]) {
+        let frame = &packet.frame;
+        if !self.is_for_this_host(packet) {
             return Err(Reason::OtherHost);
         }
         if header.words != 5 {
@@ -247,6 +306,25 @@ impl Model {
             return Err(Reason::TooBig);
         }
         Ok(())
+    }
+}
+
+/// What is not carried.
+fn ends(reason: Reason, bytes: Vec<u8>) -> Verdict {
+    let action = if reason.class() == Class::Drop { action::DROP } else { action::PASS };
+    Verdict { reason, action, bytes, to: None }
+}
+
+/// What a container's options must not be.
+fn check_options(options: &[u8]) -> Result<(), Reason> {
+    match options {
+        [] | [0, ..] => Ok(()),
+        [1, rest @ ..] => check_options(rest),
+        [131 | 137, ..] => Err(Reason::SourceRoute),
+        [_, length, ..] if *length >= 2 && usize::from(*length) <= options.len() => {
+            check_options(&options[usize::from(*length)..])
+        }
+        _ => Err(Reason::Malformed),
     }
 }
 
@@ -269,21 +347,12 @@ fn header(packet: &Packet) -> Result<Header, Reason> {
         ttl: ip[8],
         protocol: ip[9],
         words,
+        length: total,
     })
 }
 
-/// The packet after a hop: one less to live, and the checksum of that header.
-fn one_hop_on(packet: &Packet) -> Vec<u8> {
-    let mut bytes = packet.frame.clone();
-    bytes[22] -= 1;
-    bytes[24..26].fill(0);
-    let checksum = internet_checksum(&bytes[14..34]);
-    bytes[24..26].copy_from_slice(&checksum.to_be_bytes());
-    bytes
-}
-
-/// Bytes of the largest IP packet that goes onto a link: the frame's padding counts, since a link carries it,
-/// too. Of an aggregate that does not fit as a whole it is a segment, where the headers tell its size.
+/// Bytes of the largest IP packet that goes onto a link: what follows it in the frame does not count. Of an aggregate
+/// that does not fit as a whole it is a segment, where the headers tell its size.
 fn largest(packet: &Packet, header: &Header, mtu: usize) -> usize {
     let whole = packet.frame.len() - 14;
     let transport = match header.protocol {
@@ -295,6 +364,7 @@ fn largest(packet: &Packet, header: &Header, mtu: usize) -> usize {
         Some(transport) if packet.gso_size > 0 && whole > mtu => {
             20 + transport + usize::from(packet.gso_size)
         }
+        _ if packet.gso_size == 0 => header.length,
         _ => whole,
     }
 }

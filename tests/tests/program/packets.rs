@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use dataplane_common::stats::Hook;
-use tests::harness::packet::{Arp, Frame, Ipv4, L4, Payload, Tcp, Udp, flags};
+use tests::harness::packet::{Arp, Frame, Ipv4, L4, Payload, Tcp, Udp, Vlan, flags};
 
 use crate::{
     network::{Container, ROUTER_MAC},
@@ -19,6 +19,8 @@ pub(crate) struct Sent {
     /// The bytes, where they are not those of the frame.
     pub(crate) bytes: Option<Vec<u8>>,
     pub(crate) gso_size: u16,
+    /// Priority tags in front of the frame, which are no part of it: it goes on without them.
+    pub(crate) tags: Vec<Vlan>,
 }
 
 impl Container {
@@ -40,13 +42,13 @@ impl Container {
 
 /// A frame that came in by a veth.
 pub(crate) fn from_container(veth: Interface, frame: Frame) -> Sent {
-    Sent { hook: Hook::FromContainer, interface: veth, frame, bytes: None, gso_size: 0 }
+    Sent { hook: Hook::FromContainer, interface: veth, frame, bytes: None, gso_size: 0, tags: Vec::new() }
 }
 
 /// A frame that came in by an uplink, from a router.
 pub(crate) fn from_uplink(uplink: Interface, payload: impl Into<Payload>) -> Sent {
     let frame = Frame::new(ROUTER_MAC, uplink.mac.octets(), payload);
-    Sent { hook: Hook::FromUplink, interface: uplink, frame, bytes: None, gso_size: 0 }
+    Sent { hook: Hook::FromUplink, interface: uplink, frame, bytes: None, gso_size: 0, tags: Vec::new() }
 }
 
 /// An IPv4 packet that came in by an uplink.
@@ -110,9 +112,24 @@ impl Sent {
         }
     }
 
+    /// The same with priority tags in front, the outermost first.
+    pub(crate) fn behind(mut self, tags: &[Vlan]) -> Self {
+        self.tags = tags.to_vec();
+        self
+    }
+
+    /// The frame without priority tags.
+    pub(crate) fn untagged(&self) -> Vec<u8> {
+        self.bytes.clone().unwrap_or_else(|| self.frame.bytes())
+    }
+
     /// The packet at its hook.
     pub(crate) fn packet(&self) -> Packet {
-        let frame = self.bytes.clone().unwrap_or_else(|| self.frame.bytes());
+        let mut frame = self.untagged();
+        let tag = |tag: &Vlan| [tag.ethertype.to_be_bytes(), tag.control.to_be_bytes()].concat();
+        if !self.tags.is_empty() {
+            frame.splice(12..12, self.tags.iter().flat_map(tag));
+        }
         Packet { hook: self.hook, ifindex: self.interface.ifindex, frame, gso_size: self.gso_size }
     }
 }

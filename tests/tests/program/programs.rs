@@ -159,6 +159,14 @@ impl Programs {
         namespace.enter(|| runner.serve_at_xdp(&rows))
     }
 
+    /// Adds a route of the kernel's by an interface.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn route(&self, interface: &str, route: &str) -> Result<()> {
+        self.namespace.ip(&format!("route add {route} dev {interface}")).map(drop)
+    }
+
     /// Forgets the neighbours by an interface.
     ///
     /// # Errors

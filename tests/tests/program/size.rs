@@ -15,6 +15,7 @@ groups!(
     a_segment_up_to_the_mtu_is_carried,
     an_aggregate_of_an_unknown_kind_is_the_kernel_s,
     an_aggregate_that_fits_is_a_packet,
+    what_follows_the_packet_does_not_count,
 );
 
 /// The ways of a packet, each with its MTU.
@@ -114,6 +115,28 @@ fn an_aggregate_of_an_unknown_kind_is_the_kernel_s(n: &Network) -> Vec<Case> {
         cases.push(sent.called(&name).must_pass(Reason::TooBig));
         let sent = inbound(n.eth0, OUTSIDE, n.c2.address, content()).in_segments_of(size);
         cases.push(sent.called(&name).must_pass(Reason::TooBig));
+    }
+    cases
+}
+
+/// The frame may be longer than the packet that it carries: up to the MTU that is left as it is, beyond it is cut off.
+fn what_follows_the_packet_does_not_count(n: &Network) -> Vec<Case> {
+    let mut cases = Vec::new();
+    for (name, sent, way, mtu) in ways(n) {
+        for (length, dont_fragment) in [(20, true), (32, false), (100, true), (mtu - 1, false), (mtu, true)] {
+            let sent = sent.clone().with(|packet| {
+                of_length(packet, length);
+                packet.dont_fragment = dont_fragment;
+            });
+            for frame in [mtu, mtu + 1, mtu + 4, 3580].into_iter().filter(|frame| *frame > length) {
+                let called = format!("{name}: {length} bytes in a frame of {frame}");
+                let padded = sent.clone().padded((frame - length) as usize);
+                let case = way.takes(padded, called);
+                cases.push(if frame > mtu { case.cut_to(length) } else { case });
+            }
+        }
+        let large = sent.clone().with(|packet| of_length(packet, mtu + 1)).padded(9);
+        cases.push(large.called(format!("{name}: too large by itself")).must_pass(Reason::TooBig));
     }
     cases
 }

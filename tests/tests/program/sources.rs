@@ -15,7 +15,8 @@ groups!(
     at_another_interface_the_right_address_is_dropped,
     wherever_it_is_sent_to,
     however_it_is_sent,
-    an_uplink_s_sources_are_the_kernel_s_question,
+    a_martian_is_dropped,
+    other_sources_by_an_uplink_are_the_kernel_s_question,
     where_answers_are_the_kernel_s_requests_are_too,
 );
 
@@ -103,15 +104,59 @@ fn however_it_is_sent(n: &Network) -> Vec<Case> {
     ]
 }
 
-fn an_uplink_s_sources_are_the_kernel_s_question(n: &Network) -> Vec<Case> {
+/// As the kernel does, for a container at least: what is the node's own is its.
+fn a_martian_is_dropped(n: &Network) -> Vec<Case> {
+    let martians: [[u8; 4]; 15] = [
+        // The node's addresses, a broadcast address of its, its containers.
+        [10, 141, 0, 1],
+        [172, 19, 35, 1],
+        [10, 141, 255, 255],
+        n.c1.address.octets(),
+        n.c1_second.address.octets(),
+        n.c2.address.octets(),
+        n.c3.address.octets(),
+        n.c4.address.octets(),
+        // What no packet on the wire may have.
+        [0; 4],
+        [0, 1, 2, 3],
+        [127, 0, 0, 1],
+        [127, 255, 255, 255],
+        [224, 0, 0, 1],
+        [239, 255, 255, 255],
+        [255; 4],
+    ];
+    let mut cases = Vec::new();
+    for source in martians {
+        for container in [n.c1, n.c4, n.c4_second] {
+            for uplink in [n.eth0, n.eth1] {
+                let sent = inbound(uplink, source, container.address, udp());
+                let name = format!("{source:?} to {}", container.address);
+                cases.push(sent.clone().called(&name).must_drop(Reason::MartianSource));
+                let odd = sent.clone().with(|packet| (packet.ttl, packet.options) = (1, vec![1; 4]));
+                cases.push(odd.called(format!("{name}, odd")).must_drop(Reason::MartianSource));
+                // Another's.
+                let other = sent.addressed_to([2, 0, 0, 0, 0, 9]);
+                cases.push(other.called(format!("{name}, another MAC")).must_pass(Reason::OtherHost));
+            }
+        }
+        let to_node = inbound(n.eth0, source, [10, 141, 0, 1], udp());
+        cases.push(to_node.called(format!("{source:?} to the node")).must_pass(Reason::ToHost));
+        let to_all = inbound(n.eth0, source, [255; 4], udp()).addressed_to([255; 6]);
+        cases.push(to_all.called(format!("{source:?} to all")).must_pass(Reason::Broadcast));
+    }
+    cases
+}
+
+fn other_sources_by_an_uplink_are_the_kernel_s_question(n: &Network) -> Vec<Case> {
     let sent = |source: [u8; 4]| inbound(n.eth0, source, n.c1.address, udp()).called(format!("{source:?}"));
     let mut odd = inbound(n.eth0, OUTSIDE, n.c1.address, udp());
     odd.frame.source = [ROUTER_MAC[0], 1, 1, 1, 1, 1];
     vec![
         sent(OUTSIDE).must_reach(&n.c1),
-        sent([10, 141, 0, 1]).must_reach(&n.c1),
-        sent(n.c2.address.octets()).must_reach(&n.c1),
         sent([169, 254, 9, 9]).must_reach(&n.c1),
+        sent([240, 0, 0, 1]).must_reach(&n.c1),
+        sent([172, 19, 35, 77]).must_reach(&n.c1),
+        sent([172, 19, 36, 2]).must_reach(&n.c1),
         odd.called("from any MAC").must_reach(&n.c1),
     ]
 }
@@ -122,12 +167,10 @@ fn where_answers_are_the_kernel_s_requests_are_too(n: &Network) -> Vec<Case> {
     vec![
         sent([172, 19, 36, 2]).must_reach(to),
         sent([10, 141, 0, 9]).must_reach(to),
-        sent(n.c1.address.octets()).must_reach(to),
         sent([172, 19, 35, 77]).must_reach(to),
         sent(OUTSIDE).must_pass(Reason::KernelRoute),
         sent([192, 0, 2, 1]).must_pass(Reason::KernelRoute),
         sent([198, 51, 100, 1]).must_pass(Reason::KernelRoute),
-        sent([10, 141, 0, 1]).must_pass(Reason::KernelRoute),
         // From a container BPF has the way back.
         n.c1.sends(to.address, udp()).called("from a container here").must_reach(to),
     ]

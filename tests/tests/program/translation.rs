@@ -161,7 +161,7 @@ fn an_aggregate_is_one_packet(n: &Network) -> Vec<Case> {
     let of = |from, to| Tcp { payload: payload(3000), ..Tcp::new(from, to, flags::ACK) };
     let out = || n.c1.sends(NOWHERE, of(SOURCE_PORT, 443)).in_segments_of(1460);
     let back = inbound(n.eth0, NOWHERE, NODE, of(443, PORT)).in_segments_of(1460);
-    let large = out().in_segments_of(1461).called("in segments that do not fit").must_pass(Reason::TooBig);
+    let large = out().in_segments_of(1461).called("in segments that do not fit").must_be_too_big(1500);
     vec![opens(n, out(), "TCP"), goes_on(n, out(), "TCP"), comes_back(back, &n.c1, "TCP"), large]
 }
 

@@ -1,7 +1,7 @@
 //! Flows of another table.
 
 use super::{
-    super::{record::Known, record::Binding},
+    super::{record::Binding, record::Known},
     Memory, Ports, Refusal, Request, Table,
 };
 

@@ -242,7 +242,13 @@ impl<M: Memory> Table<'_, M> {
 
     /// Writes the flow with that port into its record and both buckets, if all is still as it was when it was chosen.
     #[inline(always)]
-    fn commit(&self, request: &Request<M::Family>, slot: u32, candidate: Candidate, is_full: bool) -> Outcome {
+    fn commit(
+        &self,
+        request: &Request<M::Family>,
+        slot: u32,
+        candidate: Candidate,
+        is_full: bool,
+    ) -> Outcome {
         let mut reply = request.reply;
         reply.destination_port = candidate.port();
         let (hash, reply_hash) = (request.original.hash(self.settings.seed), reply.hash(self.settings.seed));
@@ -269,7 +275,13 @@ impl<M: Memory> Table<'_, M> {
         // Records whose flows were ended for this one, or had ended before.
         let [first, second, third] = committed.left;
         self.memory.repeat(3, |index| {
-            let left = if index == 0 { first } else if index == 1 { second } else { third };
+            let left = if index == 0 {
+                first
+            } else if index == 1 {
+                second
+            } else {
+                third
+            };
             if left != MAX_SLOTS {
                 self.reclaim(left);
             }
@@ -289,11 +301,9 @@ impl<M: Memory> Table<'_, M> {
         tags: &Tags,
         is_full: bool,
     ) -> Committed {
-        let (Some(bucket), Some(reply_bucket), Some(flow)) = (
-            self.memory.bucket(tags.number),
-            self.memory.bucket(tags.reply_number),
-            self.memory.flow(slot),
-        ) else {
+        let (Some(bucket), Some(reply_bucket), Some(flow)) =
+            (self.memory.bucket(tags.number), self.memory.bucket(tags.reply_number), self.memory.flow(slot))
+        else {
             return Committed::refused(Refusal::Fault);
         };
         let mine = self.find(bucket, tags.tag, &request.original);
@@ -340,7 +350,13 @@ impl<M: Memory> Table<'_, M> {
         if !self.end_for(&room) || !self.end_for(&reply_room) || !self.end_for(&extra) {
             return Committed { outcome: Outcome::refused(Refusal::Contended), left };
         }
-        flow.write(&request.original, reply, request.flags as u8, Binding::from_bits(request.binding), self.now);
+        flow.write(
+            &request.original,
+            reply,
+            request.flags as u8,
+            Binding::from_bits(request.binding),
+            self.now,
+        );
         if let Some(counts) = self.memory.counts(slot) {
             counts.clear();
         }

@@ -37,7 +37,8 @@ impl<M: Memory> Table<'_, M> {
     /// Looks for a flow that has the tuple, and for a place.
     #[inline(always)]
     pub(super) fn find(&self, bucket: &Bucket, tag: u8, tuple: &Tuple<M::Family>) -> Found {
-        let none = Found { order: Order::FREE, slot: MAX_SLOTS, place: bucket.first_free(self.settings.zero) };
+        let none =
+            Found { order: Order::FREE, slot: MAX_SLOTS, place: bucket.first_free(self.settings.zero) };
         let found = if bucket.may_have(tag, self.settings.zero) {
             self.find_closely(bucket, tag, tuple, none)
         } else {

@@ -36,7 +36,12 @@ impl<M: Memory> Table<'_, M> {
 
     /// Counts a flow to come: for its share, its ports, and all. Gives how many the share and the table had.
     #[inline(always)]
-    pub(super) fn count(&self, original: &Tuple<M::Family>, reply: &Tuple<M::Family>, flags: u8) -> Option<(u32, u32)> {
+    pub(super) fn count(
+        &self,
+        original: &Tuple<M::Family>,
+        reply: &Tuple<M::Family>,
+        flags: u8,
+    ) -> Option<(u32, u32)> {
         let (share, gauges) = (self.share(original, flags)?, self.memory.gauges()?);
         if flags & flags::SNAT != 0 {
             self.port_use(reply)?.add(1);

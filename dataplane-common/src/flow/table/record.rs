@@ -27,7 +27,7 @@ impl<M: Memory> Table<'_, M> {
                 // Where flows become more the free records are at the end of those in use, and else anywhere.
                 let word =
                     if index % 2 == 0 { in_use - 1 + index / 2 } else { hash.rotated(index).below(in_use) };
-                slot = self.take_of_word(word % words);
+                slot = self.take_of_word(word % words.max(1));
                 slot == MAX_SLOTS
             });
         }

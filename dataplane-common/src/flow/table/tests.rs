@@ -213,7 +213,11 @@ impl<F: Addresses> Arrays<F> {
                 assert!(tuples.insert(tuple), "{tuple:?} twice");
                 for hit in [table.lookup(&tuple), table.lookup_rarely(&tuple)] {
                     let hit = hit.expect("found by its packets");
-                    assert_eq!((hit.slot as usize, hit.direction), (slot, direction), "{original:?} {reply:?}");
+                    assert_eq!(
+                        (hit.slot as usize, hit.direction),
+                        (slot, direction),
+                        "{original:?} {reply:?}"
+                    );
                 }
             }
         }

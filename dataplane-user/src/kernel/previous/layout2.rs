@@ -106,7 +106,10 @@ mod tests {
         let known = flow(&words, &[]).unwrap();
         assert_eq!((known.original.source, known.original.source_port), (address("172.19.35.2"), 40_000));
         assert_eq!((known.reply.source, known.reply.source_port), (address("192.0.2.1"), 443));
-        assert_eq!((known.reply.destination, known.reply.destination_port), (address("198.51.100.2"), 61_007));
+        assert_eq!(
+            (known.reply.destination, known.reply.destination_port),
+            (address("198.51.100.2"), 61_007)
+        );
         assert_eq!((known.original.protocol, known.reply.protocol), (6, 6));
         assert_eq!(known.progress, Progress { state: State::TcpClosing, marks: 1 });
         assert_eq!((known.deadline, known.opened), (1000, 900));

@@ -30,6 +30,18 @@ impl Ping {
         Ok(())
     }
 
+    /// Checks that the node refused it with an ICMP error: communication administratively prohibited.
+    ///
+    /// # Errors
+    /// If something was answered, or nothing refused.
+    pub fn all_refused(&self) -> Result<()> {
+        let refused = self.text.matches("Packet filtered").count();
+        ensure!(self.received == 0 && refused > 0, "the node has refused nothing: {}", self.text.trim());
+        Ok(())
+    }
+
+    /// Checks that nothing came back.
+    ///
     /// # Errors
     /// If anything came back.
     pub fn none_answered(&self) -> Result<()> {

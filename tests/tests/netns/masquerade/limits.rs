@@ -1,6 +1,7 @@
 //! What there is only so much of: ports, places in the table, one container's share of them, and time.
 
 use std::{
+    io,
     net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket},
     time::Duration,
 };
@@ -15,7 +16,7 @@ use tests::harness::{
     wait::{patient, uninterrupted},
 };
 
-use super::{Egress, FAR, NODE, RULE, Sender, config, require_root, translated_port};
+use super::{Egress, FAR, NODE, PATIENCE, RULE, Sender, config, require_root, translated_port};
 
 /// A host that never answers: the outside gets the packets to it, and is no router.
 const SILENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
@@ -58,9 +59,13 @@ fn ports_towards_one_destination_run_out() -> Result<()> {
 
     let late = net.c2.enter(|| Ok(UdpSocket::bind("0.0.0.0:0")?))?;
     late.connect(server.local_addr()?)?;
+    late.set_read_timeout(Some(PATIENCE))?;
     for count in 1..=3 {
         late.send(b"too late")?;
         net.await_count(Hook::FromContainer, Reason::NatNoPort, count)?;
+        // It is told at once (RFC 5508, REQ-8).
+        let told = uninterrupted(|| late.recv(&mut [0; 10])).expect_err("nobody has answered");
+        ensure!(told.kind() == io::ErrorKind::HostUnreachable, "{told}");
     }
     // Another destination has ports of its own, and TCP has, too.
     ensure!(UdpPair::new(&net.c2, &net.outside, FAR)?.exchange(b"elsewhere")?.ip() == NODE);

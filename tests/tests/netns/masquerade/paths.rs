@@ -115,7 +115,7 @@ fn a_datagram_that_is_too_big_for_the_path() -> Result<()> {
     net.finish().map(drop)
 }
 
-/// On the node's own uplink: the kernel answers a packet with DF; one without is dropped, and never sent on by the
+/// On the node's own uplink: a packet with DF is answered; one without is dropped, and never sent on by the
 /// kernel in untranslated pieces.
 #[test]
 fn a_packet_that_is_too_big_for_the_uplink() -> Result<()> {
@@ -132,12 +132,12 @@ fn a_packet_that_is_too_big_for_the_uplink() -> Result<()> {
     let message = frame.ipv4().and_then(error).context("no error")?;
     assert_eq!((message.kind, message.code, message.sequence_or_mtu(), message.checksum), (3, 4, 1400, None));
     assert_eq!(message.payload, packet.bytes()[..message.payload.len()]);
-    assert_eq!(net.daemon.drops(Hook::FromContainer, Reason::TooBig)?, 1);
+    net.await_count(Hook::FromContainer, Reason::NatTooBig, 1)?;
 
     let without = Ipv4 { dont_fragment: false, ..packet };
     net.by_bpf(|| {
         sender.send(&without)?;
-        net.await_count(Hook::FromContainer, Reason::NatTooBig, 1)
+        net.await_count(Hook::FromContainer, Reason::NatTooBig, 2)
     })?;
     net.outside.ip("link set eth0 mtu 1400")?;
     let pair = TcpPair::connect(&net.c1, &net.outside, super::FAR)?;
@@ -146,7 +146,7 @@ fn a_packet_that_is_too_big_for_the_uplink() -> Result<()> {
     net.finish().map(drop)
 }
 
-/// A reply that is too big for the container: the kernel fragments it, translated; with DF it is dropped and counted.
+/// A reply that is too big for the container: the kernel fragments it, translated; with DF its sender is told.
 #[test]
 fn a_reply_that_is_too_big_for_the_container() -> Result<()> {
     require_root!();
@@ -157,6 +157,12 @@ fn a_reply_that_is_too_big_for_the_container() -> Result<()> {
     let reply = Ipv4::new(super::FAR, NODE, Udp::new(from, seen_as.port(), vec![7; 1472]));
     net.back()?.send(&reply)?;
     net.await_count(Hook::FromUplink, Reason::NatTooBig, 1)?;
+    // Its sender is told, of the packet that it sent.
+    let told = net.arrives(|packet| error(packet).is_some())?;
+    let message = error(&told).context("no error")?;
+    assert_eq!((told.source, told.destination, told.ttl), (NODE, super::FAR, 64));
+    assert_eq!((message.kind, message.code, message.sequence_or_mtu(), message.checksum), (3, 4, 1400, None));
+    assert_eq!(message.payload, reply.bytes()[..message.payload.len()]);
 
     let at_c1 = Capture::start(&net.c1, "eth0", "src net 203.0.113.0/24")?;
     net.back()?.send(&Ipv4 { dont_fragment: false, id: 4711, ..reply.clone() })?;

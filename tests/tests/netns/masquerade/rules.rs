@@ -135,7 +135,7 @@ fn the_address_changes() -> Result<()> {
     };
     rule(None)?;
     let before = net.daemon.drops(Hook::FromContainer, Reason::NatNoAddress)?;
-    traffic::ping(&net.c1, FAR, 2)?.none_answered()?;
+    traffic::ping(&net.c1, FAR, 2)?.all_refused()?;
     net.await_count(Hook::FromContainer, Reason::NatNoAddress, before + 2)?;
 
     net.node.ip_batch("address add 198.51.100.20/24 dev eth1\nroute replace default via 198.51.100.1\n")?;
@@ -214,7 +214,7 @@ fn a_static_route_by_an_uplink_is_followed() -> Result<()> {
         traffic::ping(&net.c1, FAR, 2)?.all_answered()
     })?;
     kind(EXCLUDED, "kernel")?;
-    traffic::ping(&net.c1, EXCLUDED, 1)?.none_answered()?;
+    traffic::ping(&net.c1, EXCLUDED, 1)?.all_refused()?;
     net.await_count(Hook::FromContainer, Reason::NatKernelRoute, 1)?;
     net.finish().map(drop)
 }
@@ -257,7 +257,7 @@ fn nothing_is_left_to_the_kernel_that_must_be_translated() -> Result<()> {
         Ok(())
     })?;
     net.by_bpf(|| {
-        traffic::ping(&net.c1, FAR, 2)?.none_answered()?;
+        traffic::ping(&net.c1, FAR, 2)?.all_refused()?;
         net.await_count(Hook::FromContainer, Reason::NatKernelRoute, 2)
     })?;
     assert_eq!(at_node.stop()?.len(), 0);
@@ -280,7 +280,7 @@ fn nothing_leaves_by_a_policy_route() -> Result<()> {
     // The kernel would forward it.
     net.node.ip(&format!("route get {FAR}"))?;
     net.by_bpf(|| {
-        traffic::ping(&net.c1, FAR, 2)?.none_answered()?;
+        traffic::ping(&net.c1, FAR, 2)?.all_refused()?;
         net.await_count(Hook::FromContainer, Reason::NatKernelRoute, 2)
     })?;
     // The host's own is not concerned.

@@ -60,6 +60,9 @@ pub(super) fn sum(parts: &[&[u8]]) -> u16 {
 /// A packet that was carried or translated has lost one of its TTL for each hop, its header's checksum is right, and
 /// what its other checksums cover sums up to what it did: right ones stay right, and wrong ones wrong.
 pub(super) fn check_bytes(before: &[u8], after: &[u8], hops: u8) -> Result<()> {
+    // What follows the packet may be cut off, and nothing else.
+    let length = 14 + usize::from(u16::from_be_bytes([before[16], before[17]]));
+    let before = if after.len() == length { &before[..length] } else { before };
     ensure!(before.len() == after.len(), "its length has changed");
     ensure!(after[22] == before[22] - hops, "its TTL went from {} to {}", before[22], after[22]);
     ensure!(sum(&[&after[14..34]]) == 0, "the checksum of its header is wrong");

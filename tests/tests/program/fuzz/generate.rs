@@ -71,15 +71,29 @@ impl Generator {
             _ => self.ipv4(hook, interface),
         };
         if self.random.percent(8) {
-            let length = self.random.within(1..60);
+            let length = self.random.pick(&[60, 60, 60, 60, 60, 60, 3000]);
+            let length = self.random.within(1..length);
             frame.extend(self.random.bytes(length));
         }
         if self.random.percent(35) {
             self.damage(&mut frame);
         }
+        if self.random.percent(4) {
+            self.tag(&mut frame);
+        }
         let gso_size = if self.random.percent(15) { self.gso_size() } else { 0 };
         frame.truncate(LONGEST_FRAME);
         Packet { hook, ifindex: interface.ifindex, frame, gso_size }
+    }
+
+    /// Puts a tag in front of the frame, mostly a priority tag; sometimes several.
+    fn tag(&mut self, frame: &mut Vec<u8>) {
+        for _ in 0..self.random.pick(&[1, 1, 1, 2, 3]) {
+            let [high, low] = self.random.pick(&[0u16, 0, 0, 0xa000, 0x1000, 5]).to_be_bytes();
+            let kind = self.random.pick(&[0x81, 0x81, 0x88]);
+            let ethertype = if kind == 0x81 { [0x81, 0x00] } else { [0x88, 0xa8] };
+            frame.splice(12..12, ethertype.into_iter().chain([high, low]));
+        }
     }
 
     /// Mostly one that an endpoint is behind.
@@ -150,10 +164,30 @@ impl Generator {
         frame.extend([ttl, protocol, 0, 0]);
         frame.extend(self.source(hook, interface).octets());
         frame.extend(self.address().octets());
-        frame.extend(self.random.bytes(options));
+        let options = self.options(options);
+        frame.extend(options);
         set_checksum(&mut frame);
         frame.extend(payload);
         frame
+    }
+
+    /// Mostly well-formed.
+    fn options(&mut self, length: usize) -> Vec<u8> {
+        let mut options = Vec::new();
+        while options.len() < length {
+            match self.random.within(0..8) {
+                0 => options.push(0),
+                1..4 => options.push(1),
+                kind => {
+                    let bytes = self.random.within(2..9);
+                    let kind = [7, 68, 148, 131][kind - 4];
+                    options.extend([kind, bytes as u8]);
+                    options.extend(self.random.bytes(bytes - 2));
+                }
+            }
+        }
+        options.truncate(length);
+        if self.random.percent(30) { self.random.bytes(length) } else { options }
     }
 
     /// Mostly small, often about as large as a link takes, sometimes an aggregate.

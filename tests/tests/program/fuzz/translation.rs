@@ -12,6 +12,7 @@ use dataplane_common::{
     flow::rule::Rule,
     net::Ipv4Be,
     reason::{Class, Reason},
+    reject::QUOTE,
     stats::Hook,
 };
 
@@ -24,6 +25,7 @@ use super::{
 };
 use crate::{
     at_xdp,
+    case::is_answerable,
     model::{Model, Route},
     network::NODE,
     programs::{Interface, Packet, Ran, Runner, action},
@@ -166,8 +168,12 @@ impl<'a> Fuzz<'a> {
             check_bytes(before, after, 0)?;
             return self.check_restored(before, after);
         }
+        if reason.class() == Class::Drop && ran.action == action::REDIRECT {
+            ensure!(reason.is_told() || reason == Reason::NatTooBig, "an answer for no reason");
+            return check_answer(before, after);
+        }
         if reason.class() != Class::Forward {
-            ensure!(before == after, "a packet that is not carried has changed");
+            ensure!(is_same(before, after), "a packet that is not carried has changed");
             return self.check_left_to_kernel(packet, reason);
         }
         let ((source, destination), (new_source, new_destination)) = (addresses(before), addresses(after));
@@ -196,15 +202,23 @@ impl<'a> Fuzz<'a> {
         let (source, destination) = addresses(&packet.frame);
         let egress = match self.model.lookup(destination) {
             Some(Route::To(Destination::NextHop(next_hop))) => Some(next_hop.ifindex),
-            Some(Route::To(Destination::Kernel(Reason::KernelRoute | Reason::NoNextHop))) => None,
-            _ => return Ok(()),
+            Some(Route::To(
+                Destination::Endpoint(_) | Destination::Block | Destination::Kernel(Reason::ToHost),
+            )) => return Ok(()),
+            _ => None,
         };
         // A node is no gateway between hosts of one uplink, and its own host's frames are not another's.
         let is_elsewhere = packet.hook == Hook::FromUplink && egress == Some(packet.ifindex);
         if is_elsewhere || self.applies(source, destination, egress).is_none() {
             return Ok(());
         }
+        let is_kept = packet.frame[22] <= 1
+            || destination.is_loopback()
+            || destination.is_unspecified()
+            || destination.is_broadcast()
+            || destination.octets()[..3] == [224, 0, 0];
         let is_answered = match reason {
+            _ if is_kept => true,
             Reason::TtlExpired | Reason::OtherHost => true,
             Reason::TooBig => packet.frame[20] & 0x40 != 0,
             _ => reason.class() == Class::Drop,
@@ -337,6 +351,25 @@ impl<'a> Fuzz<'a> {
         frame[36..38].copy_from_slice(&sum.to_be_bytes());
         frame
     }
+}
+
+/// An ICMP error about the packet, to who sent it.
+fn check_answer(before: &[u8], after: &[u8]) -> Result<()> {
+    ensure!(is_answerable(before), "an error about what must not be answered");
+    ensure!(after[..6] == before[6..12] && after[6..12] == before[..6], "to another MAC");
+    ensure!(addresses(after).1 == addresses(before).0, "to another address");
+    ensure!(sum(&[&after[14..34]]) == 0 && sum(&[&after[34..]]) == 0, "a wrong checksum");
+    ensure!(after[34] == 3 && [4, 13].contains(&after[35]), "another error");
+    let length = usize::from(u16::from_be_bytes([before[16], before[17]]));
+    let length = if length == 0 { before.len() - 14 } else { length }.min(QUOTE);
+    ensure!(after[42..] == before[14..14 + length], "another packet is quoted");
+    Ok(())
+}
+
+/// Whether it is the same, but perhaps for what follows the packet.
+fn is_same(before: &[u8], after: &[u8]) -> bool {
+    let length = 14 + usize::from(u16::from_be_bytes([before[16], before[17]]));
+    before == after || before.get(..length) == Some(after)
 }
 
 impl Packet {

@@ -193,7 +193,10 @@ impl Contents {
             let is_taken =
                 copy.taken[(slot / RECORDS_PER_WORD) as usize].load() >> (slot % RECORDS_PER_WORD) & 1 != 0;
             let life = Life::from_bits(flow.life.load());
-            ensure!(is_taken == (!life.is_dead() || life.is_to_reclaim()), "record {slot}: {life:?}, {is_taken}");
+            ensure!(
+                is_taken == (!life.is_dead() || life.is_to_reclaim()),
+                "record {slot}: {life:?}, {is_taken}"
+            );
             if !is_there(flow) {
                 continue;
             }

@@ -13,8 +13,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use aya::{
     Ebpf, TestRun as _, TestRunOptions,
-    maps::{Array, Map, MapData, ProgramArray},
+    maps::{Array, Map, MapData, PerCpuArray, PerCpuValues, ProgramArray},
     programs::{TcAttachType, tc},
+    util::nr_cpus,
 };
 use bytemuck::Zeroable as _;
 use dataplane::{
@@ -24,6 +25,8 @@ use dataplane::{
         monitor::{Listener, Wanted},
         nat::{Limits, Nat},
         object::{self, Program, Purpose},
+        pinned::Pinned,
+        pins::Pins,
         table::{Mapped, Memory as _},
         uplinks::Uplinks,
     },
@@ -31,9 +34,12 @@ use dataplane::{
 };
 use dataplane_common::{
     flow::{record::ticks, rule::Rule, state::State},
-    names::{MAP_FLOW_PROGRAMS, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_decide},
+    names::{
+        MAP_FLOW_PROGRAMS, MAP_REJECTION, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_decide,
+    },
     ports::PORT_WORDS,
     reason::Reason,
+    reject::Rejection,
     route::Entry,
     stats::{Counter, Hook},
     trace::{Step, StepCode, TRACE_STEPS, TraceLog},
@@ -103,6 +109,7 @@ pub struct Runner {
     uplinks: Uplinks,
     /// The uplinks that are served at XDP.
     at_xdp: Vec<u32>,
+    rejections: PerCpuArray<MapData, [u8; size_of::<Rejection>()]>,
     log: Array<MapData, Log>,
     buffer: Vec<u8>,
 }
@@ -124,6 +131,8 @@ impl Runner {
         let uplinks = Uplinks::open(&mut counting)?;
         let log = recording.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
         let log = Array::try_from(log)?;
+        let rejections = Map::from_map_data(MapData::from_pin(maps.join(MAP_REJECTION))?)?;
+        let rejections = PerCpuArray::try_from(rejections)?;
         Ok(Self {
             maps: maps.to_owned(),
             counting,
@@ -133,6 +142,7 @@ impl Runner {
             flows,
             uplinks,
             at_xdp: Vec::new(),
+            rejections,
             log,
             buffer: Vec::new(),
         })
@@ -190,7 +200,8 @@ impl Runner {
     /// # Errors
     /// If the pinned maps cannot be opened, or all places are taken.
     pub fn listen(&self, wanted: &Wanted) -> Result<Listener> {
-        Listener::new(&self.maps, wanted)
+        let bpf_dir = self.maps.ancestors().find(|above| Pins::new(above).maps() == self.maps);
+        Listener::new(&Pinned::find(Some(bpf_dir.context("no pins")?), Path::new("/"))?, wanted)
     }
 
     /// Sweeps the whole flow table once.
@@ -285,9 +296,19 @@ impl Runner {
     /// # Errors
     /// As [`Self::run`], or if the counters cannot be read.
     pub fn run_counted(&mut self, packet: &Packet) -> Result<Counted> {
+        self.allow_errors()?;
         let before = self.datapath.counters()?;
         let ran = self.run(packet)?;
         Ok(Counted { ran, moved: difference(&before, &self.datapath.counters()?) })
+    }
+
+    /// Has the programs send ICMP errors as if none had been sent for long.
+    fn allow_errors(&mut self) -> Result<()> {
+        let values = PerCpuValues::try_from(vec![
+            [0; size_of::<Rejection>()];
+            nr_cpus().map_err(|(_, error)| error)?
+        ])?;
+        Ok(self.rejections.set(0, values, 0)?)
     }
 
     /// What was counted so far.

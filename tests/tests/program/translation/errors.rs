@@ -59,6 +59,12 @@ fn about_a_packet_out(n: &Network) -> Vec<Case> {
                 cases.push(called.must_reach_as(wanted, &n.c1));
             }
         }
+        // From where no packet can come.
+        for martian in [[0, 1, 2, 3], [127, 0, 0, 1], [224, 0, 0, 1], [255; 4], NODE, n.c2.address.octets()] {
+            let sent = inbound(n.eth0, martian, NODE, Icmp::unreachable(3, &quoted.bytes()));
+            let called = sent.called(format!("{name}: from {martian:?}"));
+            cases.push(called.must_drop(Reason::MartianSource));
+        }
         // About a packet to somebody else, and of another port.
         let mut other = quoted.clone();
         other.destination = [203, 0, 113, 6].into();

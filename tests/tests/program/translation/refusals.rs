@@ -3,11 +3,11 @@
 use std::net::Ipv4Addr;
 
 use dataplane_common::{net::Ipv4Be, reason::Reason};
-use tests::harness::packet::{Icmp, Ipv4, L4, Tcp, Udp, flags};
+use tests::harness::packet::{Icmp, Ipv4, L4, Tcp, Udp, Vlan, ethertype, flags};
 
 use crate::{
     case::Case,
-    network::{MAX_FLOWS, NODE, NOWHERE, Network, OUTSIDE, PORT},
+    network::{EXCLUDED, MAX_FLOWS, NODE, NOWHERE, Network, OUTSIDE, PORT},
     packets::{Sent, inbound, payload, udp},
     translation::{SOURCE_PORT, opens, restored},
 };
@@ -19,6 +19,7 @@ groups!(
     what_is_too_big,
     what_lives_no_longer,
     what_the_kernel_would_forward,
+    what_a_vlan_s_device_would_forward,
     without_an_address,
     without_a_port,
     beyond_the_share,
@@ -68,8 +69,9 @@ fn what_is_not_translated(n: &Network) -> Vec<Case> {
             let called = raw(protocol).called(format!("{who}: protocol {protocol}"));
             cases.push(called.must_drop(Reason::NatUnsupported));
         }
-        // An echo reply goes out to nobody who has asked by a translation.
-        for kind in [0, 4, 5, 9, 13, 14, 17] {
+        // An echo reply goes out to nobody who has asked.
+        cases.push(icmp(0).called(format!("{who}: an echo reply")).must_drop(Reason::NatNoFlow));
+        for kind in [4, 5, 9, 13, 14, 17] {
             let called = icmp(kind).called(format!("{who}: ICMP type {kind}"));
             cases.push(called.must_drop(Reason::NatUnsupported));
         }
@@ -95,8 +97,8 @@ fn what_is_too_big(n: &Network) -> Vec<Case> {
         let mut cases = Vec::new();
         for known in ["no flow", "a flow"] {
             let large = |dont_fragment| of(1473, dont_fragment).called(format!("{who}, {known}"));
-            // The kernel answers and forwards nothing, or would send it on in pieces.
-            cases.push(large(true).must_pass(Reason::TooBig));
+            // The kernel's own route may take more, and without DF it would send it on in pieces.
+            cases.push(large(true).must_be_too_big(1500));
             cases.push(large(false).must_drop(Reason::NatTooBig));
             if known == "no flow" {
                 let remote = |sent: Sent| sent.with(|packet| packet.destination = OUTSIDE.into());
@@ -109,7 +111,7 @@ fn what_is_too_big(n: &Network) -> Vec<Case> {
     // A reply may be too big for the container's own link.
     cases.push(opens(n, n.c3.sends([203, 0, 113, 20], Udp::new(SOURCE_PORT, 53, b"?")), "to a small one"));
     let reply = inbound(n.eth0, [203, 0, 113, 20], NODE, Udp::new(53, PORT, payload(1373)));
-    cases.push(reply.clone().called("a reply").must_drop(Reason::NatTooBig));
+    cases.push(reply.clone().called("a reply").must_be_too_big(1400));
     // The kernel fragments it for the container.
     let reply = reply.with(|packet| packet.dont_fragment = false);
     let wanted = Ipv4 { ttl: reply.ipv4().ttl, ..restored(&reply, n.c3.address) };
@@ -150,10 +152,68 @@ fn what_the_kernel_would_forward(n: &Network) -> Vec<Case> {
             let called = to(address).called(format!("{who} to {address:?}"));
             cases.push(called.must_drop(Reason::NatKernelRoute));
         }
-        cases.push(to(NODE).called(format!("{who} to the node")).must_pass(Reason::ToHost));
-        cases.push(to([224, 0, 0, 1]).called(format!("{who} to a group")).must_pass(Reason::Multicast));
+        // Nor what the kernel forwards that does not look so: 0.0.0.0/8 but its first address, groups beyond the link, what
+        // is reserved for ever, and what a faulty table has no answer for.
+        let forwarded = [
+            [0, 1, 2, 3],
+            [0, 255, 255, 255],
+            [169, 254, 9, 9],
+            [224, 0, 1, 1],
+            [239, 1, 2, 3],
+            [240, 0, 0, 1],
+            [9, 9, 9, 9],
+            [100, 64, 0, 1],
+            [100, 65, 0, 1],
+            [198, 18, 0, 1],
+            [198, 19, 0, 1],
+        ];
+        for address in forwarded {
+            let called = to(address).called(format!("{who} to {address:?}"));
+            cases.push(called.must_drop(Reason::NatKernelRoute));
+        }
+        let of_container = who == "a container";
+        let kept = [
+            (NODE, Reason::ToHost),
+            ([224, 0, 0, 1], Reason::Multicast),
+            ([224, 0, 0, 251], Reason::Multicast),
+            ([255; 4], Reason::Broadcast),
+            ([0; 4], if of_container { Reason::Reserved } else { Reason::NotLocal }),
+            ([127, 0, 0, 1], if of_container { Reason::Reserved } else { Reason::NotLocal }),
+        ];
+        for (address, reason) in kept {
+            cases.push(to(address).called(format!("{who} to {address:?}")).must_pass(reason));
+        }
+        for (address, reason) in [([239, 1, 2, 3], Reason::Multicast), ([192, 0, 2, 7], Reason::KernelRoute)] {
+            let reason = if of_container || reason == Reason::Multicast { reason } else { Reason::NotLocal };
+            let last = to(address).with(|packet| packet.ttl = 1);
+            cases.push(last.called(format!("{who} to {address:?}, TTL 1")).must_pass(reason));
+        }
         cases
     })
+}
+
+/// The kernel has a device for a VLAN, perhaps, and forwards what comes by it.
+fn what_a_vlan_s_device_would_forward(n: &Network) -> Vec<Case> {
+    let tag = |control| Vlan { ethertype: ethertype::VLAN, control };
+    // Behind a priority tag, the kernel puts the next one beside the packet.
+    let to = |to: [u8; 4]| {
+        let sent = n.c1.sends(to, udp());
+        let bytes = sent.untagged();
+        (sent.behind(&[tag(0), tag(5)]).called(format!("VLAN 5, to {to:?}")), bytes)
+    };
+    let mut cases = Vec::new();
+    for address in [NOWHERE, [192, 0, 2, 7], [9, 9, 9, 9], [239, 1, 2, 3]] {
+        let (sent, _) = to(address);
+        cases.push(sent.must_drop(Reason::NatKernelRoute));
+    }
+    for address in [NODE, EXCLUDED, [172, 19, 36, 2], n.c2.address.octets()] {
+        let (sent, bytes) = to(address);
+        cases.push(sent.must_pass(Reason::Vlan).leaving(bytes));
+    }
+    let mut twice = n.c1.sends(NODE, udp());
+    twice.frame = twice.frame.tagged(5).tagged(6);
+    cases.push(twice.called("two tags").must_drop(Reason::NatUnsupported));
+    cases
 }
 
 fn without_an_address(n: &Network) -> Vec<Case> {
@@ -194,15 +254,21 @@ fn beyond_the_share(n: &Network) -> Vec<Case> {
 /// While nothing is in it that could give way.
 fn a_full_table(n: &Network) -> Vec<Case> {
     let rule = n.rule();
+    let first = opens(n, n.c2.sends(remote("the first"), udp()), "the first");
     let full = each(n, |who, sent| {
         let full = sent.called(who).must_open_nothing(Reason::NatTableFull, &n.outside);
-        vec![full.after(move |runner| runner.translate(&[rule], 0, MAX_FLOWS))]
+        vec![full.after(move |runner| runner.translate(&[rule], 1, MAX_FLOWS))]
+    });
+    // While the daemon moves to another table, nobody is told: the next attempt finds that.
+    let stopped = each(n, |who, sent| {
+        let stopped = sent.called(who).must_open_nothing_for_now(Reason::NatShare, &n.outside);
+        vec![stopped.after(move |runner| runner.translate(&[rule], MAX_FLOWS, 0))]
     });
     let room = each(n, |who, sent| {
         let room = opens(n, sent.with(|packet| packet.destination = remote(who)), who);
         vec![room.after(move |runner| runner.translate(&[rule], MAX_FLOWS, MAX_FLOWS))]
     });
-    full.into_iter().chain(room).collect()
+    [first].into_iter().chain(full).chain(stopped).chain(room).collect()
 }
 
 fn a_lock_that_is_held(n: &Network) -> Vec<Case> {

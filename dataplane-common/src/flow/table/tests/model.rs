@@ -131,8 +131,11 @@ fn begin<F: Addresses>(
 ) -> Result<(), TestCaseError> {
     let tuple = packet.tuple::<F>();
     let Some(state) = state::first(tuple.protocol, packet.flags()) else { return Ok(()) };
-    let entry =
-        |port| Entry { port, progress: Progress::first(state), deadline: now + arrays.settings.timeout(state) };
+    let entry = |port| Entry {
+        port,
+        progress: Progress::first(state),
+        deadline: now + arrays.settings.timeout(state),
+    };
     if !is_out {
         let outcome = arrays.at(now).insert(&inbound(&tuple.reversed(), state));
         prop_assert!(outcome.is_new(), "{:?}", outcome);
@@ -142,7 +145,8 @@ fn begin<F: Addresses>(
     let rivals = |other: &Tuple<F>, entry: &Entry, port| {
         other.protocol == tuple.protocol && other.destination == tuple.destination && entry.port == Some(port)
     };
-    let order = |port| known.iter().find(|(other, entry)| rivals(other, entry, port)).map(|(_, entry)| *entry);
+    let order =
+        |port| known.iter().find(|(other, entry)| rivals(other, entry, port)).map(|(_, entry)| *entry);
     let outcome = arrays.at(now).insert(&snat(&tuple, ports, state));
     let all = || (0..ports.count()).map(|offset| ports.first + offset as u16);
     if let Some(refusal) = outcome.refusal() {

@@ -51,7 +51,8 @@ fn a_socket_has_one_port_towards_everybody_while_it_is_free() {
 fn ports_run_out_towards_one_remote_end_alone() {
     let arrays = Arrays::<V4>::new(1024);
     let ports = Ports::new(50_000, 50_039);
-    let open = |now, tuple: Tuple<V4>| arrays.at(now).insert(&snat(&tuple, ports, State::UdpUnreplied)).refusal();
+    let open =
+        |now, tuple: Tuple<V4>| arrays.at(now).insert(&snat(&tuple, ports, State::UdpUnreplied)).refusal();
     for port in 0..40 {
         assert_eq!(open(0, udp(port)), None, "port {port}");
     }

@@ -34,7 +34,9 @@ fn a_port_is_claimed_by_one() {
                     scope.spawn(move || {
                         let tuples = (0..16).map(|index| udp::<V4>(round * 100 + worker * 16 + index));
                         tuples
-                            .map(|tuple| (tuple, arrays.at(1).insert(&snat(&tuple, ports, State::UdpUnreplied))))
+                            .map(|tuple| {
+                                (tuple, arrays.at(1).insert(&snat(&tuple, ports, State::UdpUnreplied)))
+                            })
                             .filter(|(_, outcome)| outcome.refusal().is_none())
                             .map(|(tuple, outcome)| {
                                 let hit = arrays.at(1).hit(outcome.slot(), &tuple).unwrap();
