@@ -31,6 +31,7 @@
 //! * A flow ends by one compare-and-exchange of its life word. Its record is reclaimed by another one, which one CPU wins: that
 //!   one removes both references and frees the record. A reference that stays behind leads to a record that does not match.
 
+pub mod counts;
 pub mod index;
 pub mod record;
 pub mod rule;

@@ -34,7 +34,7 @@ pub const MAP_FLOW_RULES: &str = "FLOW_RULES";
 pub const MAP_FLOW_INDEX: &str = "FLOW_INDEX";
 /// Array of [`Flow`](crate::flow::record::Flow), by slot.
 pub const MAP_FLOW_RECORDS: &str = "FLOW_RECORDS";
-/// Array of [`Counts`](crate::flow::record::Counts), by the same slot.
+/// Array of [`Counts`](crate::flow::counts::Counts), by the same slot.
 pub const MAP_FLOW_COUNTS: &str = "FLOW_COUNTS";
 /// Array of words with a bit for each of 64 flow records: which are taken.
 pub const MAP_FLOW_TAKEN: &str = "FLOW_TAKEN";

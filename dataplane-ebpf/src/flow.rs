@@ -20,8 +20,9 @@ use dataplane_common::{
     atomic::{Word32, Word64},
     family::V4,
     flow::{
+        counts::Counts,
         index::Bucket,
-        record::{Counts, Flow, TICK_SHIFT},
+        record::{Flow, TICK_SHIFT},
         settings::{Gauges, PORT_USES, SHARES, Settings, Stats},
         state::Direction,
         table::{Hit, Memory, Table},

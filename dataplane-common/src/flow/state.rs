@@ -185,7 +185,7 @@ const TRANSITIONS: [u8; 256] = {
         let (mut side, mut kind) = (0, 0);
         while side < 2 {
             while kind < 6 {
-                table[(state as usize) << 4 | side * FROM_PEER as usize | kind] = next[side][kind];
+                table[((state as usize) << 4) | (side * FROM_PEER as usize) | kind] = next[side][kind];
                 kind += 1;
             }
             (side, kind) = (side + 1, 0);
@@ -259,7 +259,7 @@ pub(super) const fn after(state: u8, marks: u8, direction: Direction, tcp_flags:
     let is_syn_ack = (kind == Kind::SynAck as u8) as u8;
     let kind = kind + (is_awaited & is_syn_ack) * (Kind::Reopens as u8 - Kind::SynAck as u8);
     let is_from_peer = marks >> 2 & 1 ^ from;
-    let event = kind | is_from_peer * FROM_PEER;
+    let event = kind | (is_from_peer * FROM_PEER);
     let entry = TRANSITIONS[((state & 15) << 4 | event & 15) as usize];
     let (sender_opens, other_opens) = (entry >> 6 & 1, entry >> 7);
     // 0xff where the old marks stay.

@@ -5,12 +5,14 @@ mod insert;
 mod place;
 mod reclaim;
 mod record;
+mod request;
 mod search;
 mod sweep;
 
 use super::{
+    counts::Counts,
     index::{Bucket, MAX_SLOTS, REFS, Ref},
-    record::{Counts, Flow, Life},
+    record::{Flow, Life},
     settings::{Gauges, Settings},
     state::{Direction, Rank, State},
     tuple::Tuple,
@@ -21,7 +23,7 @@ use crate::{
     repeat::Repeat,
 };
 
-pub use insert::{ATTEMPTS, Outcome, Ports, Refusal, Request};
+pub use request::{ATTEMPTS, Outcome, Ports, Refusal, Request};
 pub use search::Candidate;
 pub use sweep::{STRETCH, Swept};
 

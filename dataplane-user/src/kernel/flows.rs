@@ -11,8 +11,9 @@ use dataplane_common::{
     atomic::Word64,
     family::V4,
     flow::{
+        counts::Counts,
         index::Bucket,
-        record::{Binding, Counts, Flow, Life, flags},
+        record::{Binding, Flow, Life, flags},
         rule::{MAX_RULES, Rule, RuleSet},
         settings::{RECORDS_PER_WORD, Settings, Stats},
         state::Direction,

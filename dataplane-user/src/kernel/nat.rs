@@ -14,8 +14,9 @@ use bytemuck::Zeroable as _;
 use dataplane_common::{
     family::V4,
     flow::{
+        counts::Counts,
         index::Bucket,
-        record::{Counts, Flow, Life, TICK_SHIFT},
+        record::{Flow, Life, TICK_SHIFT},
         rule::{MAX_RULES, Rule, RuleSet},
         settings::{Gauges, PROBE_ROWS, RECORDS_PER_WORD, Settings, Stats},
         state::State,

@@ -8,7 +8,7 @@ use super::{
         tuple::{Hash, Tuple},
     },
     Memory, Order, Table,
-    insert::Request,
+    request::Request,
 };
 
 /// Probes at random, after that of the source's own port.

@@ -9,8 +9,9 @@ use dataplane_common::{
     atomic::{Word32, Word64},
     family::V4,
     flow::{
+        counts::Counts,
         index::Bucket,
-        record::{Counts, Flow},
+        record::Flow,
         settings::{Gauges, PORT_USES, SHARES},
         state::Rank,
         table::{Memory, Table},

@@ -65,7 +65,8 @@ mod tests {
 
     use dataplane_common::{
         flow::{
-            record::{Counts, Flow, Life},
+            counts::Counts,
+            record::{Flow, Life},
             settings::Settings,
             state::Direction,
         },
@@ -86,9 +87,13 @@ mod tests {
         bytes[0] = State::TcpClosing as u8;
         let counted: [u8; 24] = std::array::from_fn(|index| 0x80 + index as u8);
         // SAFETY: words, every value of which is valid.
-        let (record, counts): ([Word64; 8], [Word64; 3]) = unsafe { (transmute(bytes), transmute(counted)) };
+        let record: [Word64; 8] = unsafe { transmute(bytes) };
+        // SAFETY: as above.
+        let counts: [Word64; 3] = unsafe { transmute(counted) };
         // SAFETY: as above; the record is aligned as a flow is where it is written below.
-        let (written, written_counts): (Flow<V4>, Counts) = unsafe { (transmute(bytes), transmute(counted)) };
+        let written: Flow<V4> = unsafe { transmute(bytes) };
+        // SAFETY: words, every value of which is valid.
+        let written_counts: Counts = unsafe { transmute(counted) };
         let read = flow(&record, &counts).unwrap();
         let life = Life::from_bits(written.life.load());
         assert_eq!((read.original, read.reply), (written.original(), written.reply()));

@@ -8,8 +8,9 @@ use dataplane_common::{
     atomic::{Word32, Word64},
     family::V4,
     flow::{
+        counts::Counts,
         index::{Bucket, REFS},
-        record::{Counts, Flow, Life},
+        record::{Flow, Life},
         settings::{Gauges, RECORDS_PER_WORD, SHARES, Settings},
         state::Direction,
         table::{Memory, Table},

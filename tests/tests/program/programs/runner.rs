@@ -2,6 +2,8 @@
 
 #[path = "frames.rs"]
 mod frames;
+#[path = "outcome.rs"]
+mod outcome;
 
 use std::{
     fmt,
@@ -46,6 +48,9 @@ use dataplane_common::{
 };
 use ipnet::Ipv4Net;
 
+use outcome::difference;
+pub use outcome::{Counted, Counts, Ran, Traced};
+
 use super::{
     Context, Packet, SIZES, context,
     flows::{Contents, FlowMaps},
@@ -56,40 +61,6 @@ const MAX_ROUTES: u32 = 32_768;
 
 /// With its head- and tailroom, a frame must fit a page of 4 KiB.
 pub const LONGEST_FRAME: usize = 3600;
-
-/// What a program did with a packet.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ran {
-    /// What it returned, of [`action`](super::action).
-    pub action: i32,
-    /// The frame after it.
-    pub bytes: Vec<u8>,
-    /// The packet's other fields after it.
-    pub context: Context,
-}
-
-/// The same, and what it counted.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Counted {
-    /// What it did.
-    pub ran: Ran,
-    /// The counters that moved, by how much.
-    pub moved: Counts,
-}
-
-/// What the recording copy did with a packet.
-#[derive(Clone, Debug)]
-pub struct Traced {
-    /// What it did.
-    pub ran: Ran,
-    /// The steps, but for the verdict.
-    pub steps: Vec<(StepCode, [u32; 3])>,
-    /// The verdict.
-    pub reason: Reason,
-}
-
-/// Counters by hook and reason, without those that are zero.
-pub type Counts = Vec<(Hook, Reason, Counter)>;
 
 #[repr(transparent)]
 #[derive(Clone, Copy)]
@@ -401,13 +372,4 @@ fn run(
 /// Where the slabs of the route table are pinned.
 fn slabs(maps: &Path) -> PathBuf {
     maps.with_file_name("slabs")
-}
-
-/// What grew between two readings.
-fn difference(before: &Counts, after: &Counts) -> Counts {
-    let grown = before.iter().zip(after).map(|((.., before), (hook, reason, after))| {
-        let counter = Counter { packets: after.packets - before.packets, bytes: after.bytes - before.bytes };
-        (*hook, *reason, counter)
-    });
-    grown.filter(|(.., counter)| *counter != Counter::default()).collect()
 }
