@@ -101,7 +101,7 @@ fn another_s_address_is_no_sender(n: &Network) -> Vec<Case> {
         asks([10, 141, 0, 1].into()).called("the node's").must_drop(Reason::SpoofedSource),
         asks([169, 254, 1, 2].into()).called("a link-local one").must_drop(Reason::SpoofedSource),
         asks(n.c1.address).by(n.c2.veth).called("its own, at another veth").must_drop(Reason::SpoofedSource),
-        asks([198, 18, 0, 1].into()).called("one whose entry is at fault").must_pass(Reason::TableFault),
+        asks([198, 18, 0, 1].into()).called("one whose entry is at fault").must_drop(Reason::SpoofedSource),
     ]
 }
 

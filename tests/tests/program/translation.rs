@@ -23,7 +23,7 @@ groups!(
     fragments_follow_their_first,
     for_other_nodes,
     a_connection_ends_and_begins_again,
-    a_flow_outlives_its_rule,
+    a_flow_ends_with_its_rule,
 );
 
 /// The port of the containers.
@@ -277,23 +277,18 @@ fn a_connection_ends_and_begins_again(n: &Network) -> Vec<Case> {
     ]
 }
 
-/// Until the next sweep, which ends it.
-fn a_flow_outlives_its_rule(n: &Network) -> Vec<Case> {
+/// With its next packet, which leaves as the rules say now, or with a sweep.
+fn a_flow_ends_with_its_rule(n: &Network) -> Vec<Case> {
     let mut cases = Vec::new();
     let sends = |content: &L4| n.c1.sends(NOWHERE, content.clone());
     for (name, out, _) in transports() {
         cases.push(opens(n, sends(&out), name));
     }
     for (name, out, back) in transports() {
-        let next = goes_on(n, sends(&out), name);
+        let next = sends(&out).called(format!("{name}: without a rule")).must_leave_by(&n.outside);
         cases.push(next.after(|runner| runner.translate(&[], MAX_FLOWS, MAX_FLOWS)));
-        cases.push(comes_back(inbound(n.eth0, NOWHERE, NODE, back), &n.c1, name));
-        let first = sends(&out).with(|packet| (packet.dont_fragment, packet.more_fragments) = (false, true));
-        cases.push(goes_on(n, first, name));
-    }
-    for (name, out, _) in transports() {
-        let swept = sends(&out).called(format!("{name}: after a sweep")).must_leave_by(&n.outside);
-        cases.push(swept.after(|runner| runner.sweep()));
+        let reply = inbound(n.eth0, NOWHERE, NODE, back).called(format!("{name}: late reply"));
+        cases.push(reply.must_pass(Reason::ToHost));
     }
     cases
 }
