@@ -1,5 +1,7 @@
 //! What a flow has seen so far, from the flags of both directions.
 
+use crate::opaque::opaque;
+
 /// Which way a packet of a flow goes.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -251,23 +253,30 @@ const ENDS: [u8; 64] = {
 
 /// State and marks after a packet, by their numbers. Without branches for the verifier to follow: all is looked up.
 #[inline(always)]
-pub(super) const fn after(state: u8, marks: u8, direction: Direction, tcp_flags: u8) -> (u8, u8) {
+pub(super) fn after(state: u8, marks: u8, direction: Direction, tcp_flags: u8) -> (u8, u8) {
     let from = direction as u8;
-    let kind = KINDS[(tcp_flags & 7 | (tcp_flags & flags::ACK) >> 1) as usize & 15];
+    let kind = KINDS[index((tcp_flags & 7 | (tcp_flags & flags::ACK) >> 1).into(), 15)];
     // 1 where the other direction's SYN waits for this SYN-ACK.
     let is_awaited = marks >> (4 - from) & 1;
     let is_syn_ack = (kind == Kind::SynAck as u8) as u8;
     let kind = kind + (is_awaited & is_syn_ack) * (Kind::Reopens as u8 - Kind::SynAck as u8);
     let is_from_peer = marks >> 2 & 1 ^ from;
     let event = kind | (is_from_peer * FROM_PEER);
-    let entry = TRANSITIONS[((state & 15) << 4 | event & 15) as usize];
+    let entry = TRANSITIONS[index((state & 15) as u32 * 16 + (event & 15) as u32, 255)];
     let (sender_opens, other_opens) = (entry >> 6 & 1, entry >> 7);
     // 0xff where the old marks stay.
     let kept = (sender_opens | other_opens).wrapping_sub(1);
     let opener = (sender_opens & from | other_opens & (from ^ 1)) << 2;
     let marks = marks & kept | opener | (entry >> 4 & 1) << from | (entry >> 5 & 1) << (3 + from);
-    let next = ENDS[((entry & 15) << 2 | marks & mark::FIN_BOTH) as usize & 63];
+    let next = ENDS[index(((entry & 15) << 2 | marks & mark::FIN_BOTH).into(), 63)];
     (next, marks)
+}
+
+/// The index that such bits are, below a power of two. The verifier of Linux 6.1 knows no bounds of an "or", and the compiler
+/// knows too much of it to leave the mask.
+#[inline(always)]
+fn index(bits: u32, mask: u32) -> usize {
+    (opaque(bits) & mask) as usize
 }
 
 const _: () = assert!(mark::SYN == 1 << 3 && mark::OPENED_BY_REPLY == 1 << 2 && mark::FIN == 1);
@@ -289,7 +298,7 @@ impl Progress {
     }
 
     /// What a packet with these TCP flags makes of it; the flags of UDP and ICMP are 0.
-    pub const fn after(self, direction: Direction, tcp_flags: u8) -> Self {
+    pub fn after(self, direction: Direction, tcp_flags: u8) -> Self {
         let (state, marks) = after(self.state as u8, self.marks, direction, tcp_flags);
         Self { state: State::from_number(state), marks }
     }
