@@ -83,10 +83,17 @@ impl Life {
         Progress { state: self.state(), marks: (self.0 >> 8) as u8 }
     }
 
-    /// The same flow after a packet; `deadline` gives when it ends then, by the number of its state.
+    /// The same flow after a packet; `deadline` gives when it ends then, by the number of its state. `zero` is that of
+    /// [`Settings`](super::settings::Settings::zero).
     #[inline(always)]
-    pub fn after(self, direction: Direction, tcp_flags: u8, deadline: impl FnOnce(u8) -> u32) -> Self {
-        let (state, marks) = state::after(self.0 as u8, (self.0 >> 8) as u8, direction, tcp_flags);
+    pub fn after(
+        self,
+        direction: Direction,
+        tcp_flags: u8,
+        zero: u32,
+        deadline: impl FnOnce(u8) -> u32,
+    ) -> Self {
+        let (state, marks) = state::after(self.0 as u8, (self.0 >> 8) as u8, direction, tcp_flags, zero);
         let generation = self.0 & Self::GENERATION;
         Self((deadline(state) as u64) << 32 | generation | (marks as u64) << 8 | state as u64)
     }

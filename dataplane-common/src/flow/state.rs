@@ -1,7 +1,5 @@
 //! What a flow has seen so far, from the flags of both directions.
 
-use crate::opaque::opaque;
-
 /// Which way a packet of a flow goes.
 #[repr(u8)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -252,8 +250,12 @@ const ENDS: [u8; 64] = {
 };
 
 /// State and marks after a packet, by their numbers. Without branches for the verifier to follow: all is looked up.
+///
+/// `zero` is 0, of which the compiler does not know it: the verifier of Linux 6.1 knows no bounds of an "or", and the compiler
+/// must leave the masks that give them.
 #[inline(always)]
-pub(super) fn after(state: u8, marks: u8, direction: Direction, tcp_flags: u8) -> (u8, u8) {
+pub(super) fn after(state: u8, marks: u8, direction: Direction, tcp_flags: u8, zero: u32) -> (u8, u8) {
+    let index = |bits: u32, mask: u32| ((bits ^ zero) & mask) as usize;
     let from = direction as u8;
     let kind = KINDS[index((tcp_flags & 7 | (tcp_flags & flags::ACK) >> 1).into(), 15)];
     // 1 where the other direction's SYN waits for this SYN-ACK.
@@ -270,13 +272,6 @@ pub(super) fn after(state: u8, marks: u8, direction: Direction, tcp_flags: u8) -
     let marks = marks & kept | opener | (entry >> 4 & 1) << from | (entry >> 5 & 1) << (3 + from);
     let next = ENDS[index(((entry & 15) << 2 | marks & mark::FIN_BOTH).into(), 63)];
     (next, marks)
-}
-
-/// The index that such bits are, below a power of two. The verifier of Linux 6.1 knows no bounds of an "or", and the compiler
-/// knows too much of it to leave the mask.
-#[inline(always)]
-fn index(bits: u32, mask: u32) -> usize {
-    (opaque(bits) & mask) as usize
 }
 
 const _: () = assert!(mark::SYN == 1 << 3 && mark::OPENED_BY_REPLY == 1 << 2 && mark::FIN == 1);
@@ -299,7 +294,7 @@ impl Progress {
 
     /// What a packet with these TCP flags makes of it; the flags of UDP and ICMP are 0.
     pub fn after(self, direction: Direction, tcp_flags: u8) -> Self {
-        let (state, marks) = after(self.state as u8, self.marks, direction, tcp_flags);
+        let (state, marks) = after(self.state as u8, self.marks, direction, tcp_flags, 0);
         Self { state: State::from_number(state), marks }
     }
 }

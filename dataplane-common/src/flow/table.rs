@@ -198,7 +198,9 @@ impl<'a, M: Memory> Table<'a, M> {
 
     #[inline(always)]
     fn after(&self, life: Life, direction: Direction, tcp_flags: u8) -> Life {
-        life.after(direction, tcp_flags, |state| self.now + self.settings.timeouts[usize::from(state)])
+        life.after(direction, tcp_flags, self.settings.zero, |state| {
+            self.now + self.settings.timeouts[usize::from(state)]
+        })
     }
 }
 
