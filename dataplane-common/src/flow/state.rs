@@ -255,7 +255,7 @@ const ENDS: [u8; 64] = {
 /// must leave the masks that give them.
 #[inline(always)]
 pub(super) fn after(state: u8, marks: u8, direction: Direction, tcp_flags: u8, zero: u32) -> (u8, u8) {
-    let index = |bits: u32, mask: u32| ((bits ^ zero) & mask) as usize;
+    let index = |bits: u32, mask: u32| (bits.wrapping_add(zero) & mask) as usize;
     let from = direction as u8;
     let kind = KINDS[index((tcp_flags & 7 | (tcp_flags & flags::ACK) >> 1).into(), 15)];
     // 1 where the other direction's SYN waits for this SYN-ACK.
