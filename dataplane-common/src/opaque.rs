@@ -19,3 +19,20 @@ pub fn opaque(value: u32) -> u32 {
     #[cfg(not(target_arch = "bpf"))]
     value
 }
+
+/// The same by an instruction that does nothing: where it may stand beside another one, of which the kernel would refuse two
+/// without an instruction in between ("Invalid line_info").
+#[inline(always)]
+pub fn forget(value: u32) -> u32 {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut value = u64::from(value);
+        // SAFETY: a register becomes what it is.
+        unsafe {
+            core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags));
+        }
+        value as u32
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    value
+}

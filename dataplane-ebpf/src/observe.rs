@@ -6,7 +6,7 @@ use aya_ebpf::{
     macros::btf_map,
 };
 use dataplane_common::{
-    opaque::opaque,
+    opaque::forget,
     reason::Reason,
     stats::{HOOK_SLOTS, Hook, HookCounters, REASON_SLOTS},
     trace::{Step, StepCode, TRACE_STEPS, TraceLog},
@@ -38,7 +38,7 @@ pub fn count_number(hook: u32, reason: u32, bytes: u32) {
     }
     let Some(counters) = COUNTERS.get_ptr_mut(hook) else { return };
     // Linux 6.1 forgets what was compared where the compiler loads the number again: a mask that the compiler leaves.
-    let index = opaque(reason as u32) as usize % REASON_SLOTS;
+    let index = forget(reason) as usize % REASON_SLOTS;
     // SAFETY: the value is this CPU's own. A program that interrupts this one on the same CPU (at another hook) has
     // another row.
     let counter = unsafe { &mut (*counters).by_reason[index] };
