@@ -62,16 +62,16 @@ impl Settings {
     }
 
     /// The same value, of which the verifier knows nothing any more. Values that differ from one way through a
-    /// program to the next make it look at all that follows once for each. Added, and not or-ed: of that, Linux 6.1 knows no bounds.
+    /// program to the next make it look at all that follows once for each.
     #[inline(always)]
     pub const fn veil(&self, value: u64) -> u64 {
-        value.wrapping_add(self.zero as u64)
+        value ^ self.zero as u64
     }
 
     /// The same of 32 bits.
     #[inline(always)]
     pub const fn veil32(&self, value: u32) -> u32 {
-        value.wrapping_add(self.zero)
+        value ^ self.zero
     }
 }
 

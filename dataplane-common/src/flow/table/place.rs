@@ -48,7 +48,7 @@ impl<M: Memory> Table<'_, M> {
         Found {
             order: Order(self.settings.veil(found.order.0)),
             slot: self.settings.veil32(found.slot),
-            place: self.settings.veil32(found.place) % (REFS + 1),
+            place: self.settings.veil32(found.place),
         }
     }
 
@@ -103,7 +103,7 @@ impl<M: Memory> Table<'_, M> {
         Room {
             order: Order(self.settings.veil(room.order.0)),
             slot: self.settings.veil32(room.slot),
-            place: self.settings.veil32(room.place) % (REFS + 1),
+            place: self.settings.veil32(room.place),
         }
     }
 
