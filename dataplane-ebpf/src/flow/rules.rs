@@ -144,6 +144,10 @@ pub fn is_tracked(back: Entry) -> bool {
 /// Whether a flow would be as it is if it began now, as far as can be seen; it is bound anew then.
 #[inline(always)]
 pub fn still_holds(table: &Table<'static, Maps>, flow: &Flow<V4>) -> bool {
+    // Without any rule nothing is translated, and no answer need be known as one.
+    if flow.flags() & flags::BY_MASQUERADE != 0 && Active::of(table.settings).0.count() == 0 {
+        return false;
+    }
     if flow.flags() & flags::SNAT == 0 {
         return true;
     }
