@@ -6,7 +6,7 @@ use anyhow::Result;
 use dataplane_common::stats::Hook;
 use tokio::sync::mpsc;
 
-use super::Daemon;
+use super::{Daemon, reload::Incomplete};
 use crate::{
     control::{answers::BgpPeer, server::Pending},
     kernel::object::Program,
@@ -42,6 +42,11 @@ impl Metrics {
     pub(super) fn note_reload<T>(&mut self, result: &Result<T>) {
         self.refused = match result {
             Ok(_) => {
+                self.read = SystemTime::now();
+                None
+            }
+            // The file was read and holds; what is pending says so itself, until it is done.
+            Err(error) if error.is::<Incomplete>() => {
                 self.read = SystemTime::now();
                 None
             }

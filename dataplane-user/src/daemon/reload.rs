@@ -1,8 +1,8 @@
 //! `dataplane reload`, and SIGHUP.
 
-use std::path::Path;
+use std::{fmt, path::Path};
 
-use anyhow::{Context as _, Result, anyhow};
+use anyhow::{Context as _, Result};
 use tracing::{info, warn};
 
 use super::{Daemon, Stale};
@@ -12,6 +12,18 @@ use crate::{
     kernel::attach::Mode,
     source::bgp::Settings,
 };
+
+/// A file that holds, of which something is still to be put in place: that is tried again by time.
+#[derive(Debug)]
+pub(super) struct Incomplete(String);
+
+impl fmt::Display for Incomplete {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for Incomplete {}
 
 impl Daemon {
     /// Reads the file again. What cannot change in a running daemon is refused, and nothing changes then.
@@ -53,7 +65,9 @@ impl Daemon {
             self.stale = self.stale.max(Stale::Picture);
         }
         let failure = result.as_ref().err().map(|error| {
-            anyhow!("{}: it holds now, but not all of it is in place yet: {error:#}", file.display())
+            let text =
+                format!("{}: it holds now, but not all of it is in place yet: {error:#}", file.display());
+            anyhow::Error::new(Incomplete(text))
         });
         self.retry.note(result);
         match failure {
