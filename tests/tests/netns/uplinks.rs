@@ -55,7 +55,7 @@ fn what_a_rule_covers_is_dropped_while_the_named_uplink_is_missing() -> Result<(
     await_complaint(&net.daemon, &["uplink eth1 does not exist"])?;
     await_complaint(&net.daemon, &["masquerade of 172.19.0.0/16", "are dropped"])?;
     let before = net.daemon.drops(Hook::FromContainer, Reason::NatKernelRoute)?;
-    traffic::ping_with(&net.c1, FAR, 3, &["-W", "0.2", "-i", "0.2"])?.none_answered()?;
+    traffic::ping_with(&net.c1, FAR, 3, &["-W", "0.2", "-i", "0.2"])?.all_refused()?;
     let after = net.daemon.drops(Hook::FromContainer, Reason::NatKernelRoute)?;
     ensure!(after == before + 3, "{before} {after}");
     net.node.ip_batch(
@@ -78,7 +78,7 @@ fn a_default_route_that_bpf_does_not_carry_is_complained_of() -> Result<()> {
         net.node.ip(&format!("route replace default {route}"))?;
         let complaint = await_complaint(&net.daemon, &["the default route is left to the kernel", why])?;
         ensure!(complaint.contains("is dropped"), "{complaint}");
-        traffic::ping_with(&net.c1, FAR, 1, &["-W", "0.2"])?.none_answered()?;
+        traffic::ping_with(&net.c1, FAR, 1, &["-W", "0.2"])?.all_refused()?;
     }
     net.node.ip("route replace default via 198.51.100.1")?;
     await_health(&net.daemon)?;
