@@ -149,7 +149,9 @@ impl Model {
     fn walk_from_container(&self, packet: &Packet) -> Walk {
         let header = header(packet)?;
         self.owner(header.source, packet.ifindex)?;
-        check_options(&packet.frame[34..14 + usize::from(header.words) * 4])?;
+        // Of an aggregate without a length in its header, the header may be longer than all there is.
+        let options = (34..14 + usize::from(header.words) * 4).map(|at| packet.frame.get(at).copied());
+        check_options(&options.collect::<Vec<_>>())?;
         match self.lookup(header.destination) {
             Some(Route::To(Destination::Endpoint(endpoint))) => self.deliver(packet, &header, &endpoint),
             Some(Route::To(Destination::NextHop(next_hop))) => self.forward(packet, &header, &next_hop),
@@ -315,13 +317,13 @@ fn ends(reason: Reason, bytes: Vec<u8>) -> Verdict {
     Verdict { reason, action, bytes, to: None }
 }
 
-/// What a container's options must not be.
-fn check_options(options: &[u8]) -> Result<(), Reason> {
+/// What a container's options must not be; of bytes that the packet does not have, none.
+fn check_options(options: &[Option<u8>]) -> Result<(), Reason> {
     match options {
-        [] | [0, ..] => Ok(()),
-        [1, rest @ ..] => check_options(rest),
-        [131 | 137, ..] => Err(Reason::SourceRoute),
-        [_, length, ..] if *length >= 2 && usize::from(*length) <= options.len() => {
+        [] | [Some(0), ..] => Ok(()),
+        [Some(1), rest @ ..] => check_options(rest),
+        [Some(131 | 137), ..] => Err(Reason::SourceRoute),
+        [Some(_), Some(length), ..] if *length >= 2 && usize::from(*length) <= options.len() => {
             check_options(&options[usize::from(*length)..])
         }
         _ => Err(Reason::Malformed),
