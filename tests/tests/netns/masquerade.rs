@@ -14,6 +14,7 @@ mod errors;
 mod flows;
 mod fragments;
 mod gateway;
+mod inbound;
 mod lifetime;
 mod limits;
 mod paths;
