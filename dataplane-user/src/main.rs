@@ -63,10 +63,10 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Flow(FlowCommand::List { filter, limit }) => {
             reads::flow_list(&client, json, &filter.into(), limit)?;
         }
-        Command::Flow(FlowCommand::Stats) => block_on(reads::flow_stats(&client, json))?,
+        Command::Flow(FlowCommand::Stats) => reads::flow_stats(&client, json)?,
         Command::Flow(FlowCommand::End(filter)) => reads::flow_end(&client, json, &filter.into())?,
         Command::Nat(NatCommand::List) => reads::nat_list(&client, json)?,
-        Command::Nat(NatCommand::Stats) => block_on(reads::nat_stats(&client, json))?,
+        Command::Nat(NatCommand::Stats) => reads::nat_stats(&client, json)?,
         Command::Drops => reads::drops(&client, json)?,
         Command::Monitor(arguments) => block_on(monitor::run(&arguments.into(), &asked, json))?,
         Command::Bgp(BgpCommand::Peers { verbose }) => commands::bgp_peers(&client, json, verbose)?,

@@ -77,13 +77,13 @@ pub fn flow_end(client: &Client, json: bool, filter: &Filter) -> Result<()> {
 /// # Errors
 ///
 /// As [`flow_list`].
-pub async fn flow_stats(client: &Client, json: bool) -> Result<()> {
+pub fn flow_stats(client: &Client, json: bool) -> Result<()> {
     let pinned = super::pinned(client)?;
     let table = FlowTable::open(&pinned)?;
     let tally = Tally::of(&table, |_| true)?;
     let ports = FlowPorts::pinned(&pinned)?;
     let answer = FlowStats {
-        table: tally.stats(&pinned, &table).await?,
+        table: tally.stats(&pinned, &table)?,
         by: tally.by.clone(),
         translated: tally.translated,
         usable_ports: [("tcp", ports.count(ROW_TCP)), ("udp", ports.count(ROW_UDP))].into(),
@@ -111,10 +111,10 @@ pub fn nat_list(client: &Client, json: bool) -> Result<()> {
 /// # Errors
 ///
 /// As [`flow_list`].
-pub async fn nat_stats(client: &Client, json: bool) -> Result<()> {
+pub fn nat_stats(client: &Client, json: bool) -> Result<()> {
     let pinned = super::pinned(client)?;
     let table = FlowTable::open(&pinned)?;
-    let stats = Tally::of(&table, Snapshot::is_translated)?.stats(&pinned, &table).await?;
+    let stats = Tally::of(&table, Snapshot::is_translated)?.stats(&pinned, &table)?;
     commands::print(json, &stats, show::nat::stats)
 }
 

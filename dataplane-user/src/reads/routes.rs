@@ -7,6 +7,7 @@ use aya::maps::{Array, MapData};
 use dataplane_common::{
     endpoint::Endpoint,
     names::{MAP_ENDPOINTS, MAP_NEXT_HOPS},
+    net::Ipv4Be,
     next_hop::NextHop,
     route::Target,
 };
@@ -70,6 +71,25 @@ impl Slots {
         let destination = self.resolve(target)?;
         Some(answers::Route::new(prefix, &destination, source, &mut |ifindex| self.interface(ifindex)))
     }
+}
+
+/// By interface, the address that SNAT takes for packets that leave by it where no rule names one: that of its least specific
+/// route, as the programs find it there.
+pub(super) fn snat_addresses(pinned: &Pinned) -> Result<HashMap<u32, Ipv4Addr>> {
+    let (mut view, mut slots) = (View::new(Windows::open(pinned)?), Slots::open(pinned)?);
+    let mut found: HashMap<u32, (u8, Ipv4Addr)> = HashMap::new();
+    view.routes(|prefix, target| {
+        if let Target::NextHop(_) = target
+            && let Some(Destination::NextHop(next_hop)) = slots.resolve(target)
+            && next_hop.source != Ipv4Be::UNSPECIFIED
+        {
+            let candidate = (prefix.prefix_len(), next_hop.source.into());
+            let least = found.entry(next_hop.ifindex).or_insert(candidate);
+            *least = candidate.min(*least);
+        }
+        Ok(ControlFlow::Continue(()))
+    })?;
+    Ok(found.into_iter().map(|(ifindex, (_, address))| (ifindex, address)).collect())
 }
 
 /// Prints every route in the data path.

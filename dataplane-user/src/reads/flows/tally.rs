@@ -1,8 +1,12 @@
 //! Flows, counted.
 
-use std::{collections::BTreeMap, net::Ipv4Addr, ops::ControlFlow};
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::Ipv4Addr,
+    ops::ControlFlow,
+};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use aya::maps::Map;
 use dataplane_common::{
     flow::{record::flags, rule::Rule, settings::PROBE_ROWS, tuple::protocol},
@@ -11,14 +15,13 @@ use dataplane_common::{
     reason::Class,
 };
 
-use super::{By, protocol_name};
+use super::{super::routes::snat_addresses, By, protocol_name};
 use crate::{
     control::answers::{NatRule, NatStats, ProbeRow},
     kernel::{
         counters::Counters,
         flows::{FlowTable, Snapshot},
         interface,
-        netlink::{Address, Netlink},
         pinned::Pinned,
     },
     port_set::PortSet,
@@ -64,7 +67,7 @@ impl Tally {
     }
 
     /// The answer, with what else is known of the table.
-    pub(super) async fn stats(&self, pinned: &Pinned, table: &FlowTable) -> Result<NatStats> {
+    pub(super) fn stats(&self, pinned: &Pinned, table: &FlowTable) -> Result<NatStats> {
         let (settings, counters) = (table.settings(), table.stats()?);
         let mut refused_packets: BTreeMap<String, u64> = BTreeMap::new();
         let walks = Counters::new(Map::from_map_data(pinned.data(MAP_COUNTERS)?)?)?.read()?;
@@ -80,7 +83,7 @@ impl Tally {
             max_flows: settings.max_flows.into(),
             max_flows_per_source: settings.max_flows_per_source.into(),
             table_bytes: table.bytes(),
-            rules: self.rules(table.rules()).await?,
+            rules: self.rules(pinned, table.rules())?,
             opened: counters.opened,
             expired: counters.expired,
             displaced_ended: counters.displaced_ended,
@@ -93,27 +96,19 @@ impl Tally {
         })
     }
 
-    async fn rules(&self, rules: &[Rule]) -> Result<Vec<NatRule>> {
-        // Rules without an address have the interface's, by the router.
+    fn rules(&self, pinned: &Pinned, rules: &[Rule]) -> Result<Vec<NatRule>> {
+        // Rules without an address have the next hop's.
         let addresses = match rules.iter().any(|rule| rule.address == Ipv4Be::UNSPECIFIED) {
-            true => Netlink::connect().context("cannot open netlink")?.0.addresses().await?,
-            false => Vec::new(),
+            true => snat_addresses(pinned)?,
+            false => HashMap::new(),
         };
         let rules = rules.iter().filter(|rule| !is_without_interface(rule));
         Ok(rules.map(|rule| self.rule(rule, &addresses)).collect())
     }
 
-    fn rule(&self, rule: &Rule, addresses: &[Address]) -> NatRule {
-        let of_interface = || {
-            let primary = |address: &&Address| {
-                address.ifindex == rule.ifindex
-                    && !address.secondary
-                    && address.scope == libc::RT_SCOPE_UNIVERSE
-            };
-            addresses.iter().find(primary).map(|address| address.network.addr())
-        };
+    fn rule(&self, rule: &Rule, addresses: &HashMap<u32, Ipv4Addr>) -> NatRule {
         let address = match rule.address {
-            Ipv4Be::UNSPECIFIED => of_interface(),
+            Ipv4Be::UNSPECIFIED => addresses.get(&rule.ifindex).copied(),
             address => Some(address.into()),
         };
         let in_use = |number| {
