@@ -12,7 +12,7 @@ use dataplane_common::names::LAYOUT_VERSION;
 use tests::harness::{Daemon, Fabric, Node, Output, Stream, daemon::place};
 
 use super::{
-    network::{Network, PATIENCE, base, config1},
+    network::{Network, PATIENCE, config1},
     require_root,
 };
 
@@ -32,10 +32,15 @@ fn pin_foreign(node: &Node, pin: &Path) -> Result<()> {
 
 /// `dataplane detach` of a data path without a file.
 fn detach(node: &Node, bpf_dir: &Path, state_dir: &Path) -> Result<Output> {
+    from_kernel("detach", node, bpf_dir, state_dir)
+}
+
+/// Runs that command, without a file.
+fn from_kernel(command: &str, node: &Node, bpf_dir: &Path, state_dir: &Path) -> Result<Output> {
     let (binary, bpf_dir) = (place::binary()?, bpf_dir.to_string_lossy());
     let (binary, state_dir) = (binary.to_string_lossy(), state_dir.to_string_lossy());
     let places = ["--bpf-dir", &*bpf_dir, "--state-dir", &*state_dir];
-    Ok(node.run([&[&*binary, "detach", "--from-kernel"], &places[..]].concat()))
+    Ok(node.run([&[&*binary, command, "--from-kernel"], &places[..]].concat()))
 }
 
 fn refused(output: &Output, says: &str) -> Result<()> {
@@ -97,15 +102,12 @@ fn what_is_no_directory_of_pins_is_refused() -> Result<()> {
     symlink(place::BPF_ROOT, place.path().join("link"))?;
     refused(&detach(&node, &place.path().join("link"), &state_dir)?, "links are not followed")?;
     // Nor is a file system mounted over somebody's files.
-    let daemon = Daemon::prepare_at(&node, &base(), place::binary()?, &state_dir_for(&place)?, &ordinary)?;
-    let run = daemon.cli_output(&["run", "--config", &daemon.config_file().to_string_lossy()]);
+    let run = from_kernel("run", &node, &ordinary, &state_dir_for(&place)?)?;
     refused(&run, "holds files and is on no BPF file system")?;
     assert_eq!(fs::read_to_string(&file)?, "precious");
     ensure!(!state_dir.exists(), "the state directory of a refused detach is left");
     // What was never there is no error.
     detach(&node, &Path::new(place::BPF_ROOT).join("dataplane-test-never"), &state_dir)?.ok()?;
-    daemon.write_config(&base())?;
-    std::mem::forget(daemon.finish());
     Ok(())
 }
 
