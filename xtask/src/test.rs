@@ -13,6 +13,7 @@ mod tier;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
+use std::thread;
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, bail};
@@ -50,8 +51,7 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode> {
     for tier in tiers {
         if tier == Tier::Vm {
             println!("tier vm");
-            let selection = if args.all { vm::Selection::Everything } else { vm::Selection::Chosen };
-            outcomes.extend(vm::outcomes(&built, selection, &args.libtest)?);
+            outcomes.extend(vm::outcomes(&built, args.all, &args.libtest)?);
         } else {
             outcomes.push(run_tier(tier, &built, &args.libtest)?);
         }
@@ -93,11 +93,14 @@ fn run_tier(tier: Tier, built: &Built, libtest: &[String]) -> Result<Outcome> {
 /// The call of a test program, as cargo would make it.
 fn tests(program: &TestProgram, run: &Run, built: &Built, libtest: &[String], skips: &Path) -> Command {
     println!("{}: {}", program.package, program.target);
+    // An argument `--test-threads` prevails.
+    let threads = run.threads_of_a_processor * thread::available_parallelism().map_or(1, usize::from);
     let mut tests = Command::new(&program.path);
     tests
         // Names that are given stand for those of the run.
         .args(run.libtest.iter().filter(|argument| libtest.is_empty() || argument.starts_with("--")))
         .args(libtest)
+        .env("RUST_TEST_THREADS", threads.to_string())
         .envs(run.environment.iter().copied())
         .current_dir(workspace::root().join(&program.package))
         .env("DATAPLANE_BIN", &built.binary)

@@ -26,7 +26,7 @@ pub(crate) use debian::try_package;
 use image::Image;
 use kernel::Kernel;
 use machine::{Accelerator, Machine, Output};
-pub(crate) use selection::Selection;
+use selection::Selection;
 pub(crate) use tier::outcomes;
 
 /// How long a command may take where the user does not say.

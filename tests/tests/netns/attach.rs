@@ -1,14 +1,15 @@
 //! Every kind of configuration on this kernel: its programs load, are attached as it says, and carry packets.
 
 use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
 use tests::harness::{
-    Config,
+    Config, eventually,
     kernel::{self, Feature},
     report::report,
 };
 
 use super::{
-    network::{Network, Setup, config1},
+    network::{Network, PATIENCE, Setup, config1},
     require_feature, require_root,
 };
 
@@ -55,6 +56,27 @@ fn every_configuration(attach: &'static str, mode: &str) -> Result<()> {
         }
         network.ping_by_bpf(&network.c1, network.c3.address)?;
         report("attached", &format!("{attach} {mode} {name}"));
+    }
+    Ok(())
+}
+
+/// What comes by the uplink meets the program at XDP first.
+#[test]
+fn every_configuration_at_xdp() -> Result<()> {
+    require_feature!(XdpFeatures);
+    let mut network = Network::new()?;
+    for (name, config) in configurations() {
+        network.daemon1.stop()?;
+        network.daemon1.write_config(&config.datapath("uplink-hook", "\"xdp\""))?;
+        network.daemon1.launch()?;
+        eventually(PATIENCE, || {
+            let status = network.daemon1.cli(&["status", "--json"])?;
+            let hooks = status["hooks"].as_array().context("status without hooks")?;
+            let at_xdp = |hook: &&Value| hook["program"] == "xdp_from_uplink" && hook["program_id"].is_u64();
+            ensure!(hooks.iter().filter(at_xdp).count() == 1, "{name}: {status}");
+            Ok(())
+        })?;
+        network.ping_by_bpf(&network.c1, network.c3.address)?;
     }
     Ok(())
 }

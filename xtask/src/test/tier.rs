@@ -29,12 +29,20 @@ pub(super) struct Run {
     pub(super) libtest: &'static [&'static str],
     /// What they find in their environment.
     pub(super) environment: &'static [(&'static str, &'static str)],
+    /// How many tests run at the same time for each processor: more than one where they mostly wait.
+    pub(super) threads_of_a_processor: usize,
 }
 
 impl Run {
     /// All tests of those programs.
     const fn all(programs: &'static [(&'static str, &'static str)]) -> Self {
-        Self { programs, libtest: &[], environment: &[] }
+        Self { programs, libtest: &[], environment: &[], threads_of_a_processor: 1 }
+    }
+
+    /// The same, of tests that wait for sessions, timers and answers more than they compute: two processors are idle for
+    /// half of the time if each has one of them.
+    const fn waiting(programs: &'static [(&'static str, &'static str)]) -> Self {
+        Self { threads_of_a_processor: 2, ..Self::all(programs) }
     }
 }
 
@@ -50,16 +58,16 @@ const UNIT: [Run; 1] = [Run {
 }];
 const PROG: [Run; 1] = [Run::all(&[("tests", "program")])];
 const NETNS: [Run; 3] = [
-    Run::all(&[("tests", "tests"), ("tests", "netns")]),
+    Run::waiting(&[("tests", "tests"), ("tests", "netns")]),
     // Once more, with uplinks at XDP.
     Run {
         libtest: &["masquerade"],
         environment: &[("DATAPLANE_TEST_UPLINK_HOOK", "xdp")],
-        ..Run::all(&[("tests", "netns")])
+        ..Run::waiting(&[("tests", "netns")])
     },
     Run::all(&[("dataplane-user", "netlink")]),
 ];
-const INTEROP: [Run; 1] = [Run::all(&[("tests", "interop")])];
+const INTEROP: [Run; 1] = [Run::waiting(&[("tests", "interop")])];
 
 impl Tier {
     /// In the order of running.

@@ -85,7 +85,7 @@ fn script(machine: &Machine, selection: Selection, libtest: &[String]) -> String
     for (_, target) in PROGRAMS {
         let mut words = vec![place(target).display().to_string(), format!("--test-threads={threads}")];
         // What the user chose comes in the place of our choice, not beside it.
-        let filters = if libtest.is_empty() { selection.filters(target) } else { &[] };
+        let filters = if libtest.is_empty() { selection.filters(target) } else { Vec::new() };
         words.extend(filters.iter().map(|filter| process::quote(filter)));
         words.extend(libtest.iter().map(|argument| process::quote(argument)));
         script += &format!("{} || status=1\n", words.join(" "));

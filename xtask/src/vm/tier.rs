@@ -19,7 +19,7 @@ const CHOSEN_LIMIT: Duration = Duration::from_secs(1800);
 const MEMORY_MIB: u32 = 2048;
 
 /// Runs the tier. A kernel that cannot be had here is skipped, with the reason.
-pub(crate) fn outcomes(built: &Built, selection: Selection, libtest: &[String]) -> Result<Vec<Outcome>> {
+pub(crate) fn outcomes(built: &Built, everything: bool, libtest: &[String]) -> Result<Vec<Outcome>> {
     let mut outcomes = Vec::new();
     let mut kernels = Vec::new();
     for wanted in matrix::TIER {
@@ -29,11 +29,13 @@ pub(crate) fn outcomes(built: &Built, selection: Selection, libtest: &[String]) 
         }
     }
     let Some(first) = kernels.first() else { return Ok(outcomes) };
+    let accelerator = Accelerator::find(first)?;
+    let selection = if everything { Selection::Everything } else { Selection::of_the_tier(accelerator) };
     let machine = Machine {
-        accelerator: Accelerator::find(first)?,
+        accelerator,
         processors: share(kernels.len())?,
         memory_mib: MEMORY_MIB,
-        limit: if selection == Selection::Chosen { CHOSEN_LIMIT } else { TESTS_LIMIT },
+        limit: if everything { TESTS_LIMIT } else { CHOSEN_LIMIT },
     };
     let runs = together(&kernels, &machine, built, selection, libtest)?;
     Ok(outcomes.into_iter().chain(runs.into_iter().map(|(outcome, _)| outcome)).collect())
