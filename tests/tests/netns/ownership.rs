@@ -157,8 +157,7 @@ fn a_second_daemon_with_the_same_pins_is_refused() -> Result<()> {
     daemon1.stop()?;
     second.detach()?;
     ensure!(daemon1.leftovers()?.is_empty(), "{:?}", daemon1.leftovers()?);
-    std::mem::forget(second.finish());
-    Ok(())
+    second.finish()
 }
 
 #[test]
