@@ -7,8 +7,9 @@ use std::{
 };
 
 use clap::{
-    Args, Parser, Subcommand,
+    Args, CommandFactory as _, Parser, Subcommand,
     builder::{PossibleValue, PossibleValuesParser, TypedValueParser},
+    error::ErrorKind,
 };
 use clap_complete::Shell;
 use dataplane_common::{
@@ -21,7 +22,7 @@ use crate::{
     config,
     monitor::Options,
     reads::{By, Filter},
-    trace::{Probe, Protocol},
+    trace::{Probe, Protocol, TcpFlag},
 };
 
 /// Carries containers' packets in BPF: the node daemon and its commands.
@@ -272,6 +273,18 @@ pub struct TraceArgs {
     /// Interface by which the packet comes in
     #[arg(long = "in", value_name = "IFACE")]
     pub interface: String,
+    /// TCP flags of the packet, in place of a SYN: of FIN, SYN, RST, PSH, ACK, URG, ECE and CWR, separated by commas
+    ///
+    /// `ACK` is a packet in the middle of a connection, `SYN,ACK` the answer to a SYN.
+    #[arg(
+        long,
+        value_name = "FLAG,…",
+        value_enum,
+        value_delimiter = ',',
+        ignore_case = true,
+        hide_possible_values = true
+    )]
+    pub flags: Option<Vec<TcpFlag>>,
     /// Exit with status 1 where the packet is dropped
     #[arg(long)]
     pub exit_code: bool,
@@ -286,18 +299,28 @@ pub struct TraceArgs {
     pub destination: (Ipv4Addr, Option<u16>),
 }
 
-impl From<TraceArgs> for Probe {
-    fn from(arguments: TraceArgs) -> Self {
+impl TryFrom<TraceArgs> for Probe {
+    type Error = clap::Error;
+
+    fn try_from(arguments: TraceArgs) -> Result<Self, clap::Error> {
+        if arguments.flags.is_some() && arguments.protocol != Protocol::Tcp {
+            let mut command = Cli::command();
+            command.build();
+            let message = "--flags are those of TCP: the protocol must be tcp";
+            let trace = command.find_subcommand("trace").cloned();
+            return Err(trace.unwrap_or(command).error(ErrorKind::ArgumentConflict, message));
+        }
         let (source, source_port) = arguments.source;
         let (destination, destination_port) = arguments.destination;
-        Self {
+        Ok(Self {
             interface: arguments.interface,
             protocol: arguments.protocol,
             source,
             source_port: source_port.unwrap_or(40_000),
             destination,
             destination_port: destination_port.unwrap_or(80),
-        }
+            tcp_flags: arguments.flags.unwrap_or_else(|| vec![TcpFlag::Syn]),
+        })
     }
 }
 
@@ -318,9 +341,36 @@ fn parse_seconds(text: &str) -> Result<Duration, String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory as _;
-
     use super::*;
+
+    /// The probe of a traced packet, or the error's text.
+    fn probe(options: &[&str], protocol: &str) -> Result<Probe, String> {
+        let line =
+            [&["dataplane", "trace", "--in", "cali1"], options, &[protocol, "10.0.0.1:1", "10.0.0.2:2"]]
+                .concat();
+        let cli = Cli::try_parse_from(line).map_err(|error| error.to_string())?;
+        let Command::Trace(arguments) = cli.command else { return Err("another command".to_owned()) };
+        Probe::try_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn flags_of_a_traced_packet() {
+        let flags = |options: &[&str]| probe(options, "tcp").map(|probe| probe.tcp_flags);
+        assert_eq!(flags(&[]), Ok(vec![TcpFlag::Syn]));
+        assert_eq!(flags(&["--flags", "SYN,ACK"]), Ok(vec![TcpFlag::Syn, TcpFlag::Ack]));
+        assert_eq!(flags(&["--flags", "fin,ack"]), Ok(vec![TcpFlag::Fin, TcpFlag::Ack]));
+        let error = flags(&["--flags", "SYN,NAK"]).unwrap_err();
+        assert!(
+            error.contains("'NAK'") && error.contains("FIN, SYN, RST, PSH, ACK, URG, ECE, CWR"),
+            "{error}"
+        );
+        let error = probe(&["--flags", "ACK"], "udp").unwrap_err();
+        assert!(
+            error.contains("the protocol must be tcp") && error.contains("Usage: dataplane trace"),
+            "{error}"
+        );
+        assert!(probe(&[], "udp").is_ok());
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -13,6 +13,7 @@ use dataplane::{
     daemon,
     kernel::{limits, pinned},
     log, manual, monitor, reads,
+    trace::Probe,
 };
 use dataplane_common::reason::Class;
 
@@ -73,7 +74,8 @@ fn execute(cli: Cli) -> Result<ExitCode> {
         Command::Bgp(BgpCommand::Routes { refused }) => commands::bgp_routes(&client, json, refused)?,
         Command::Trace(arguments) => {
             let tells = arguments.exit_code;
-            let trace = block_on(async { reads::trace(&client, json, &arguments.into()).await })?;
+            let probe = Probe::try_from(arguments).unwrap_or_else(|error| error.exit());
+            let trace = block_on(async { reads::trace(&client, json, &probe).await })?;
             return Ok(negative_unless(!tells || trace.verdict != Class::Drop.name()));
         }
         Command::Reload => commands::reload(&client, json)?,

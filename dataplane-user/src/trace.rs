@@ -46,6 +46,8 @@ pub struct Probe {
     pub destination: Ipv4Addr,
     /// Destination port of UDP and TCP.
     pub destination_port: u16,
+    /// Flags of TCP.
+    pub tcp_flags: Vec<TcpFlag>,
 }
 
 /// Protocols of a traced packet.
@@ -54,10 +56,34 @@ pub struct Probe {
 pub enum Protocol {
     /// An ICMP echo request.
     Icmp,
-    /// A TCP SYN.
+    /// A TCP segment; a SYN where no flags are given.
     Tcp,
     /// A UDP datagram.
     Udp,
+}
+
+/// Flags of a traced TCP segment (RFC 9293, section 3.1), by the bit that each has in the header.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[serde(rename_all = "UPPERCASE")]
+#[value(rename_all = "UPPER")]
+pub enum TcpFlag {
+    /// No more data from the sender.
+    Fin = 0x01,
+    /// Opens a connection.
+    Syn = 0x02,
+    /// Ends a connection at once.
+    Rst = 0x04,
+    /// Data is to be delivered at once.
+    Psh = 0x08,
+    /// The acknowledgement number is valid.
+    Ack = 0x10,
+    /// The urgent pointer is valid.
+    Urg = 0x20,
+    /// Echo of a congestion mark (RFC 3168).
+    Ece = 0x40,
+    /// Congestion window reduced (RFC 3168).
+    Cwr = 0x80,
 }
 
 /// Where a probe comes in.
@@ -114,6 +140,7 @@ pub fn run(
             verdict: verdict.class().name().to_owned(),
             reason: verdict.name().to_owned(),
             text: namer.verdict(verdict, &steps),
+            flow: flow_of(&steps, namer),
         });
     }
     bail!("no program at {}", probe.interface)
@@ -152,6 +179,13 @@ fn read(log: &TraceLog) -> Result<(Vec<Step>, Reason)> {
         .and_then(|step| Reason::from_number(step.words[0]))
         .ok_or_else(|| anyhow!("the program left no verdict: a fault of the data path, please report it"))?;
     Ok((steps, verdict))
+}
+
+/// The flow that the packet was found to belong to last.
+fn flow_of(steps: &[Step], namer: &Namer<'_>) -> Option<answers::TraceFlow> {
+    let step = steps.iter().rev().find(|step| step.code == StepCode::Flow as u32)?;
+    let flow = (namer.flow)(step.words[0])?;
+    Some(answers::TraceFlow { direction: words::direction(step.words[2]), flow })
 }
 
 fn narrate(step: &Step, namer: &Namer<'_>) -> Option<answers::TraceStep> {

@@ -5,6 +5,7 @@
 
 mod at_rest;
 mod baseline;
+mod churn;
 mod compare;
 mod feed;
 mod finding;
@@ -108,6 +109,8 @@ enum Case {
     TcpRr,
     /// Connections, each with one request and one answer (netperf TCP_CRR)
     TcpCrr,
+    /// More connections in a row to one server outside than the container has ports, through MASQUERADE
+    Churn,
     /// Requests and answers by datagrams (netperf UDP_RR)
     UdpRr,
     /// Bulk transfer, and connections with a request each, through a gateway, with each `uplink-hook`
@@ -146,6 +149,7 @@ impl Case {
             Self::TcpStream => netperf::run(bench, &netperf::STREAM),
             Self::TcpRr => netperf::run(bench, &netperf::RR),
             Self::TcpCrr => netperf::run(bench, &netperf::CRR),
+            Self::Churn => churn::run(bench),
             Self::TcpGateway => tcp_gateway::run(bench),
             Self::ScaleRoutes => pps::scale::routes(bench),
             Self::ScaleFlows => pps::scale::flows(bench),

@@ -11,6 +11,7 @@ use dataplane_common::{
         rule::Rule,
         state::{self, Direction},
         table::{Hit, Table},
+        tuple::Tuple,
     },
     next_hop::NextHop,
     reason::Reason,
@@ -59,8 +60,10 @@ pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<O
                 }
             },
             Ok(Transport::Error) => {
+                // Under a rule the sender is the end that what it quotes came to: no container speaks about another's flow.
+                let is_about = |tuple: &Tuple<V4>| rule.is_none() || tuple.source == ipv4.source;
                 let quoted = icmp_error::answer_to_quoted(packet);
-                match quoted.map(|tuple| table.lookup_rarely(&tuple).is_some()) {
+                match quoted.map(|tuple| is_about(&tuple) && table.lookup_rarely(&tuple).is_some()) {
                     Ok(true) => true,
                     Ok(false) => refuse(Reason::NatNoFlow)?,
                     Err(reason) => refuse(reason)?,

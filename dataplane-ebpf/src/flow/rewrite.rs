@@ -90,6 +90,10 @@ fn transport(
         let flags = flags | BPF_F_PSEUDO_HDR | 4;
         packet.replace_checksum(checksum, old_address.to_wire(), change.address.to_wire(), flags)?;
     }
+    // A flow keeps its source port where it can, so most packets end here.
+    if change.port == change.old_port {
+        return Ok(());
+    }
     let (old_port, port) = (change.old_port.to_be(), change.port.to_be());
     packet.replace_checksum(checksum, old_port.into(), port.into(), flags | 2)?;
     *packet.header::<[u8; 2]>(ipv4::TRANSPORT + fields.port)? = port.to_ne_bytes();

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{rib::Source, wanted::Destination};
 
 pub use bgp::{BgpPeer, BgpRoute, BgpRoutes};
-pub use flow::{FlowEnd, FlowEntry, FlowStats, FlowTuple};
+pub use flow::{FlowEnd, FlowEntry, FlowStats, FlowTuple, TraceFlow};
 pub use nat::{NatRule, NatStats, ProbeRow, Translation};
 pub use sources::{Offers, SourcePage};
 
@@ -247,7 +247,7 @@ pub struct Count {
 }
 
 /// `dataplane trace`.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct Trace {
     /// The hook whose program was run.
     pub hook: String,
@@ -261,10 +261,12 @@ pub struct Trace {
     pub reason: String,
     /// The verdict in words.
     pub text: String,
+    /// The flow that the packet belongs to; none where it belongs to none yet.
+    pub flow: Option<TraceFlow>,
 }
 
 /// One step of a walk.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct TraceStep {
     /// Short name of the step.
     pub step: String,

@@ -170,6 +170,25 @@ impl FlowTable {
         })
     }
 
+    /// The flow that lives in a record, with the tick that it is.
+    ///
+    /// # Errors
+    ///
+    /// Where the table cannot be mapped.
+    pub fn at(&self, slot: u32) -> Result<Option<(Snapshot, u32)>> {
+        let (slot, now) = (slot as usize, nat::now());
+        let records = self.taken.values().len() * RECORDS_PER_WORD as usize;
+        if slot >= records {
+            return Ok(None);
+        }
+        let first = slot / WINDOW * WINDOW;
+        let count = WINDOW.min(records - first);
+        let flows = window::<Flow<V4>>(&self.records, first, count, false)?;
+        let counts = window::<Counts>(&self.counts, first, count, false)?;
+        let (flow, counts) = (&flows.values()[slot - first], &counts.values()[slot - first]);
+        Ok(Snapshot::read(flow, counts, now).map(|snapshot| (snapshot, now)))
+    }
+
     /// Ends the flows that the predicate names; gives how many.
     ///
     /// A flow ends by one compare-and-exchange of its life word, as programs end flows, and the sweep reclaims its record. Who

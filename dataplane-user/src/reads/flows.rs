@@ -145,6 +145,16 @@ impl List {
     }
 }
 
+/// The flow that lives in a record of the table.
+///
+/// # Errors
+///
+/// Where the table cannot be mapped.
+pub(super) fn entry_at(table: &FlowTable, slot: u32) -> Result<Option<FlowEntry>> {
+    let mut names = Names { table, interfaces: HashMap::new() };
+    Ok(table.at(slot)?.map(|(flow, now)| names.entry(&flow, now)))
+}
+
 /// What numbers in a record stand for.
 struct Names<'a> {
     table: &'a FlowTable,

@@ -9,11 +9,11 @@ use dataplane_common::{
     net::MacAddr,
 };
 
-use super::routes::Slots;
+use super::{flows::entry_at, routes::Slots};
 use crate::{
     commands,
     control::{answers, client::Client},
-    kernel::{attach, interface, netlink::Netlink, object::Sizes, pinned::Pinned},
+    kernel::{attach, flows::FlowTable, interface, netlink::Netlink, object::Sizes, pinned::Pinned},
     show,
     trace::{self, Entrance, Namer, Probe},
 };
@@ -43,7 +43,13 @@ pub async fn trace(client: &Client, json: bool, probe: &Probe) -> Result<answers
     let hooks = places.iter().map(|place| place.hook).rev().collect(); // XDP comes before tc
     let entrance = Entrance { hooks, ifindex, mac: link.mac.unwrap_or(MacAddr::new([0; 6])) };
     let slots = RefCell::new(Slots::open(&pinned)?);
-    let namer = Namer { interface: &interface::name, resolve: &|target| slots.borrow_mut().resolve(target) };
+    let flows = FlowTable::open(&pinned)?;
+    let namer = Namer {
+        interface: &interface::name,
+        resolve: &|target| slots.borrow_mut().resolve(target),
+        // One that ended in this moment has no name any more.
+        flow: &|slot| entry_at(&flows, slot).ok().flatten(),
+    };
     let answer = trace::run(pinned.directory(), sizes(&pinned)?, probe, &entrance, &namer)?;
     commands::print(json, &answer, show::trace)?;
     Ok(answer)

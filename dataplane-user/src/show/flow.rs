@@ -22,6 +22,11 @@ pub fn flow(flow: &FlowEntry) -> String {
     )
 }
 
+/// Protocol and original tuple in a sentence.
+pub fn original(flow: &FlowEntry) -> String {
+    format!("{} {}", flow.protocol, tuple(&flow.original))
+}
+
 fn tuple(tuple: &FlowTuple) -> String {
     let source = SocketAddr::new(tuple.source, tuple.source_port);
     let destination = SocketAddr::new(tuple.destination, tuple.destination_port);

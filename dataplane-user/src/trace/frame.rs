@@ -2,7 +2,7 @@
 
 use dataplane_common::{checksum, net::MacAddr};
 
-use super::{Probe, Protocol};
+use super::{Probe, Protocol, TcpFlag};
 
 const TTL: u8 = 64;
 const PAYLOAD: usize = 18;
@@ -66,7 +66,26 @@ fn transport(probe: &Probe) -> Vec<u8> {
         }
         Protocol::Tcp => {
             let mut header = [source, destination].concat();
-            header.extend_from_slice(&[0, 0, 0, 1, 0, 0, 0, 0, 0x50, 0x02, 0xff, 0xff, 0, 0, 0, 0]);
+            let flags = probe.tcp_flags.iter().fold(0, |flags, flag| flags | *flag as u8);
+            let acknowledged = u8::from(probe.tcp_flags.contains(&TcpFlag::Ack));
+            header.extend_from_slice(&[
+                0,
+                0,
+                0,
+                1,
+                0,
+                0,
+                0,
+                acknowledged,
+                0x50,
+                flags,
+                0xff,
+                0xff,
+                0,
+                0,
+                0,
+                0,
+            ]);
             header
         }
     };
@@ -88,9 +107,11 @@ mod tests {
                 source_port: 1,
                 destination: [172, 19, 36, 2].into(),
                 destination_port: 2,
+                tcp_flags: vec![TcpFlag::Syn, TcpFlag::Ack],
             };
             let frame = build(&probe, MacAddr::new([1; 6]));
             assert_eq!(frame.len(), 34 + length);
+            assert!(protocol != Protocol::Tcp || frame[34 + 13] == 0x12, "SYN and ACK");
             assert!(checksum::header_is_intact(&bytemuck::pod_read_unaligned(&frame[14..34])));
         }
     }

@@ -10,7 +10,11 @@ use dataplane_common::{
 };
 use ipnet::Ipv4Net;
 
-use crate::{show::describe, wanted::Destination};
+use crate::{
+    control::answers::FlowEntry,
+    show::{self, describe},
+    wanted::Destination,
+};
 
 /// Turns numbers of a record into names.
 pub struct Namer<'a> {
@@ -18,6 +22,8 @@ pub struct Namer<'a> {
     pub interface: &'a dyn Fn(u32) -> String,
     /// What an entry of the route table stands for.
     pub resolve: &'a dyn Fn(Target) -> Option<Destination>,
+    /// The flow that lives in a slot.
+    pub flow: &'a dyn Fn(u32) -> Option<FlowEntry>,
 }
 
 impl Namer<'_> {
@@ -55,8 +61,10 @@ impl Namer<'_> {
             StepCode::Flow => (
                 "flow",
                 format!(
-                    "slot {a}: {} direction, replies go to {}:{} ({})",
-                    if c >> 8 & 0xff == 0 { "original" } else { "reply" },
+                    "slot {a}: {} direction{}, replies go to {}:{} ({})",
+                    direction(c),
+                    (self.flow)(a)
+                        .map_or_else(String::new, |flow| format!(" of {}", show::flow::original(&flow))),
                     address(b),
                     c >> 16,
                     State::from_number(c as u8).name()
@@ -116,6 +124,11 @@ impl Namer<'_> {
         };
         format!("{act}: {}{}", reason.text(), place.unwrap_or_default())
     }
+}
+
+/// The direction in the last word of [`StepCode::Flow`].
+pub(super) const fn direction(word: u32) -> &'static str {
+    if word >> 8 & 0xff == 0 { "original" } else { "reply" }
 }
 
 fn ether_type(number: u32) -> &'static str {

@@ -196,7 +196,7 @@ fn trace_says_what_would_happen() -> Result<()> {
     for (interface, protocol, source, destination, verdict, reason, mention) in cases {
         let arguments = ["trace", "--in", interface, protocol, source, destination];
         let trace = daemon1.cli(&[&arguments[..], &["--json"]].concat())?;
-        members(&trace, &["hook", "interface", "steps", "verdict", "reason", "text"])?;
+        members(&trace, &["hook", "interface", "steps", "verdict", "reason", "text", "flow"])?;
         assert_eq!((&trace["verdict"], &trace["reason"]), (&verdict.into(), &reason.into()), "{trace}");
         let hook = if interface == "eth0" { "from-uplink" } else { "from-container" };
         assert_eq!((&trace["hook"], &trace["interface"]), (&hook.into(), &interface.into()));

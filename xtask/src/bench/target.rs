@@ -104,6 +104,8 @@ const TARGETS: &[Target] = &[
     figure("new-flows", "memory", "memory", None, AtMost(200.0)),
     ratio("tcp-crr", "across nodes", "rate", "iptables", AtLeast(1.45)),
     ratio("tcp-crr", "MASQUERADE", "rate", "iptables", AtLeast(1.4)),
+    ratio("churn", "all", "rate", "iptables", AtLeast(1.15)),
+    ratio("churn", "slowest thousand", "rate", "iptables", AtLeast(1.0)),
     ratio("tcp-stream", "", "rate", "iptables", AtLeast(1.05)),
     ratio("tcp-rr", "", "rate", "iptables", AtLeast(1.05)),
     ratio("tcp-gateway", "auto", "rate", "better of tc and xdp", AtLeast(0.97)),

@@ -54,6 +54,16 @@ pub struct FlowEntry {
     pub reply_bytes: u64,
 }
 
+/// The flow that a traced packet belongs to.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct TraceFlow {
+    /// Whose packets go the way of the traced one: `original` or `reply`.
+    pub direction: &'static str,
+    /// The flow.
+    #[serde(flatten)]
+    pub flow: FlowEntry,
+}
+
 /// `dataplane flow stats`.
 #[derive(Clone, Debug, Serialize)]
 pub struct FlowStats {

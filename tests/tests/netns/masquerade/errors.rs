@@ -128,6 +128,24 @@ fn from_the_container() -> Result<()> {
     net.finish().map(drop)
 }
 
+/// An error about a flow of another container: it would reach the flow's remote end, as the other container's.
+#[test]
+fn about_another_container_s_flow() -> Result<()> {
+    require_root!();
+    let net = Egress::new()?;
+    let (first, second) = (Sender::of(&net.c1)?, Sender::of(&net.c2)?);
+    first.send(&Ipv4::new(net.c1.address, SILENT, Udp::new(5000, 5001, "datagram")))?;
+    net.arrives(|packet| packet.destination == SILENT)?;
+    let answer = Ipv4::new(SILENT, net.c1.address, Udp::new(5001, 5000, "answer")).bytes();
+    let error = |from, id| Ipv4 { id, ..Ipv4::new(from, SILENT, Icmp::unreachable(3, &answer)) };
+    second.send(&error(net.c2.address, 1001))?;
+    net.await_count(Hook::FromContainer, Reason::NatNoFlow, 1)?;
+    first.send(&error(net.c1.address, 1002))?;
+    let seen = net.arrives(|packet| packet.id == 1001 || packet.id == 1002)?;
+    ensure!((seen.id, seen.source) == (1002, NODE), "{seen:?}");
+    net.finish().map(drop)
+}
+
 #[test]
 fn the_kernel_s_own_for_a_closed_socket() -> Result<()> {
     require_root!();

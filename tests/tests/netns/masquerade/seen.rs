@@ -89,3 +89,36 @@ fn a_trace_opens_and_renews_nothing() -> Result<()> {
     ensure!(seen_as.ip() == NODE);
     net.finish().map(drop)
 }
+
+/// Any packet of a connection can be traced, not only one that would open it.
+#[test]
+fn a_trace_in_the_middle_of_a_connection() -> Result<()> {
+    require_root!();
+    let net = Egress::new()?;
+    let stream = traffic::TcpPair::connect(&net.c1, &net.outside, FAR)?;
+    let (client, server) = (stream.client.local_addr()?.to_string(), stream.server.local_addr()?.to_string());
+    let trace = |interface: &str, from: &str, to: &str, flags: &str| {
+        net.daemon.cli(&["trace", "--in", interface, "--flags", flags, "tcp", from, to, "--json"])
+    };
+    let out = trace("cali1", &client, &server, "ACK")?;
+    ensure!(out["reason"] == "forwarded" && out["flow"]["direction"] == "original", "{out}");
+    let listed = net.flow("tcp", stream.server.local_addr()?)?;
+    ensure!(out["flow"]["state"] == "tcp-established" && out["flow"]["by"] == "masquerade", "{out}");
+    let translated = listed["translated"].as_str().context("no translation")?;
+    let back = trace("eth1", &server, translated, "psh,ack")?;
+    ensure!(back["reason"] == "delivered" && back["flow"]["direction"] == "reply", "{back}");
+    ensure!(back["flow"]["original"] == out["flow"]["original"], "{back} and {out}");
+    let said = back["steps"].to_string();
+    ensure!(said.contains(&format!("reply direction of tcp {client} > {server}")), "{said}");
+
+    // Of another connection, which that packet would begin or not.
+    for (flags, reason) in [("SYN", "forwarded"), ("ACK", "forwarded"), ("RST", "nat-no-flow")] {
+        let new = trace("cali1", "172.19.35.2:9", &server, flags)?;
+        ensure!(new["reason"] == reason && new["flow"].is_null(), "{flags}: {new}");
+    }
+    let output =
+        net.daemon.cli_output(&["trace", "--in", "cali1", "--flags", "SYM", "tcp", &client, &server]);
+    ensure!(output.code() == Some(2) && output.stderr.contains("URG, ECE, CWR"), "{output:?}");
+    ensure!(net.flow("tcp", stream.server.local_addr()?)?["packets_out"] == listed["packets_out"]);
+    net.finish().map(drop)
+}
