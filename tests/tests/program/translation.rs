@@ -90,7 +90,7 @@ fn goes_on(n: &Network, sent: Sent, name: &str) -> Case {
 }
 
 /// A reply to it.
-fn comes_back(sent: Sent, to: &Container, name: &str) -> Case {
+pub(crate) fn comes_back(sent: Sent, to: &Container, name: &str) -> Case {
     let packet = restored(&sent, to.address);
     sent.called(format!("{name}: reply")).must_reach_as(packet, to)
 }

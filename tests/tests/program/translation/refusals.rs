@@ -9,7 +9,7 @@ use crate::{
     case::Case,
     network::{EXCLUDED, MAX_FLOWS, NODE, NOWHERE, Network, OUTSIDE, PORT},
     packets::{Sent, inbound, payload, udp},
-    translation::{SOURCE_PORT, opens, restored},
+    translation::{SOURCE_PORT, comes_back, opens, restored},
 };
 
 groups!(
@@ -255,6 +255,9 @@ fn beyond_the_share(n: &Network) -> Vec<Case> {
 fn a_full_table(n: &Network) -> Vec<Case> {
     let rule = n.rule();
     let first = opens(n, n.c2.sends(remote("the first"), udp()), "the first");
+    // One that was answered never gives way; else the new one may find it by chance.
+    let answer = inbound(n.eth0, remote("the first"), NODE, Udp::new(53, PORT, b"an answer"));
+    let answered = comes_back(answer, &n.c2, "the first");
     let full = each(n, |who, sent| {
         let full = sent.called(who).must_open_nothing(Reason::NatTableFull, &n.outside);
         vec![full.after(move |runner| runner.translate(&[rule], 1, MAX_FLOWS))]
@@ -268,7 +271,7 @@ fn a_full_table(n: &Network) -> Vec<Case> {
         let room = opens(n, sent.with(|packet| packet.destination = remote(who)), who);
         vec![room.after(move |runner| runner.translate(&[rule], MAX_FLOWS, MAX_FLOWS))]
     });
-    [first].into_iter().chain(full).chain(stopped).chain(room).collect()
+    [first, answered].into_iter().chain(full).chain(stopped).chain(room).collect()
 }
 
 fn a_lock_that_is_held(n: &Network) -> Vec<Case> {
