@@ -58,12 +58,12 @@ const UNIT: [Run; 1] = [Run {
 }];
 const PROG: [Run; 1] = [Run::all(&[("tests", "program")])];
 const NETNS: [Run; 3] = [
-    Run::waiting(&[("tests", "tests"), ("tests", "netns")]),
+    Run::all(&[("tests", "tests"), ("tests", "netns")]),
     // Once more, with uplinks at XDP.
     Run {
         libtest: &["masquerade"],
         environment: &[("DATAPLANE_TEST_UPLINK_HOOK", "xdp")],
-        ..Run::waiting(&[("tests", "netns")])
+        ..Run::all(&[("tests", "netns")])
     },
     Run::all(&[("dataplane-user", "netlink")]),
 ];
