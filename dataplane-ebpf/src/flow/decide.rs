@@ -37,18 +37,6 @@ pub struct Outbound {
     rule: Option<&'static Rule>,
     /// Whether it belongs to a flow or is to be translated. Otherwise it leaves as it is.
     pub concerns: bool,
-    /// Whether it begins a flow: it was looked up, and there is none.
-    is_first: bool,
-}
-
-/// What is found of a packet, in one number, of which the verifier can be made to know nothing.
-mod found {
-    /// It leaves as it is.
-    pub const NOTHING: u64 = 0;
-    /// It belongs to a flow, or is to be translated.
-    pub const CONCERNS: u64 = 1;
-    /// It is to be translated, and there is no flow.
-    pub const FIRST: u64 = 3;
 }
 
 /// What is to become of a packet that leaves by the next hop. It does not change by that; a flow whose rule, address or uplink
@@ -57,22 +45,18 @@ mod found {
 pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Outbound> {
     let table = any_table().ok_or(Reason::TableFault)?;
     let rule = rules::find(table.settings, ipv4.source, ipv4.destination, next_hop);
-    let refuse = |reason| if rule.is_some() { Err(reason) } else { Ok(found::NOTHING) };
-    let concerns = |concerns| if concerns { found::CONCERNS } else { found::NOTHING };
-    let found = if ipv4.has_options() {
+    let refuse = |reason| if rule.is_some() { Err(reason) } else { Ok(false) };
+    let concerns = if ipv4.has_options() {
         refuse(Reason::NatUnsupported)?
     } else if ipv4.is_later_fragment() {
-        match fragment::find(&table, ipv4) {
-            Some(_) => found::CONCERNS,
-            None => refuse(Reason::NatFragment)?,
-        }
+        fragment::find(&table, ipv4).is_some() || refuse(Reason::NatFragment)?
     } else {
         match read(packet, ipv4, &table) {
             Ok(Transport::Flow(tuple, _)) => match table.lookup_rarely(&tuple) {
-                Some(hit) => concerns(goes_on(&table, &hit, rule, next_hop) || rule.is_some()),
+                Some(hit) => goes_on(&table, &hit, rule, next_hop) || rule.is_some(),
                 None => {
                     trace_miss(&tuple);
-                    if rule.is_some() { found::FIRST } else { found::NOTHING }
+                    rule.is_some()
                 }
             },
             Ok(Transport::Error) => {
@@ -80,7 +64,7 @@ pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<O
                 let is_about = |tuple: &Tuple<V4>| rule.is_none() || tuple.source == ipv4.source;
                 let quoted = icmp_error::answer_to_quoted(packet);
                 match quoted.map(|tuple| is_about(&tuple) && table.lookup_rarely(&tuple).is_some()) {
-                    Ok(true) => found::CONCERNS,
+                    Ok(true) => true,
                     Ok(false) => refuse(Reason::NatNoFlow)?,
                     Err(reason) => refuse(reason)?,
                 }
@@ -90,8 +74,8 @@ pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<O
         }
     };
     // The verifier goes on once for both, and not once for each way that led here.
-    let found = table.settings.veil(found);
-    Ok(Outbound { table, rule, concerns: found != found::NOTHING, is_first: found == found::FIRST })
+    let concerns = table.settings.veil(concerns.into()) != 0;
+    Ok(Outbound { table, rule, concerns })
 }
 
 /// The packet's flow. Of protocol and ports the verifier knows nothing any more: it would look at all that follows once for
@@ -142,7 +126,7 @@ impl Outbound {
                 return translate_error(packet, &table);
             };
             tcp_flags = flags;
-            match if self.is_first { None } else { table.lookup_rarely(&tuple) } {
+            match table.lookup_rarely(&tuple) {
                 Some(hit) => hit,
                 None => {
                     let rule = self.rule.ok_or(Reason::NatNoFlow)?;
