@@ -12,7 +12,7 @@ use tests::harness::{
     wait::uninterrupted,
 };
 
-use super::{Egress, FAR, NODE, PATIENCE, Sender, require_root, source_port};
+use super::{Egress, FAR, NODE, PATIENCE, RULE, Sender, config, require_root, source_port};
 
 /// A host that never answers: the outside gets the packets to it, and is no router.
 const SILENT: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 77);
@@ -45,10 +45,18 @@ fn payloads() -> [L4; 4] {
     ]
 }
 
+/// A network whose flows outlive the test on a machine that is slow: the client's own stack answers the SYN-ACK with a RST,
+/// and a connection that was reset before it was established lives ten seconds.
+fn lasting() -> Result<Egress> {
+    let timeouts =
+        "[timeouts]\ntcp-aborted-seconds = 600\nudp-unreplied-seconds = 600\nicmp-echo-seconds = 600";
+    Egress::with(config().table(&format!("{timeouts}\n{RULE}")))
+}
+
 #[test]
 fn from_the_outside() -> Result<()> {
     require_root!();
-    let net = Egress::new()?;
+    let net = lasting()?;
     let at_c1 = Capture::start(&net.c1, "eth0", "icmp and dst host 172.19.35.2")?;
     let (out, back) = (Sender::of(&net.c1)?, net.back()?);
     let mut expected = Vec::new();
@@ -92,7 +100,7 @@ fn from_the_outside() -> Result<()> {
 #[test]
 fn from_the_container() -> Result<()> {
     require_root!();
-    let net = Egress::new()?;
+    let net = lasting()?;
     let at_c1 = Capture::start(&net.c1, "eth0", "src net 203.0.113.0/24")?;
     let (out, back) = (Sender::of(&net.c1)?, net.back()?);
     let mut id = 0;
