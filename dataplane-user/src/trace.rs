@@ -16,6 +16,7 @@ use aya::{
 };
 use bytemuck::Zeroable as _;
 use dataplane_common::{
+    flow::state::flags,
     names::MAP_TRACE_LOG,
     net::MacAddr,
     reason::{Class, Reason},
@@ -69,15 +70,15 @@ pub enum Protocol {
 #[value(rename_all = "UPPER")]
 pub enum TcpFlag {
     /// No more data from the sender.
-    Fin = 0x01,
+    Fin = flags::FIN,
     /// Opens a connection.
-    Syn = 0x02,
+    Syn = flags::SYN,
     /// Ends a connection at once.
-    Rst = 0x04,
+    Rst = flags::RST,
     /// Data is to be delivered at once.
     Psh = 0x08,
     /// The acknowledgement number is valid.
-    Ack = 0x10,
+    Ack = flags::ACK,
     /// The urgent pointer is valid.
     Urg = 0x20,
     /// Echo of a congestion mark (RFC 3168).

@@ -15,6 +15,7 @@ use dataplane_common::{
     },
     next_hop::NextHop,
     reason::Reason,
+    stats::Hook,
 };
 
 use super::{
@@ -42,7 +43,7 @@ pub struct Outbound {
 /// What is to become of a packet that leaves by the next hop. It does not change by that; a flow whose rule, address or uplink
 /// is another one by now ends.
 #[inline(always)]
-pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<Outbound> {
+pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hook) -> Walk<Outbound> {
     let table = any_table().ok_or(Reason::TableFault)?;
     let rule = rules::find(table.settings, ipv4.source, ipv4.destination, next_hop);
     let refuse = |reason| if rule.is_some() { Err(reason) } else { Ok(false) };
@@ -60,10 +61,11 @@ pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop) -> Walk<O
                 }
             },
             Ok(Transport::Error) => {
-                // Under a rule the sender is the end that what it quotes came to: no container speaks about another's flow.
-                let is_about = |tuple: &Tuple<V4>| rule.is_none() || tuple.source == ipv4.source;
+                // A container is the end that what it quotes came to: it says nothing about another's flow. By an uplink comes
+                // what routers on the way to another node's container say about its flow, by addresses of their own.
+                let may_tell = |tuple: &Tuple<V4>| hook == Hook::FromUplink || tuple.source == ipv4.source;
                 let quoted = icmp_error::answer_to_quoted(packet);
-                match quoted.map(|tuple| is_about(&tuple) && table.lookup_rarely(&tuple).is_some()) {
+                match quoted.map(|tuple| may_tell(&tuple) && table.lookup_rarely(&tuple).is_some()) {
                     Ok(true) => true,
                     Ok(false) => refuse(Reason::NatNoFlow)?,
                     Err(reason) => refuse(reason)?,

@@ -39,7 +39,7 @@ pub fn walk(packet: &impl Packet, hook: Hook) -> Walk<Action> {
 
 #[inline(always)]
 fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hook) -> Walk<Action> {
-    let outbound = flow::outbound(packet, ipv4, next_hop)?;
+    let outbound = flow::outbound(packet, ipv4, next_hop, hook)?;
     if !outbound.concerns && hook == Hook::FromUplink {
         return Err(Reason::NotLocal);
     }

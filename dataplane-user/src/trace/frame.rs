@@ -67,25 +67,10 @@ fn transport(probe: &Probe) -> Vec<u8> {
         Protocol::Tcp => {
             let mut header = [source, destination].concat();
             let flags = probe.tcp_flags.iter().fold(0, |flags, flag| flags | *flag as u8);
-            let acknowledged = u8::from(probe.tcp_flags.contains(&TcpFlag::Ack));
-            header.extend_from_slice(&[
-                0,
-                0,
-                0,
-                1,
-                0,
-                0,
-                0,
-                acknowledged,
-                0x50,
-                flags,
-                0xff,
-                0xff,
-                0,
-                0,
-                0,
-                0,
-            ]);
+            let acknowledged = u32::from(probe.tcp_flags.contains(&TcpFlag::Ack));
+            header.extend(1_u32.to_be_bytes());
+            header.extend(acknowledged.to_be_bytes());
+            header.extend([0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
             header
         }
     };

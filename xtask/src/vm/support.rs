@@ -73,7 +73,7 @@ pub(super) fn write(rows: &[Row], selection: Selection) -> Result<PathBuf> {
 
 fn page(rows: &[Row], selection: Selection) -> String {
     let (command, tests) = match selection {
-        Selection::Essential | Selection::Chosen => ("", "the tests of the tier `vm`"),
+        Selection::Essential | Selection::Chosen => ("", "the tests that the tier `vm` has with KVM"),
         Selection::Everything => (" --all", "every test of the tiers `prog` and `netns`"),
     };
     let mut page = format!(

@@ -14,6 +14,7 @@ groups!(
     on crate::network::Network::translating,
     about_a_packet_out,
     about_a_reply,
+    about_a_reply_behind_a_gateway,
     about_a_datagram_without_checksum,
     what_quotes_no_packet,
 );
@@ -83,6 +84,8 @@ fn about_a_reply(n: &Network) -> Vec<Case> {
         let unknown = n.c1.sends(NOWHERE, Icmp::unreachable(3, &about(&delivered)));
         cases.push(unknown.called(format!("{name}: of no flow")).must_drop(Reason::NatNoFlow));
         cases.push(opens(n, sent, name));
+        let other = n.c2.sends(NOWHERE, Icmp::unreachable(3, &about(&delivered)));
+        cases.push(other.called(format!("{name}: of another container")).must_drop(Reason::NatNoFlow));
         let quoted = hop(reply.ipv4().clone(), delivered.ttl);
         for length in lengths(&quoted).map(|length| length.min(quoted.bytes().len())) {
             let wanted = errors(&about(&quoted)[..length]);
@@ -93,6 +96,22 @@ fn about_a_reply(n: &Network) -> Vec<Case> {
                 cases.push(called.must_leave_as(wanted, &n.outside));
             }
         }
+    }
+    cases
+}
+
+/// A gateway: what a router on the way to another node's container says has that router's address.
+fn about_a_reply_behind_a_gateway(n: &Network) -> Vec<Case> {
+    let container = [172, 19, 38, 2];
+    let mut cases = Vec::new();
+    for (name, out, back) in transports() {
+        let reply = inbound(n.eth0, NOWHERE, NODE, back);
+        let delivered = restored(&reply, container.into());
+        cases.push(opens(n, inbound(n.eth1, container, NOWHERE, out), name));
+        let error = inbound(n.eth1, [172, 19, 38, 9], NOWHERE, Icmp::unreachable(1, &delivered.bytes()));
+        let wanted = Icmp::unreachable(1, &hop(reply.ipv4().clone(), delivered.ttl).bytes());
+        let wanted = leaving(&error, wanted);
+        cases.push(error.called(format!("{name}: a router")).must_leave_as(wanted, &n.outside));
     }
     cases
 }
