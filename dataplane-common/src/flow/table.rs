@@ -116,7 +116,8 @@ impl<'a, M: Memory> Table<'a, M> {
     #[inline(always)]
     pub fn lookup_rarely(&self, tuple: &Tuple<M::Family>) -> Option<Hit<'a, M::Family>> {
         let (bucket, tag) = self.bucket_of(tuple)?;
-        self.lookup_further(bucket, tag, tuple)
+        // Most often there is no flow yet: seen without a call for each reference.
+        if bucket.may_have(tag, self.settings.zero) { self.lookup_further(bucket, tag, tuple) } else { None }
     }
 
     /// Follows every reference with that tag.
