@@ -38,6 +38,18 @@ pub struct Outbound {
     rule: Option<&'static Rule>,
     /// Whether it belongs to a flow or is to be translated. Otherwise it leaves as it is.
     pub concerns: bool,
+    /// Whether it begins a flow: it was looked up, and there is none.
+    is_first: bool,
+}
+
+/// What is found of a packet, in one number, of which the verifier can be made to know nothing.
+mod found {
+    /// It leaves as it is.
+    pub const NOTHING: u64 = 0;
+    /// It belongs to a flow, or is to be translated.
+    pub const CONCERNS: u64 = 1;
+    /// It is to be translated, and there is no flow.
+    pub const FIRST: u64 = 3;
 }
 
 /// What is to become of a packet that leaves by the next hop. It does not change by that; a flow whose rule, address or uplink
@@ -46,18 +58,22 @@ pub struct Outbound {
 pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hook) -> Walk<Outbound> {
     let table = any_table().ok_or(Reason::TableFault)?;
     let rule = rules::find(table.settings, ipv4.source, ipv4.destination, next_hop);
-    let refuse = |reason| if rule.is_some() { Err(reason) } else { Ok(false) };
-    let concerns = if ipv4.has_options() {
+    let refuse = |reason| if rule.is_some() { Err(reason) } else { Ok(found::NOTHING) };
+    let concerns = |concerns| if concerns { found::CONCERNS } else { found::NOTHING };
+    let found = if ipv4.has_options() {
         refuse(Reason::NatUnsupported)?
     } else if ipv4.is_later_fragment() {
-        fragment::find(&table, ipv4).is_some() || refuse(Reason::NatFragment)?
+        match fragment::find(&table, ipv4) {
+            Some(_) => found::CONCERNS,
+            None => refuse(Reason::NatFragment)?,
+        }
     } else {
         match read(packet, ipv4, &table) {
             Ok(Transport::Flow(tuple, _)) => match table.lookup_rarely(&tuple) {
-                Some(hit) => goes_on(&table, &hit, rule, next_hop) || rule.is_some(),
+                Some(hit) => concerns(goes_on(&table, &hit, rule, next_hop) || rule.is_some()),
                 None => {
                     trace_miss(&tuple);
-                    rule.is_some()
+                    if rule.is_some() { found::FIRST } else { found::NOTHING }
                 }
             },
             Ok(Transport::Error) => {
@@ -66,7 +82,7 @@ pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hoo
                 let may_tell = |tuple: &Tuple<V4>| hook == Hook::FromUplink || tuple.source == ipv4.source;
                 let quoted = icmp_error::answer_to_quoted(packet);
                 match quoted.map(|tuple| may_tell(&tuple) && table.lookup_rarely(&tuple).is_some()) {
-                    Ok(true) => true,
+                    Ok(true) => found::CONCERNS,
                     Ok(false) => refuse(Reason::NatNoFlow)?,
                     Err(reason) => refuse(reason)?,
                 }
@@ -76,8 +92,8 @@ pub fn outbound(packet: &impl Packet, ipv4: &Ipv4, next_hop: &NextHop, hook: Hoo
         }
     };
     // The verifier goes on once for both, and not once for each way that led here.
-    let concerns = table.settings.veil(concerns.into()) != 0;
-    Ok(Outbound { table, rule, concerns })
+    let found = table.settings.veil(found);
+    Ok(Outbound { table, rule, concerns: found != found::NOTHING, is_first: found == found::FIRST })
 }
 
 /// The packet's flow. Of protocol and ports the verifier knows nothing any more: it would look at all that follows once for
@@ -128,7 +144,7 @@ impl Outbound {
                 return translate_error(packet, &table);
             };
             tcp_flags = flags;
-            match table.lookup_rarely(&tuple) {
+            match if self.is_first { None } else { table.lookup_rarely(&tuple) } {
                 Some(hit) => hit,
                 None => {
                     let rule = self.rule.ok_or(Reason::NatNoFlow)?;
