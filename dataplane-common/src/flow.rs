@@ -33,6 +33,7 @@
 
 pub mod counts;
 pub mod index;
+pub mod offer;
 pub mod record;
 pub mod rule;
 pub mod settings;

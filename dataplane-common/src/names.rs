@@ -51,6 +51,10 @@ pub const MAP_FLOW_STATS: &str = "FLOW_STATS";
 
 /// Per-CPU array of the flow that a packet asks for: by it the programs of a walk hand a packet on to each other.
 pub const MAP_FLOW_PENDING: &str = "FLOW_PENDING";
+/// Array of one [`Batch`](crate::flow::offer::Batch): connections that the kernel decided.
+pub const MAP_FLOW_OFFERS: &str = "FLOW_OFFERS";
+/// Ring buffer of [`Ends`](crate::flow::offer::Ends): connections whose packets are left to the kernel, by a sample.
+pub const MAP_FLOW_SEEN: &str = "FLOW_SEEN";
 /// Array of programs that packets go on in: see [`program_to_decide`], [`PROGRAM_TO_INSERT`]
 /// and [`PROGRAM_FOR_FIRST`].
 pub const MAP_FLOW_PROGRAMS: &str = "FLOW_PROGRAMS";
@@ -104,11 +108,16 @@ pub const RENEWED_MAPS: &[&str] = &[
     MAP_UPLINK_DEVICES,
     MAP_XDP_PROGRAMS,
     MAP_FLOW_PENDING,
+    MAP_FLOW_OFFERS,
+    MAP_FLOW_SEEN,
     MAP_REJECTION,
 ];
 
 /// Load-time constant: 1 in the traced copies of the programs.
 pub const GLOBAL_TRACE: &str = "TRACE";
+
+/// Load-time constant: 1 where the kernel decides about each connection (`netfilter = "respect"`).
+pub const GLOBAL_RESPECT: &str = "RESPECT";
 
 /// Array of [`Uplink`](crate::uplink::Uplink), by [`slot`](crate::uplink::slot).
 pub const MAP_UPLINKS: &str = "UPLINKS";
@@ -149,6 +158,9 @@ pub const PROGRAM_XDP_SHOW: &str = "xdp_show";
 
 /// Program that sweeps some records of the flow table; it is run, not attached.
 pub const PROGRAM_FLOW_SWEEP: &str = "flow_sweep";
+
+/// Program that takes over a flow that the kernel decided; it is run, not attached.
+pub const PROGRAM_FLOW_OFFER: &str = "flow_offer";
 
 /// Program that holds the place of `from_container` at a veth that is no endpoint yet, and lets nothing out.
 pub const PROGRAM_WAITING: &str = "waiting";

@@ -111,6 +111,7 @@ reasons! {
     42 NeedsSkb Pass "needs-skb" "its checksum is unfinished or its headers lie scattered, which XDP cannot handle: tc goes on",
     43 SourceRoute Drop "source-route" "a container's packet with a source route, which asks the kernel to forward it elsewhere",
     44 MartianSource Drop "martian-source" "came in by an uplink for a container, from an address of this node or one that no packet on the wire may have",
+    45 KernelDecides Pass "kernel-decides" "of no connection that BPF carries for the kernel (`netfilter = \"respect\"`): the kernel decides",
 }
 
 impl Reason {
@@ -150,6 +151,8 @@ impl Reason {
             Self::TtlExpired | Self::OtherHost => false,
             // From one uplink to the same, or by a route that no rule is for: `hook::from_uplink` has asked.
             Self::NotLocal => false,
+            // With `netfilter = "respect"` there are no rules of translation.
+            Self::KernelDecides => false,
             // XDP leaves it to tc, which asks.
             Self::TcDelivers | Self::TcTranslates | Self::NoNeighbour | Self::NoXdpExit | Self::NeedsSkb => {
                 false

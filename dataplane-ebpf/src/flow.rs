@@ -1,10 +1,12 @@
 //! Connection tracking and the translation of addresses and ports. The table's algorithm is `dataplane_common::flow`.
 
+mod by_kernel;
 mod decide;
 mod fragment;
 mod icmp_error;
 mod insert;
 mod known;
+mod offer;
 mod reply;
 mod rewrite;
 mod rules;
@@ -36,9 +38,11 @@ use dataplane_common::{
 
 use crate::{observe, repeat::repeat};
 
+pub use by_kernel::carried;
 pub use decide::{inbound, outbound};
 pub use insert::{Exit, finish_first, insert, search};
 pub use known::{Known, lookup};
+pub use offer::offer;
 pub use reply::{Reply, find as find_reply};
 pub use rules::{is_stopped, is_tracked, must_translate, translated_address, translates};
 pub use sweep::sweep;

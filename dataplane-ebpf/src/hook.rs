@@ -4,6 +4,7 @@ pub mod decide;
 pub mod first;
 pub mod from_container;
 pub mod from_uplink;
+mod respect;
 pub mod tracked;
 pub mod waiting;
 

@@ -134,6 +134,14 @@ pub fn flow_sweep(_ctx: TcContext) -> i32 {
     Skb::pass()
 }
 
+/// Takes over a flow that the kernel's connection tracking decided. The daemon runs it by `BPF_PROG_TEST_RUN`, on no
+/// packet, once for each that it offers.
+#[classifier]
+pub fn flow_offer(_ctx: TcContext) -> i32 {
+    flow::offer();
+    Skb::pass()
+}
+
 // bpf_redirect_peer and other helpers are open to any licence but this one is asked for by several more.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]

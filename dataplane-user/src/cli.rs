@@ -114,9 +114,13 @@ pub struct Setup {
     ///
     /// Uplinks are the interfaces of the default routes, containers the routes `ADDRESS dev caliX scope link`,
     /// blocks of this node the blackhole routes, other nodes' blocks the routes by a router on an uplink.
-    /// Whatever else containers send stays with the kernel and its rules.
+    /// The kernel decides about each connection by its rules, and BPF carries those that are established (`netfilter =
+    /// "respect"`).
     #[arg(long, conflicts_with = "config")]
     pub from_kernel: bool,
+    /// With --from-kernel: BPF carries packets between containers at once, and no rule of iptables or nftables holds for them
+    #[arg(long, requires = "from_kernel")]
+    pub bypass_netfilter: bool,
     /// Directory of the pinned maps and links, in place of the one in the file [default:
     /// /sys/fs/bpf/dataplane]
     #[arg(long, value_name = "DIR")]

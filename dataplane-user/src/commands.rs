@@ -14,7 +14,9 @@ use crate::{
     control::{Request, answers, client::Client},
     daemon::{self, InUse, Lock},
     kernel::{capabilities, limits, netlink::Netlink, pins::Pins},
-    log, show,
+    log,
+    respect::rules,
+    show,
     wanted::Ipsec,
 };
 
@@ -61,7 +63,11 @@ pub fn bgp_peers(client: &Client, json: bool, verbose: bool) -> Result<()> {
 ///
 /// As [`ask`].
 pub fn status(client: &Client, json: bool) -> Result<bool> {
-    let status: answers::Status = client.ask(&Request::Status)?;
+    let mut status: answers::Status = client.ask(&Request::Status)?;
+    if let Some(respect) = &mut status.respect {
+        // Read here: the daemon runs no programs.
+        respect.every_packet = rules::wanting_every_packet().iter().map(ToString::to_string).collect();
+    }
     print(json, &status, show::status)?;
     Ok(status.complaints.is_empty())
 }
@@ -123,10 +129,11 @@ pub enum Checked {
 ///
 /// Where the answer cannot be printed; an invalid file is none.
 pub fn check(file: &Path, json: bool) -> Result<Checked> {
-    let (errors, warnings, ipsec) = match config::load(file) {
-        Ok(loaded) => (Vec::new(), loaded.warnings, ipsec(&loaded.config)),
-        Err(failure) => (failure.errors, failure.warnings, Ipsec::default()),
+    let (errors, warnings, ipsec, respects) = match config::load(file) {
+        Ok(loaded) => (Vec::new(), loaded.warnings, ipsec(&loaded.config), loaded.config.respects()),
+        Err(failure) => (failure.errors, failure.warnings, Ipsec::default(), false),
     };
+    let rules = if respects { rules::wanting_every_packet() } else { Vec::new() };
     let system = capabilities::check().and_then(|()| crate::kernel::object::check());
     let system = system.err().map(|error| limits::explain(format!("system: {error:#}")));
     let lacking: Vec<String> = system.into_iter().chain(ipsec.complaint()).collect();
@@ -136,7 +143,9 @@ pub fn check(file: &Path, json: bool) -> Result<Checked> {
         (true, true) => Checked::Valid,
     };
     let errors: Vec<String> = errors.iter().map(ToString::to_string).chain(lacking).collect();
-    let warnings: Vec<String> = warnings.iter().map(ToString::to_string).chain(ipsec.note()).collect();
+    let rules = rules.iter().map(|rule| format!("a rule does not see carried packets: {rule}"));
+    let warnings: Vec<String> =
+        warnings.iter().map(ToString::to_string).chain(ipsec.note()).chain(rules).collect();
     let valid = checked == Checked::Valid;
     if json {
         print(true, &CheckAnswer { valid, errors, warnings }, |_| String::new())?;

@@ -35,7 +35,8 @@ use toml::de::DeTable;
 
 pub use self::bgp::{Bgp, BgpPeer};
 pub use self::datapath::{
-    Datapath, Egress, HostPorts, MAX_ENDPOINTS, MAX_FLOWS, MAX_ROUTES, TcAttach, UplinkHook,
+    Datapath, Egress, HostPorts, MAX_ENDPOINTS, MAX_FLOWS, MAX_ROUTES, Netfilter, SkipMark, TcAttach,
+    UplinkHook,
 };
 pub use self::diagnostic::{Diagnostic, Failure};
 pub use self::file::{load, load_for};
@@ -104,25 +105,45 @@ impl Config {
 }
 
 impl Config {
+    /// Whether the kernel decides about connections.
+    pub fn respects(&self) -> bool {
+        self.datapath.netfilter == Netfilter::Respect
+    }
+
+    /// Whether there is anything that needs a table of flows.
+    fn has_flows(&self) -> bool {
+        self.respects() || !self.masquerade.is_empty()
+    }
+
     /// What the file says of the flow table.
     pub fn limits(&self) -> Limits {
         let max_flows = self.datapath.max_flows;
         Limits {
-            buckets: if self.masquerade.is_empty() { 0 } else { buckets_for(max_flows) },
+            buckets: if self.has_flows() { buckets_for(max_flows) } else { 0 },
             max_flows,
-            max_flows_per_source: self.datapath.max_flows_per_source.unwrap_or(max_flows.div_ceil(2)),
+            max_flows_per_source: self.datapath.max_flows_per_source.unwrap_or(
+                match self.datapath.netfilter {
+                    Netfilter::Bypass => max_flows.div_ceil(2),
+                    // The kernel has let them all in.
+                    Netfilter::Respect => max_flows,
+                },
+            ),
             timeouts: self.timeouts.ticks(),
         }
     }
 }
 
 impl Config {
-    /// What `--from-kernel` stands for: everything is taken from the kernel, nothing is written to its tables,
-    /// and what goes to no container stays with it, since its rules may translate that.
-    pub fn from_kernel() -> Self {
+    /// What `--from-kernel` stands for: everything is taken from the kernel, nothing is written to its tables. It decides about
+    /// connections, too; where it is bypassed, what goes to no container stays with it, since its rules may translate that.
+    pub fn from_kernel(netfilter: Netfilter) -> Self {
         let default = Self::default_node();
+        let egress = match netfilter {
+            Netfilter::Respect => Egress::Bpf,
+            Netfilter::Bypass => Egress::Kernel,
+        };
         Self {
-            datapath: Datapath { egress: Egress::Kernel, kernel_routes: false, ..default.datapath },
+            datapath: Datapath { netfilter, egress, kernel_routes: false, ..default.datapath },
             kernel: KernelImport::of_routing_daemons(),
             ..default
         }

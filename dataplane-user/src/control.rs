@@ -33,6 +33,8 @@ pub enum Request {
         /// The prefix.
         prefix: Ipv4Net,
     },
+    /// How connections fare that the kernel decides: [`answers::Respect`], or nothing where BPF does.
+    Respect,
     /// How the BGP peers are: a list of [`answers::BgpPeer`].
     BgpPeers,
     /// A part of what was learned by BGP, and with the last part what is announced: [`answers::BgpRoutes`].

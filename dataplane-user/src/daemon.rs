@@ -2,6 +2,7 @@
 
 mod answer;
 mod bgp;
+mod connections;
 mod events;
 mod hooks;
 mod host_ports;
@@ -28,7 +29,6 @@ use std::{
 
 use anyhow::{Context as _, Result};
 use aya::Ebpf;
-use dataplane_common::flow::settings::words_of_records;
 use ipnet::Ipv4Net;
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
@@ -48,12 +48,13 @@ use crate::{
         limits,
         nat::Nat,
         netlink::{IpsecPolicy, Netlink, OwnTarget},
-        object::{Program, Sizes},
+        object::Program,
         pins::{Claim, Held, Pins},
         previous::Previous,
         uplinks::Uplinks,
     },
     log,
+    respect::Respect,
     rib::Rib,
     slow_path::SlowPath,
     source::{
@@ -108,6 +109,8 @@ pub struct Daemon {
     object: Ebpf,
     datapath: Datapath,
     nat: Nat,
+    /// What carries connections that the kernel decides, where it does.
+    respect: Option<Respect>,
     host_ports: HostPorts,
     uplinks: Uplinks,
     /// The daemon before, as long as its programs are to be replaced by ones with other tables.
@@ -297,6 +300,7 @@ impl Daemon {
         let Tables { mut object, datapath, nat, uplinks, previous } = Tables::open(&pins, &config)?;
         let host_ports = HostPorts::new(FlowPorts::open(&mut object)?, &config.node.state_dir);
         let mirror = read_kernel(&netlink).await?;
+        let respect = connections::start(&config, &mut object)?;
         let (held, left): (BTreeSet<_>, BTreeSet<_>) = datapath.prefixes().into_iter().partition(|prefix| {
             config.bgp.is_some() && matches!(datapath.get(*prefix), Some(Destination::NextHop(_)))
         });
@@ -324,6 +328,7 @@ impl Daemon {
             held,
             datapath,
             nat,
+            respect,
             host_ports,
             uplinks,
             previous,
@@ -378,16 +383,5 @@ async fn due(at: Option<Instant>) {
     match at {
         Some(at) => tokio::time::sleep_until(at.into()).await,
         None => std::future::pending().await,
-    }
-}
-
-/// The sizes of the maps. Without rules there is no table of flows to speak of.
-fn sizes(config: &Config) -> Sizes {
-    let limits = config.limits();
-    let max_flows = if limits.buckets == 0 { 0 } else { limits.max_flows };
-    Sizes {
-        endpoints: config.datapath.max_endpoints,
-        buckets: limits.buckets.max(1),
-        words: words_of_records(max_flows),
     }
 }

@@ -12,6 +12,7 @@ pub mod monitor;
 pub mod nat;
 pub mod netlink;
 pub mod object;
+pub mod offers;
 pub mod ownership;
 pub mod pinned;
 pub mod pins;

@@ -15,6 +15,7 @@ pub mod metrics;
 pub mod monitor;
 pub mod port_set;
 pub mod reads;
+pub mod respect;
 pub mod rib;
 pub mod show;
 pub mod slow_path;

@@ -8,7 +8,7 @@ use clap::Parser as _;
 use dataplane::{
     cli::{BgpCommand, Cli, Command, EndpointCommand, FlowCommand, NatCommand, RouteCommand, Setup},
     commands,
-    config::{self, AnySystem, Config, Failure, Places, RunningSystem, System},
+    config::{self, AnySystem, Config, Failure, Netfilter, Places, RunningSystem, System},
     control::{BadFile, client::Client},
     daemon,
     kernel::{limits, pinned},
@@ -97,8 +97,14 @@ fn negative_unless(yes: bool) -> ExitCode {
 
 /// The file's configuration, or the one without a file.
 fn load(setup: &Setup, places: &Places, system: &dyn System) -> Result<Config> {
-    let mut config = if setup.from_kernel {
-        Config::from_kernel()
+    let mut config = if setup.from_kernel && setup.bypass_netfilter {
+        log::complain(
+            "warning: --bypass-netfilter: packets that BPF carries pass no rule of iptables or nftables on this node: policy, services \
+             and published ports do not hold for them",
+        );
+        Config::from_kernel(Netfilter::Bypass)
+    } else if setup.from_kernel {
+        Config::from_kernel(Netfilter::Respect)
     } else {
         let loaded = config::load_for(&setup.config, system)?;
         for warning in &loaded.warnings {
@@ -115,7 +121,7 @@ fn load_to_detach(setup: &Setup, places: &Places) -> Result<Config> {
     if setup.from_kernel || setup.config.exists() {
         return load(setup, places, &AnySystem);
     }
-    let mut config = Config::from_kernel();
+    let mut config = Config::from_kernel(Netfilter::Respect);
     places.apply(&mut config);
     if places.bpf_dir.is_none() {
         config.node.bpf_dir = pinned::bpf_dir(&config.node.state_dir).with_context(|| {

@@ -19,7 +19,7 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::control::answers::BgpPeer;
+use crate::control::answers::{BgpPeer, Respect};
 
 /// `Content-Type` of the text.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -45,6 +45,8 @@ pub struct Snapshot {
     pub flows: (u32, u32),
     /// What became of translations.
     pub nat: Stats,
+    /// Connections that the kernel decides, where it does.
+    pub respect: Option<Respect>,
     /// The BGP peers.
     pub peers: Vec<BgpPeer>,
     /// How many things are wrong: the lines of `dataplane status`.
@@ -115,6 +117,7 @@ pub fn text(snapshot: &Snapshot) -> Result<String> {
     packets(&mut metrics, snapshot);
     tables(&mut metrics, snapshot);
     translations(&mut metrics, &snapshot.nat);
+    respect(&mut metrics, snapshot.respect.as_ref());
     peers(&mut metrics, &snapshot.peers);
     metrics.gauge("complaints", "What is wrong, as `dataplane status` tells it", snapshot.complaints);
     metrics.seconds("start_time", "When the daemon was ready, since 1970", snapshot.started);
@@ -184,6 +187,37 @@ fn translations(metrics: &mut Metrics, nat: &Stats) {
     ];
     let ended = ended.map(|(cause, count)| (label("cause", cause), count));
     metrics.counters("flows_ended", "Translations that ended, by cause", ended);
+}
+
+fn respect(metrics: &mut Metrics, respect: Option<&Respect>) {
+    let Some(respect) = respect else { return };
+    if let Some(tracked) = respect.tracked {
+        metrics.gauge(
+            "connections_tracked",
+            "Entries of the kernel's connection tracking, where it decides",
+            tracked,
+        );
+    }
+    metrics.gauge(
+        "connections_carried",
+        "Connections that the kernel decided and BPF carries",
+        respect.carried,
+    );
+    let events = [
+        ("offered", respect.offered),
+        ("renewed", respect.renewed),
+        ("refreshed", respect.refreshed),
+        ("destroyed", respect.destroyed),
+        ("resynchronized", respect.resynchronized),
+    ];
+    let events = events.map(|(event, count)| (label("event", event), count));
+    metrics.counters("connection_events", "What was done for connections that the kernel decides", events);
+    let left = respect.left.iter().map(|(cause, count)| (label("cause", cause), *count));
+    metrics.counters(
+        "connections_left",
+        "Connections that were asked about and left to the kernel, by cause",
+        left,
+    );
 }
 
 fn peers(metrics: &mut Metrics, peers: &[BgpPeer]) {

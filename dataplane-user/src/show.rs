@@ -93,6 +93,9 @@ pub fn status(status: &answers::Status) -> String {
         let networks: Vec<String> = status.ipsec.iter().map(ToString::to_string).collect();
         text.push_str(&format!("\nleft to the kernel for IPsec policies: {}\n", networks.join(", ")));
     }
+    if let Some(respect) = &status.respect {
+        text.push_str(&format!("\n{}", flow::respect(respect)));
+    }
     if !status.peers.is_empty() {
         text.push_str(&format!("\n{}", bgp::peers(&status.peers, false)));
     }

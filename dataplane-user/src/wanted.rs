@@ -187,6 +187,12 @@ fn uplinks(
     let all: Vec<&Link> = mirror.links().collect();
     let translates = !config.masquerade.is_empty();
     picture.choices = uplink_hook::choose(config.datapath.uplink_hook, translates, &all, devices, &links);
+    if config.respects() {
+        for choice in &mut picture.choices {
+            (choice.xdp, choice.why) =
+                (false, "the kernel decides about connections, which tc carries".to_owned());
+        }
+    }
     for (link, choice) in links.iter().zip(&picture.choices) {
         let mut want = |hook| {
             picture.places.insert(Place::new(&link.name, link.index, hook), Program::Walk(hook));

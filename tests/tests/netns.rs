@@ -30,6 +30,7 @@ mod netns {
     mod reconcile;
     mod reload;
     mod resilience;
+    mod respect;
     mod restart;
     mod service;
     mod slow_path;

@@ -58,6 +58,8 @@ mod network;
 mod packets;
 #[path = "program/programs.rs"]
 mod programs;
+#[path = "program/respect.rs"]
+mod respect;
 #[path = "program/table.rs"]
 mod table;
 #[path = "program/verifier.rs"]

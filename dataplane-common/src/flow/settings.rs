@@ -87,7 +87,10 @@ pub struct Gauges {
     pub cursor: Word32,
     /// The tick at which a sweep began last.
     pub swept: Word32,
-    reserved: [u32; 12],
+    /// Whether the kernel decides about connections (`netfilter = "respect"`): 1, or 0 where BPF does. The daemon writes it for
+    /// those who read the maps; programs have a load-time constant.
+    pub respect: Word32,
+    reserved: [u32; 11],
 }
 
 const _: () = assert!(size_of::<Gauges>() == 64);

@@ -2,6 +2,7 @@
 
 mod adopt;
 mod insert;
+mod lease;
 mod place;
 mod reclaim;
 mod record;

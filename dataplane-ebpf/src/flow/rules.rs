@@ -148,7 +148,8 @@ pub fn still_holds(table: &Table<'static, Maps>, flow: &Flow<V4>) -> bool {
     if flow.flags() & flags::BY_MASQUERADE != 0 && Active::of(table.settings).0.count() == 0 {
         return false;
     }
-    if flow.flags() & flags::SNAT == 0 {
+    // What the kernel decided holds as long as it says.
+    if flow.flags() & (flags::SNAT | flags::BY_KERNEL) != flags::SNAT {
         return true;
     }
     let reply = flow.reply();

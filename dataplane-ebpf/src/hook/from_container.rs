@@ -11,7 +11,7 @@ use crate::{
     arp, endpoint,
     ethernet::{self, Payload},
     flow,
-    hook::{deliver, forward, leave_to_kernel, translate_and_forward},
+    hook::{deliver, forward, leave_to_kernel, respect, translate_and_forward},
     ipv4::{self, Ipv4},
     next_hop, observe, options,
     packet::Packet,
@@ -36,6 +36,14 @@ pub fn walk(packet: &impl Packet) -> Walk<Action> {
         if ipv4.has_options() {
             options::check(packet, &ipv4)?;
         }
+    }
+
+    if respect::is_on() {
+        if is_tagged {
+            return Err(Reason::Vlan);
+        }
+        check_addressee(packet)?;
+        return respect::carry(packet, &ipv4);
     }
 
     let entry = route::lookup(ipv4.destination);

@@ -15,7 +15,7 @@ use crate::{
     ethernet::{self, Payload},
     flow,
     hook::{
-        deliver, deliver_checked, exit, forward_checked, leave_to_kernel, refuse_too_big,
+        deliver, deliver_checked, exit, forward_checked, leave_to_kernel, refuse_too_big, respect,
         translate_and_forward,
     },
     ipv4::{self, Ipv4},
@@ -39,6 +39,10 @@ pub fn walk<P: Packet>(packet: &P) -> Walk<Action> {
         Payload::Ipv4 => {}
     }
     let ipv4 = ipv4::read(packet)?;
+
+    if respect::is_on() && is_for_this_host {
+        return respect::carry_from_uplink(packet, &ipv4);
+    }
 
     let entry = route::lookup(ipv4.destination);
     observe::step(StepCode::RouteLookup, [ipv4.destination.to_host(), entry.to_bits(), 0]);

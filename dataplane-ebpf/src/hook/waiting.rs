@@ -1,7 +1,8 @@
 //! A packet that came by a veth behind which no container is known, yet or any more.
 //!
 //! What a container needs for its set-up passes: ARP, what is not IPv4, and the broadcasts of who has no address yet
-//! (DHCP). All else would leave with an address that nobody has checked, and untranslated.
+//! (DHCP). All else would leave with an address that nobody has checked, and untranslated. Where the kernel decides
+//! (`netfilter = "respect"`), its rules see to both.
 
 use dataplane_common::{net::Ipv4Be, reason::Reason, route::Target};
 
@@ -9,7 +10,7 @@ use crate::{
     endpoint,
     ethernet::{self, Payload},
     flow,
-    hook::leave_to_kernel,
+    hook::{leave_to_kernel, respect},
     ipv4, options,
     packet::Packet,
     route,
@@ -31,6 +32,9 @@ pub fn walk(packet: &impl Packet) -> Walk<Action> {
     }
     if ipv4.source == Ipv4Be::UNSPECIFIED && ipv4.destination == Ipv4Be::BROADCAST {
         return Err(Reason::Broadcast);
+    }
+    if respect::is_on() {
+        return Err(Reason::KernelDecides);
     }
     endpoint::of_source(ipv4.source, packet.ifindex())?;
     // It has become one in this moment: the next packet finds the walk of containers.

@@ -5,7 +5,7 @@ mod interfaces;
 
 use super::report::Report;
 use super::system::System;
-use super::{Draft, bgp, masquerade};
+use super::{Draft, bgp, datapath, masquerade};
 
 /// Compares the sections with each other and with the running system.
 pub(super) fn check(draft: &Draft, system: &dyn System, report: &mut Report<'_>) {
@@ -15,6 +15,7 @@ pub(super) fn check(draft: &Draft, system: &dyn System, report: &mut Report<'_>)
     }
     addresses::check(draft, report);
     interfaces::check(draft, system, report);
+    datapath::check(draft, report);
     masquerade::check(draft, system, report);
     if let Some(bgp) = &draft.bgp {
         bgp::check(bgp, &draft.network.pools, system, report);

@@ -8,7 +8,7 @@ use ipnet::Ipv4Net;
 use toml::de::DeTable;
 
 use super::address;
-use super::datapath::{Egress, HostPorts};
+use super::datapath::{Egress, HostPorts, Netfilter};
 use super::report::{Fault, Placed, Report};
 use super::schema::{Form, Schema};
 use super::section::Section;
@@ -97,7 +97,8 @@ pub(super) fn check(draft: &super::Draft, system: &dyn System, report: &mut Repo
         ("[timeouts]", draft.timeouts.at),
     ];
     for (name, at) in only_for_rules {
-        if let Some(at) = at.filter(|_| rules.is_empty()) {
+        let is_unused = rules.is_empty() && draft.datapath.datapath.netfilter == Netfilter::Bypass;
+        if let Some(at) = at.filter(|_| is_unused) {
             let message = format!("{name} has no effect without a [[masquerade]]");
             report.warning(at, Fault::new(message, "remove it, or add a rule"));
         }

@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 use crate::{rib::Source, wanted::Destination};
 
 pub use bgp::{BgpPeer, BgpRoute, BgpRoutes};
-pub use flow::{FlowEnd, FlowEntry, FlowStats, FlowTuple, TraceFlow};
+pub use flow::{FlowEnd, FlowEntry, FlowStats, FlowTuple, Respect, TraceFlow};
 pub use nat::{NatRule, NatStats, ProbeRow, Translation};
 pub use sources::{Offers, SourcePage};
 
@@ -46,6 +46,9 @@ pub struct Status {
     pub tables: Vec<TableStatus>,
     /// Bytes of memory of the route table.
     pub route_table_bytes: u64,
+    /// Connections that the kernel decides; none where BPF does.
+    #[serde(default)]
+    pub respect: Option<Respect>,
     /// Routing peers.
     pub peers: Vec<BgpPeer>,
     /// What is taken over from the kernel's table; none where nothing is.

@@ -14,6 +14,7 @@ use super::Daemon;
 use crate::{
     control::{Request, answers},
     kernel::attach,
+    respect::Respect,
     source::bgp::Speaker,
 };
 
@@ -27,6 +28,7 @@ impl Daemon {
             Request::Status => to_value(self.status(self.bgp_peers().await?)?)?,
             Request::Sources { from } => to_value(self.sources(from))?,
             Request::Offers { prefix } => to_value(self.offers(prefix))?,
+            Request::Respect => to_value(self.respect.as_ref().map(Respect::status))?,
             Request::BgpPeers => to_value(self.bgp_peers().await?)?,
             Request::BgpRoutePage { refused, after } => to_value(self.bgp_routes(refused, after).await?)?,
             Request::Metrics => to_value(self.metrics_text(self.bgp_peers().await?)?)?,
@@ -94,6 +96,7 @@ impl Daemon {
                 table("next-hops", next_hops, max_next_hops),
             ],
             route_table_bytes: usage.bytes as u64,
+            respect: self.respect.as_ref().map(Respect::status),
             peers,
             import: self.import(),
             ipsec: self.ipsec.remote.iter().copied().collect(),
@@ -113,7 +116,11 @@ impl Daemon {
         });
         let listening = self.speaker.as_ref().and_then(Speaker::complaint);
         let own = self.complaints.iter().chain(&self.not_forwarding).chain(&self.pin_failure);
-        let own = own.chain(self.host_ports.complaints()).cloned().chain(self.metrics.complaints());
+        let own = own
+            .chain(self.host_ports.complaints())
+            .cloned()
+            .chain(self.respect.as_ref().and_then(Respect::complaint))
+            .chain(self.metrics.complaints());
         let failed = self.retry.complaint().into_iter().chain(self.slow_path.complaint());
         failed
             .chain(self.route_complaints())

@@ -149,13 +149,14 @@ impl Daemon {
     /// Says so once when policy routing begins or ends.
     pub(super) async fn check_rules(&mut self) -> Result<()> {
         let default = self.netlink.rules_are_default().await?;
-        if self.rules_are_default && !default {
+        if self.rules_are_default && !default && self.respect.is_none() {
             warn!(
                 "there are policy routing rules (`ip rule`): the data path follows the main table alone, so \
                  containers' packets do not obey them"
             );
         }
         self.rules_are_default = default;
+        self.tell_respect();
         Ok(())
     }
 }

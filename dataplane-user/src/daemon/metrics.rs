@@ -12,6 +12,7 @@ use crate::{
     kernel::object::Program,
     log,
     metrics::{self, Snapshot, server::Server},
+    respect::Respect,
     rib::Source,
 };
 
@@ -101,6 +102,7 @@ impl Daemon {
             route_table_bytes: usage.bytes,
             flows: if settings.buckets == 0 { (0, 0) } else { (self.nat.flows_held(), settings.max_flows) },
             nat: self.nat.counters()?,
+            respect: self.respect.as_ref().map(Respect::status),
             complaints: self.all_complaints(&peers).len(),
             peers,
             started: since_1970(self.metrics.started),

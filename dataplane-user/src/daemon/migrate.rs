@@ -2,15 +2,16 @@
 
 use anyhow::Result;
 use aya::Ebpf;
+use dataplane_common::flow::settings::words_of_records;
 use tracing::{info, warn};
 
-use super::{Daemon, sizes};
+use super::Daemon;
 use crate::{
     config::Config,
     datapath::{Claim, Datapath},
     kernel::{
         nat::Nat,
-        object::{self, Purpose},
+        object::{self, Purpose, Sizes},
         pins::Pins,
         previous::Previous,
         uplinks::Uplinks,
@@ -46,6 +47,7 @@ impl Tables {
             tables.nat.set_seed(seed)?;
         }
         tables.nat.configure(&config.limits())?;
+        tables.nat.set_respect(config.respects());
         if let Some(previous) = &previous {
             tables.take_routes(previous);
         }
@@ -94,5 +96,17 @@ impl Daemon {
         );
         previous.retire();
         Ok(())
+    }
+}
+
+/// The sizes of the maps. Without rules there is no table of flows to speak of.
+fn sizes(config: &Config) -> Sizes {
+    let limits = config.limits();
+    let max_flows = if limits.buckets == 0 { 0 } else { limits.max_flows };
+    Sizes {
+        endpoints: config.datapath.max_endpoints,
+        buckets: limits.buckets.max(1),
+        words: words_of_records(max_flows),
+        respect: config.respects(),
     }
 }

@@ -90,6 +90,7 @@ impl Daemon {
 
     /// Brings everything in step with the configuration and the mirror.
     pub(super) async fn reconcile(&mut self) -> Result<()> {
+        self.tell_respect();
         let (slow_path, result) = self.update_data_path().await?;
         self.update_slow_path(slow_path).await;
         let speaker = self.start_missing_speaker();
@@ -102,6 +103,7 @@ impl Daemon {
     /// The first reconciliation. Where it fails, the kernel's own routes are as they were: they may be those
     /// of the daemon that is in the way.
     pub(super) async fn take_over(&mut self) -> Result<()> {
+        self.tell_respect();
         let (slow_path, result) = self.update_data_path().await?;
         result?;
         // An earlier run may have ended between the rules and the marks.

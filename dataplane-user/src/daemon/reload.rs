@@ -92,6 +92,7 @@ fn refuse_fixed(old: &Config, new: &Config, file: &Path) -> Result<()> {
         ("node.state-dir", old.node.state_dir != new.node.state_dir),
         ("node.bpf-dir", old.node.bpf_dir != new.node.bpf_dir),
         ("datapath.max-endpoints", old.datapath.max_endpoints != new.datapath.max_endpoints),
+        ("datapath.netfilter", old.datapath.netfilter != new.datapath.netfilter),
         ("datapath.max-routes", old.datapath.max_routes != new.datapath.max_routes),
         ("datapath.max-flows", old.datapath.max_flows != new.datapath.max_flows),
         ("whether there is any [[masquerade]]", old.masquerade.is_empty() != new.masquerade.is_empty()),

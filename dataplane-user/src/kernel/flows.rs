@@ -15,12 +15,13 @@ use dataplane_common::{
         index::Bucket,
         record::{Binding, Flow, Life, flags},
         rule::{MAX_RULES, Rule, RuleSet},
-        settings::{RECORDS_PER_WORD, Settings, Stats},
+        settings::{Gauges, RECORDS_PER_WORD, Settings, Stats},
         state::Direction,
         tuple::Tuple,
     },
     names::{
-        MAP_FLOW_COUNTS, MAP_FLOW_RECORDS, MAP_FLOW_RULES, MAP_FLOW_SETTINGS, MAP_FLOW_STATS, MAP_FLOW_TAKEN,
+        MAP_FLOW_COUNTS, MAP_FLOW_GAUGES, MAP_FLOW_RECORDS, MAP_FLOW_RULES, MAP_FLOW_SETTINGS,
+        MAP_FLOW_STATS, MAP_FLOW_TAKEN,
     },
 };
 
@@ -44,6 +45,7 @@ pub struct FlowTable {
     taken: Mapping<Word64>,
     stats: PerCpuArray<MapData, Value<Stats>>,
     settings: Settings,
+    gauges: Mapping<Gauges>,
     rules: Vec<Rule>,
 }
 
@@ -123,6 +125,7 @@ impl FlowTable {
             taken,
             stats: pinned.open(MAP_FLOW_STATS)?,
             rules: held.map(|index| Ok(rules.get(&index, 0)?.0)).collect::<Result<_>>()?,
+            gauges: pinned.mapping(MAP_FLOW_GAUGES, 1)?,
             settings,
         })
     }
@@ -130,6 +133,11 @@ impl FlowTable {
     /// What the daemon has set.
     pub fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Whether the kernel decides about connections (`netfilter = "respect"`).
+    pub fn respects(&self) -> bool {
+        self.gauges.values().first().is_some_and(|gauges| gauges.respect.load() != 0)
     }
 
     /// The rules that hold.

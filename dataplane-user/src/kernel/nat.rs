@@ -133,6 +133,13 @@ impl Nat {
         self.write(wanted)
     }
 
+    /// Tells those who read the maps whether the kernel decides about connections.
+    pub fn set_respect(&self, respect: bool) {
+        if let Some(gauges) = self.gauges.values().first() {
+            gauges.respect.store(respect.into());
+        }
+    }
+
     /// Makes these the rules, of which the default addresses come from `sources`. Says whether anything is another than before:
     /// flows are then judged anew. `synchronize` returns when no program can be reading the rules before the last.
     ///

@@ -1,4 +1,4 @@
-//! The one module that speaks netlink: links, IPv4 addresses, IPv4 routes and rules, the host's sockets, and what devices can do.
+//! The one module that speaks netlink: links, IPv4 addresses, IPv4 routes and rules, the host's sockets, connection tracking, and what devices can do.
 //!
 //! It gives and takes plain types of its own ([`Link`], [`Address`], [`Route`], [`Event`]); nothing of the wire
 //! format leaks out. Everything happens in the network namespace of the thread that calls
@@ -8,6 +8,7 @@
 //! message when any one of its attributes is unknown to it, and a mirror that silently lacks a link or a route
 //! is worse than none. Its event queue has no bound. And it does not pass on which namespace an event came from.
 
+pub mod conntrack;
 mod decode;
 mod device;
 mod events;

@@ -11,13 +11,14 @@ use aya::{
 use dataplane_common::{
     flow::settings::RECORDS_PER_WORD,
     names::{
-        GLOBAL_TRACE, MAP_ENDPOINTS, MAP_FLOW_COUNTS, MAP_FLOW_INDEX, MAP_FLOW_PROGRAMS, MAP_FLOW_RECORDS,
-        MAP_FLOW_TAKEN, MAP_XDP_PROGRAMS, PINNED_MAPS, PROGRAM_DECIDE_FROM_CONTAINER,
-        PROGRAM_DECIDE_FROM_UPLINK, PROGRAM_FLOW_FIRST, PROGRAM_FLOW_INSERT, PROGRAM_FLOW_SEARCH,
-        PROGRAM_FLOW_SWEEP, PROGRAM_FOR_FIRST, PROGRAM_FOR_TRACKED, PROGRAM_FROM_CONTAINER,
-        PROGRAM_FROM_UPLINK, PROGRAM_REJECT, PROGRAM_SHOW, PROGRAM_SLOTS, PROGRAM_TO_INSERT,
-        PROGRAM_TO_REJECT, PROGRAM_TO_SEARCH, PROGRAM_TO_SHOW, PROGRAM_TRACKED_FROM_UPLINK, PROGRAM_WAITING,
-        PROGRAM_XDP_FROM_UPLINK, PROGRAM_XDP_SHOW, RENEWED_MAPS, program_to_decide,
+        GLOBAL_RESPECT, GLOBAL_TRACE, MAP_ENDPOINTS, MAP_FLOW_COUNTS, MAP_FLOW_INDEX, MAP_FLOW_PROGRAMS,
+        MAP_FLOW_RECORDS, MAP_FLOW_TAKEN, MAP_XDP_PROGRAMS, PINNED_MAPS, PROGRAM_DECIDE_FROM_CONTAINER,
+        PROGRAM_DECIDE_FROM_UPLINK, PROGRAM_FLOW_FIRST, PROGRAM_FLOW_INSERT, PROGRAM_FLOW_OFFER,
+        PROGRAM_FLOW_SEARCH, PROGRAM_FLOW_SWEEP, PROGRAM_FOR_FIRST, PROGRAM_FOR_TRACKED,
+        PROGRAM_FROM_CONTAINER, PROGRAM_FROM_UPLINK, PROGRAM_REJECT, PROGRAM_SHOW, PROGRAM_SLOTS,
+        PROGRAM_TO_INSERT, PROGRAM_TO_REJECT, PROGRAM_TO_SEARCH, PROGRAM_TO_SHOW,
+        PROGRAM_TRACKED_FROM_UPLINK, PROGRAM_WAITING, PROGRAM_XDP_FROM_UPLINK, PROGRAM_XDP_SHOW,
+        RENEWED_MAPS, program_to_decide,
     },
     stats::Hook,
 };
@@ -60,6 +61,8 @@ pub enum Program {
     ShowAtXdp,
     /// What sweeps the flow table; it is run and never attached.
     Sweep,
+    /// What takes over flows that the kernel decided; it is run and never attached.
+    Offer,
 }
 
 impl Program {
@@ -79,6 +82,7 @@ impl Program {
         Self::Show,
         Self::ShowAtXdp,
         Self::Sweep,
+        Self::Offer,
     ];
 
     /// Its name in the object and in the kernel.
@@ -98,11 +102,12 @@ impl Program {
             Self::Show => PROGRAM_SHOW,
             Self::ShowAtXdp => PROGRAM_XDP_SHOW,
             Self::Sweep => PROGRAM_FLOW_SWEEP,
+            Self::Offer => PROGRAM_FLOW_OFFER,
         }
     }
 }
 
-/// Sizes of the maps that the configuration decides.
+/// What the configuration decides: sizes of maps, and whether the kernel decides about connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sizes {
     /// Slots of the endpoint table.
@@ -111,6 +116,8 @@ pub struct Sizes {
     pub buckets: u32,
     /// Words that tell which of its records are taken, at least one.
     pub words: u32,
+    /// Whether the kernel decides (`netfilter = "respect"`).
+    pub respect: bool,
 }
 
 impl Sizes {
@@ -161,6 +168,8 @@ pub fn load(maps: &Path, sizes: Sizes, purpose: Purpose) -> Result<Ebpf> {
     let trace = u8::from(purpose == Purpose::Trace);
     let mut loader = EbpfLoader::new();
     loader.override_global(GLOBAL_TRACE, &trace, true);
+    let respect = u8::from(sizes.respect);
+    loader.override_global(GLOBAL_RESPECT, &respect, true);
     for (name, size) in sizes.maps() {
         loader.map_max_entries(name, size);
     }
@@ -249,9 +258,10 @@ pub fn program(object: &mut Ebpf, program: Program) -> Result<&mut programs::Pro
 ///
 /// As [`load`].
 pub fn check() -> Result<()> {
-    for trace in [0u8, 1] {
+    for (trace, respect) in [(0u8, 0u8), (1, 0), (0, 1), (1, 1)] {
         let mut loader = EbpfLoader::new();
         loader.override_global(GLOBAL_TRACE, &trace, true);
+        loader.override_global(GLOBAL_RESPECT, &respect, true);
         let mut object = loader.load(OBJECT).context("cannot create the BPF maps")?;
         load_programs(&mut object)?;
     }

@@ -19,6 +19,17 @@ fn snapshot() -> Snapshot {
         route_table_bytes: 1 << 19,
         flows: (5, 1000),
         nat: Stats { opened: 9, ..Stats::zeroed() },
+        respect: Some(Respect {
+            tracked: Some(70),
+            carried: 60,
+            offered: 65,
+            renewed: 8,
+            refreshed: 7,
+            destroyed: 6,
+            resynchronized: 1,
+            left: [("helper".to_owned(), 2), ("unreachable".to_owned(), 3)].into(),
+            every_packet: Vec::new(),
+        }),
         peers: vec![BgpPeer {
             sessions: 3,
             prefixes_received: 4,
@@ -49,6 +60,10 @@ fn samples_are_what_the_daemon_counted() {
         "dataplane_flow_limit 1000",
         "dataplane_flows_opened_total 9",
         r#"dataplane_flows_ended_total{cause="expired"} 0"#,
+        "dataplane_connections_tracked 70",
+        "dataplane_connections_carried 60",
+        r#"dataplane_connection_events_total{event="offered"} 65"#,
+        r#"dataplane_connections_left_total{cause="helper"} 2"#,
         r#"dataplane_bgp_session_up{peer="10.141.0.2"} 1"#,
         r#"dataplane_bgp_sessions_total{peer="10.141.0.2"} 3"#,
         r#"dataplane_bgp_prefixes{peer="10.141.0.2",kind="accepted"} 3"#,
@@ -68,7 +83,7 @@ fn samples_are_what_the_daemon_counted() {
 fn the_number_of_series_is_bounded() {
     let text = text(&snapshot()).unwrap();
     let series = text.lines().filter(|line| !line.starts_with('#')).count();
-    assert_eq!(series, 2 * Hook::ALL.len() * Reason::ALL.len() + Hook::ALL.len() + 29, "{text}");
+    assert_eq!(series, 2 * Hook::ALL.len() * Reason::ALL.len() + Hook::ALL.len() + 38, "{text}");
 }
 
 /// Every name that the dashboard asks for is one that there is.

@@ -27,6 +27,7 @@ use super::output::Output;
 use crate::{
     commands,
     control::{
+        Request,
         answers::{FlowEnd, FlowEntry, FlowStats, FlowTuple, Translation},
         client::Client,
     },
@@ -87,6 +88,8 @@ pub fn flow_stats(client: &Client, json: bool) -> Result<()> {
         by: tally.by.clone(),
         translated: tally.translated,
         usable_ports: [("tcp", ports.count(ROW_TCP)), ("udp", ports.count(ROW_UDP))].into(),
+        // Only the daemon knows; the rest is told without one.
+        respect: client.ask(&Request::Respect).ok().flatten(),
     };
     commands::print(json, &answer, show::flow::stats)
 }

@@ -50,13 +50,13 @@ pub async fn trace(client: &Client, json: bool, probe: &Probe) -> Result<answers
         // One that ended in this moment has no name any more.
         flow: &|slot| entry_at(&flows, slot).ok().flatten(),
     };
-    let answer = trace::run(pinned.directory(), sizes(&pinned)?, probe, &entrance, &namer)?;
+    let answer = trace::run(pinned.directory(), sizes(&pinned, flows.respects())?, probe, &entrance, &namer)?;
     commands::print(json, &answer, show::trace)?;
     Ok(answer)
 }
 
-/// The sizes that the pinned maps have. All are there: a load would make one that is missing.
-fn sizes(pinned: &Pinned) -> Result<Sizes> {
+/// The sizes that the pinned maps have, and who decides about connections. All are there: a load would make one that is missing.
+fn sizes(pinned: &Pinned, respect: bool) -> Result<Sizes> {
     let entries = |name: &str| {
         let pin = pinned.directory().join(name);
         let info = MapInfo::from_pin(&pin)
@@ -70,5 +70,6 @@ fn sizes(pinned: &Pinned) -> Result<Sizes> {
         endpoints: entries(MAP_ENDPOINTS)?,
         buckets: entries(MAP_FLOW_INDEX)?,
         words: entries(MAP_FLOW_TAKEN)?,
+        respect,
     })
 }

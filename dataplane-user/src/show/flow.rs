@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use crate::control::answers::{FlowEnd, FlowEntry, FlowStats, FlowTuple};
+use crate::control::answers::{FlowEnd, FlowEntry, FlowStats, FlowTuple, Respect};
 
 /// The heading of `dataplane flow list`.
 pub const FLOWS: &str = " PROTOCOL  STATE            BY          ORIGINAL                                       \
@@ -46,6 +46,33 @@ pub fn stats(stats: &FlowStats) -> String {
     }
     for (protocol, ports) in &stats.usable_ports {
         text.push_str(&format!("  {protocol} ports that are not the host's: {ports}\n"));
+    }
+    if let Some(respect) = &stats.respect {
+        text.push_str(&format!("\n{}", self::respect(respect)));
+    }
+    text
+}
+
+/// Connections that the kernel decides.
+pub fn respect(respect: &Respect) -> String {
+    let tracked = respect.tracked.map_or("?".to_owned(), |tracked| tracked.to_string());
+    let mut text = format!(
+        "netfilter decides: {tracked} connections tracked, {} carried by BPF\n  offered {}, leases renewed {}, timeouts set back {}, \
+         ended with their entry {}, all ended since events were lost {}\n",
+        respect.carried,
+        respect.offered,
+        respect.renewed,
+        respect.refreshed,
+        respect.destroyed,
+        respect.resynchronized
+    );
+    let left: Vec<_> = respect.left.iter().filter(|(_, connections)| **connections != 0).collect();
+    if !left.is_empty() {
+        let left: Vec<_> = left.iter().map(|(cause, connections)| format!("{cause} {connections}")).collect();
+        text.push_str(&format!("  not carried, by lookups: {}\n", left.join(", ")));
+    }
+    for rule in &respect.every_packet {
+        text.push_str(&format!("  a rule that does not see carried packets: {rule}\n"));
     }
     text
 }

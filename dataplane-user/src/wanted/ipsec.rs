@@ -108,7 +108,7 @@ mod tests {
     }
 
     fn ipsec(policies: &[(&str, &str)]) -> Ipsec {
-        let mut config = Config::from_kernel();
+        let mut config = Config::from_kernel(crate::config::Netfilter::Bypass);
         config.pools = vec![net("172.19.0.0/16")];
         config.blocks = vec![net("172.19.35.0/24")];
         let policy = |(source, destination): &(&str, &str)| IpsecPolicy {

@@ -45,7 +45,8 @@ pub struct Daemon {
     directory: Directory,
     bpf_dir: PathBuf,
     process: Option<Process>,
-    from_kernel: bool,
+    /// With what options `--from-kernel` stands in place of a file.
+    from_kernel: Option<Vec<String>>,
     finished: bool,
 }
 
@@ -64,10 +65,10 @@ impl Daemon {
     ///
     /// # Errors
     /// As [`Self::start`].
-    pub fn start_from_kernel(node: &Node) -> Result<Self> {
+    pub fn start_from_kernel(node: &Node, options: &[&str]) -> Result<Self> {
         let mut daemon = Self::prepare(node, &Config::new())?;
         fs::remove_file(daemon.config_file())?;
-        daemon.from_kernel = true;
+        daemon.from_kernel = Some(options.iter().map(|option| (*option).to_owned()).collect());
         daemon.launch()?;
         Ok(daemon)
     }
@@ -117,15 +118,8 @@ impl Daemon {
     ) -> Result<Self> {
         place::mount_bpf_file_system()?;
         let namespace = node.namespace();
-        let daemon = Self {
-            binary,
-            namespace,
-            directory,
-            bpf_dir,
-            process: None,
-            from_kernel: false,
-            finished: false,
-        };
+        let daemon =
+            Self { binary, namespace, directory, bpf_dir, process: None, from_kernel: None, finished: false };
         daemon.write_config(config)?;
         Ok(daemon)
     }
@@ -297,12 +291,13 @@ impl Daemon {
 
     /// A command that must be told what the node is to do.
     fn set_up(&self, command: &str) -> Command {
-        if !self.from_kernel {
+        let Some(options) = &self.from_kernel else {
             return self.command(&[command, "--config", &self.config_file().to_string_lossy()]);
-        }
+        };
+        let options: Vec<&str> = options.iter().map(String::as_str).collect();
         let (state_dir, bpf_dir) = (self.state_dir(), self.bpf_dir.to_string_lossy());
         let places = ["--state-dir", &state_dir.to_string_lossy(), "--bpf-dir", &bpf_dir];
-        self.command(&[&[command, "--from-kernel"], &places[..]].concat())
+        self.command(&[&[command, "--from-kernel"], &options[..], &places[..]].concat())
     }
 
     fn command(&self, arguments: &[&str]) -> Command {

@@ -166,7 +166,7 @@ fn await_gone(daemon: &Daemon, address: Ipv4Addr) -> Result<()> {
 }
 
 fn without_a_file_everything_between_the_nodes_goes_by_bpf<R: RoutingDaemon>() -> Result<()> {
-    let site = Site::<R>::new(Daemon::start_from_kernel)?;
+    let site = Site::<R>::new(|node| Daemon::start_from_kernel(node, &["--bypass-netfilter"]))?;
     site.traffic_by_bpf()?;
     for (daemon, node) in [(&site.daemon1, &site.node1), (&site.daemon2, &site.node2)] {
         assert_eq!(own_routes(node)?, "");

@@ -45,6 +45,7 @@ fn status_tells_of_the_node() -> Result<()> {
             "import",
             "ipsec",
             "tables",
+            "respect",
             "route_table_bytes",
             "peers",
             "packets",

@@ -53,8 +53,8 @@ impl Site {
              route add default via 10.141.0.1\n",
         )?;
         node1.run_with_input(["iptables-restore"], RULES).ok()?;
-        let daemon1 = Daemon::start_from_kernel(&node1)?;
-        let daemon2 = Daemon::start_from_kernel(&node2)?;
+        let daemon1 = Daemon::start_from_kernel(&node1, &["--bypass-netfilter"])?;
+        let daemon2 = Daemon::start_from_kernel(&node2, &["--bypass-netfilter"])?;
         Ok(Self { daemon1, daemon2, c1, c2, c3, node1, node2, outside, _fabric: fabric })
     }
 

@@ -20,6 +20,8 @@ pub(crate) fn can_end(hook: Hook, reason: Reason) -> bool {
             | Reason::NoXdpExit
             | Reason::NeedsSkb,
         ) => false,
+        // Where the kernel decides: see `respect`.
+        (_, Reason::KernelDecides) => false,
         // Containers reach every kind of route; what is not for this node is an uplink's affair, and so are replies.
         (Hook::FromContainer, Reason::NotLocal | Reason::NatTtlExpired | Reason::MartianSource) => false,
         // Only of a container it is known where its packets may go.

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 
 use anyhow::Result;
 use bytemuck::Zeroable as _;
-use dataplane::wanted::Destination;
+use dataplane::{kernel::object::Sizes, wanted::Destination};
 use dataplane_common::{
     endpoint::Endpoint,
     flow::{
@@ -20,7 +20,7 @@ use ipnet::Ipv4Net;
 
 use crate::{
     model::{Model, Route},
-    programs::{Interface, Programs, Runner},
+    programs::{Interface, Programs, Runner, SIZES},
 };
 
 /// MAC of a router on the fabric.
@@ -134,7 +134,19 @@ pub(crate) struct Network {
 
 impl Network {
     pub(crate) fn new() -> Result<Self> {
-        let programs = Programs::new(&["cali1", "cali2", "cali3", "cali4", "cali5", "eth0", "eth1"])?;
+        Self::with(SIZES)
+    }
+
+    /// The same where the kernel decides, and BPF carries what is handed over.
+    pub(crate) fn respecting() -> Result<Self> {
+        let mut network = Self::with(Sizes { respect: true, ..SIZES })?;
+        network.programs.enter(|runner| runner.translate(&[], MAX_FLOWS, MAX_FLOWS))?;
+        Ok(network)
+    }
+
+    fn with(sizes: Sizes) -> Result<Self> {
+        let interfaces = ["cali1", "cali2", "cali3", "cali4", "cali5", "eth0", "eth1"];
+        let programs = Programs::new(&interfaces, sizes)?;
         let container = |address: [u8; 4], mtu: u32, veth: &str| Container {
             address: address.into(),
             mac: [0x02, 0xc0, 0, 0, 0, veth.as_bytes()[4]],

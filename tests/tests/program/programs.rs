@@ -31,7 +31,8 @@ pub use self::{
 pub const MAX_ENDPOINTS: u32 = 64;
 
 /// Sizes of the tables.
-pub const SIZES: Sizes = Sizes { endpoints: MAX_ENDPOINTS, buckets: 128, words: words_of_records(MAX_FLOWS) };
+pub const SIZES: Sizes =
+    Sizes { endpoints: MAX_ENDPOINTS, buckets: 128, words: words_of_records(MAX_FLOWS), respect: false };
 
 /// What a program returns (`include/uapi/linux/pkt_cls.h`).
 pub mod action {
@@ -79,7 +80,7 @@ impl Programs {
     ///
     /// # Errors
     /// If the kernel refuses a program, a map or an interface: not root, in general.
-    pub fn new(interfaces: &[&str]) -> Result<Self> {
+    pub fn new(interfaces: &[&str], sizes: Sizes) -> Result<Self> {
         let namespace = Namespace::new("programs")?;
         let links =
             |name: &&str| format!("link add {name} address {} type veth peer name {name}p\n", mac_of(name));
@@ -98,7 +99,7 @@ impl Programs {
             .with_context(|| format!("cannot make a directory in {}", place::BPF_ROOT))?;
         let pins = Pins::new(directory.path());
         pins.create()?;
-        Ok(Self { runner: Runner::load(&pins.maps())?, interfaces, namespace, _pins: directory })
+        Ok(Self { runner: Runner::load(&pins.maps(), sizes)?, interfaces, namespace, _pins: directory })
     }
 
     /// An interface that was asked for.

@@ -26,7 +26,7 @@ use tests::harness::{
 
 use crate::{
     packets::udp,
-    programs::{Interface, MAX_ENDPOINTS, Packet, Programs, action},
+    programs::{Interface, MAX_ENDPOINTS, Packet, Programs, SIZES, action},
 };
 
 fn endpoint(address: Ipv4Addr, veth: Interface) -> Destination {
@@ -55,7 +55,7 @@ fn a_daemon_takes_over_what_another_left() -> Result<()> {
     if skip_without_root("a_daemon_takes_over_what_another_left") {
         return Ok(());
     }
-    let mut programs = Programs::new(&["cali1", "eth0"])?;
+    let mut programs = Programs::new(&["cali1", "eth0"], SIZES)?;
     let (cali1, eth0) = (programs.interface("cali1"), programs.interface("eth0"));
     let routes: Vec<(Ipv4Net, Destination)> = vec![
         ("172.19.35.0/24".parse()?, Destination::Block),
@@ -109,7 +109,7 @@ fn a_full_endpoint_table_says_so_and_stays_as_it_is() -> Result<()> {
     if skip_without_root("a_full_endpoint_table_says_so_and_stays_as_it_is") {
         return Ok(());
     }
-    let mut programs = Programs::new(&["cali1", "eth0"])?;
+    let mut programs = Programs::new(&["cali1", "eth0"], SIZES)?;
     let (cali1, eth0) = (programs.interface("cali1"), programs.interface("eth0"));
     programs.enter(|runner| {
         for number in 0..MAX_ENDPOINTS {
@@ -139,7 +139,7 @@ fn learned_routes_leave_room_in_the_next_hop_table() -> Result<()> {
     if skip_without_root("learned_routes_leave_room_in_the_next_hop_table") {
         return Ok(());
     }
-    let mut programs = Programs::new(&["cali1", "eth0"])?;
+    let mut programs = Programs::new(&["cali1", "eth0"], SIZES)?;
     let eth0 = programs.interface("eth0");
     programs.enter(|runner| {
         let datapath = runner.datapath();

@@ -23,7 +23,15 @@ pub(super) const PROGRAMS: [(&str, &str); 4] =
 const CHOSEN: [(&str, &[&str]); 4] = [
     (
         "program",
-        &["fuzz::", "hook::", "monitor::an_event", "table::a_daemon_takes_over", "verifier::", "waiting::"],
+        &[
+            "fuzz::",
+            "hook::",
+            "monitor::an_event",
+            "respect::a_service_is_translated",
+            "table::a_daemon_takes_over",
+            "verifier::",
+            "waiting::",
+        ],
     ),
     ("netlink", &[]),
     ("tests", &["kernel::", "wait::"]),
@@ -39,6 +47,7 @@ const CHOSEN: [(&str, &[&str]); 4] = [
             "masquerade::xdp::known_flows",
             "monitor::drops_and_passes",
             "offload::twenty_megabytes_without_offloads",
+            "respect::a_flow_ends_with",
             "restart::no_packet_is_lost_by",
         ],
     ),
@@ -53,6 +62,7 @@ const TRAFFIC: [(&str, &[&str]); 1] = [(
         "masquerade::xdp::known_flows",
         "monitor::drops_and_passes",
         "offload::twenty_megabytes_without_offloads",
+        "respect::a_flow_ends_with",
         "restart::no_packet_is_lost_by",
     ],
 )];

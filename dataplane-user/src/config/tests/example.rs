@@ -7,7 +7,7 @@ use dataplane_common::flow::state::State;
 use super::{accepted, unmarked};
 use crate::config::{
     Config, Datapath, Egress, Endpoint, HostPorts, KernelImport, Log, LogFormat, LogLevel, Masquerade,
-    Metrics, Node, Route, RouteProtocol, TcAttach, UplinkHook,
+    Metrics, Netfilter, Node, Route, RouteProtocol, TcAttach, UplinkHook,
 };
 
 /// What this version can do of the complete file.
@@ -25,6 +25,7 @@ tc-attach = "clsact"
 discover = false
 kernel-routes = false
 egress = "bpf"
+netfilter = "bypass"
 host-ports = "leave"
 max-endpoints = 2_000
 max-flows = 100_000
@@ -131,6 +132,9 @@ fn every_key_arrives() {
             discover: false,
             kernel_routes: false,
             egress: Egress::Bpf,
+            netfilter: Netfilter::Bypass,
+            skip_mark: None,
+            skip: Vec::new(),
             host_ports: HostPorts::Leave,
             max_endpoints: 2000,
             max_routes: 4096,

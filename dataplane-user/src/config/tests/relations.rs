@@ -181,6 +181,32 @@ fn rules_of_translation() {
 }
 
 #[test]
+fn what_the_kernel_cannot_decide_as_well() {
+    const RESPECT: &str = "[datapath]\nnetfilter = \"respect\"\n";
+    let cases: [(&str, &[&str]); 4] = [
+        (
+            "¦[[masquerade]]\nsource = \"172.19.0.0/16\"\nexclude = []\n",
+            &[
+                "a [[masquerade]] translates in BPF, but by line 2 the kernel decides (`netfilter = \"respect\"`); remove the rule",
+            ],
+        ),
+        ("uplink-hook = ¦\"xdp\"\n", &["before the kernel's connections can be told"]),
+        ("egress = ¦\"kernel\"\n", &["leaves every packet to the outside to it"]),
+        (
+            "skip-mark = ¦\"0x3/0x1\"\n",
+            &["matches no mark: the value has bits that the mask leaves out; write \"0x3/0x3\""],
+        ),
+    ];
+    for (marked, expected) in cases {
+        assert_refused(&[(format!("{RESPECT}{marked}").leak() as &str, expected)]);
+    }
+    assert_refused(&[(
+        "[datapath]\nskip-mark = ¦\"ten\"\n",
+        &["`ten` is no mark with a mask; write for example \"0x10000/0x10000\""],
+    )]);
+}
+
+#[test]
 fn addresses_that_have_no_effect_are_noticed() {
     let machine = Machine::quiet();
     let case = (

@@ -57,6 +57,22 @@ fn keys_without_effect() {
     assert_eq!(loaded.config.datapath.max_flows, 1000);
 
     let case = (
+        "[datapath]\nskip-mark = ¦\"0x10000/0x10000\"\nskip = ¦[\"192.0.2.0/24\"]\n",
+        &[
+            "`skip-mark` has no effect without `netfilter = \"respect\"`",
+            "`skip` has no effect without `netfilter = \"respect\"`",
+        ][..],
+    );
+    assert_found(&case, &accepted(&unmarked(case.0).0).warnings);
+    // With it they have, and so have the sizes of the table.
+    let respect = "[datapath]\nnetfilter = \"respect\"\nskip-mark = \"0x10000/0x30000\"\nskip = [\"192.0.2.0/24\"]\nmax-flows = 1000\n";
+    let loaded = accepted(respect);
+    assert_eq!(loaded.warnings, []);
+    let mark = loaded.config.datapath.skip_mark.unwrap();
+    assert!(mark.matches(0x9_0000) && !mark.matches(0x3_0000));
+    assert_ne!(loaded.config.limits().buckets, 0);
+
+    let case = (
         "[kernel]\nimport = false\ntable = ¦100\nprotocols = ¦[\"bird\"]\n",
         &["`table` has no effect while `import` is not true", "`protocols` has no effect"][..],
     );

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, net::IpAddr};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::NatStats;
 
@@ -76,6 +76,32 @@ pub struct FlowStats {
     pub translated: u64,
     /// Ports that rules of translation may use, by protocol: those of the host are left out.
     pub usable_ports: BTreeMap<&'static str, u64>,
+    /// Connections that the kernel decides; none where BPF does, or no daemon says so.
+    pub respect: Option<Respect>,
+}
+
+/// Connections that the kernel decides (`netfilter = "respect"`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Respect {
+    /// Entries of the kernel's connection tracking; none where it does not tell.
+    pub tracked: Option<u64>,
+    /// Connections that BPF carries now.
+    pub carried: u64,
+    /// Connections that were handed over since the daemon began.
+    pub offered: u64,
+    /// Leases that were renewed.
+    pub renewed: u64,
+    /// Entries of connection tracking that were kept fresh.
+    pub refreshed: u64,
+    /// Flows that ended since their entry was destroyed.
+    pub destroyed: u64,
+    /// How often every connection was asked about anew, since more ended at once than could be heard of.
+    pub resynchronized: u64,
+    /// Connections that were asked about and left to the kernel, by cause; one that goes on is asked about again after seconds.
+    pub left: BTreeMap<String, u64>,
+    /// Rules of iptables and nftables that want every packet, which those that BPF carries do not pass; of `status` alone.
+    #[serde(default)]
+    pub every_packet: Vec<String>,
 }
 
 /// `dataplane flow end`.

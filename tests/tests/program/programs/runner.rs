@@ -26,7 +26,8 @@ use dataplane::{
         flow_ports::FlowPorts,
         monitor::{Listener, Wanted},
         nat::{Limits, Nat},
-        object::{self, Program, Purpose},
+        object::{self, Program, Purpose, Sizes},
+        offers::Offers,
         pinned::Pinned,
         pins::Pins,
         table::{Mapped, Memory as _},
@@ -35,7 +36,7 @@ use dataplane::{
     wanted::Destination,
 };
 use dataplane_common::{
-    flow::{record::ticks, rule::Rule, state::State},
+    flow::{offer::Offer, record::ticks, rule::Rule, state::State},
     names::{
         MAP_FLOW_PROGRAMS, MAP_REJECTION, MAP_ROUTE_ROOT, MAP_ROUTE_SLABS, MAP_TRACE_LOG, program_to_decide,
     },
@@ -78,6 +79,7 @@ pub struct Runner {
     nat: Nat,
     flows: FlowMaps,
     uplinks: Uplinks,
+    offers: Offers,
     /// The uplinks that are served at XDP.
     at_xdp: Vec<u32>,
     rejections: PerCpuArray<MapData, [u8; size_of::<Rejection>()]>,
@@ -93,13 +95,14 @@ impl fmt::Debug for Runner {
 
 impl Runner {
     /// Loads both copies, with the maps pinned in `maps`.
-    pub(super) fn load(maps: &Path) -> Result<Self> {
-        let mut counting = object::load(maps, SIZES, Purpose::Attach)?;
-        let mut recording = object::load(maps, SIZES, Purpose::Trace)?;
+    pub(super) fn load(maps: &Path, sizes: Sizes) -> Result<Self> {
+        let mut counting = object::load(maps, sizes, Purpose::Attach)?;
+        let mut recording = object::load(maps, sizes, Purpose::Trace)?;
         let datapath = Datapath::open(&mut counting, &slabs(maps), MAX_ROUTES)?;
         let (nat, flows) = (Nat::open(&mut counting)?, FlowMaps::open(maps)?);
         FlowPorts::open(&mut counting)?.apply(&[u64::MAX; PORT_WORDS as usize]);
         let uplinks = Uplinks::open(&mut counting)?;
+        let offers = Offers::open(&mut counting, maps)?;
         let log = recording.take_map(MAP_TRACE_LOG).context("no trace log in the BPF object")?;
         let log = Array::try_from(log)?;
         let rejections = Map::from_map_data(MapData::from_pin(maps.join(MAP_REJECTION))?)?;
@@ -112,6 +115,7 @@ impl Runner {
             nat,
             flows,
             uplinks,
+            offers,
             at_xdp: Vec::new(),
             rejections,
             log,
@@ -181,6 +185,14 @@ impl Runner {
     /// If the program cannot be run.
     pub fn sweep(&mut self) -> Result<()> {
         self.nat.sweep(&mut self.counting, 1)
+    }
+
+    /// Hands connections over that the kernel decided.
+    ///
+    /// # Errors
+    /// If the kernel refuses.
+    pub fn hand_over(&mut self, offers: &mut [Offer]) -> Result<()> {
+        self.offers.hand_over(offers)
     }
 
     /// The flow table, with the shares of those sources.
