@@ -25,6 +25,7 @@ mod pps;
 #[path = "../bench-ebpf/src/query.rs"]
 mod query;
 mod report;
+mod respect;
 mod route_load;
 mod sink;
 mod site;
@@ -115,6 +116,8 @@ enum Case {
     UdpRr,
     /// Bulk transfer, and connections with a request each, through a gateway, with each `uplink-hook`
     TcpGateway,
+    /// Packets and netperf where the kernel decides (`netfilter = "respect"`)
+    Respect,
     /// Cost of a packet with up to a million routes
     ScaleRoutes,
     /// Cost of a packet with up to 262,144 flows
@@ -136,9 +139,8 @@ impl Case {
         match self {
             Self::PpsDeliver => pps::run(bench, Way::Deliver),
             Self::PpsEgress => {
-                let mut findings = pps::run(bench, Way::Masquerade)?;
-                findings.extend(pps::run(bench, Way::Egress)?);
-                Ok(findings)
+                let found = pps::run(bench, Way::Masquerade)?;
+                Ok([found, pps::run(bench, Way::Egress)?].concat())
             }
             Self::PpsGateway => pps::gateway::run(bench),
             Self::PpsDrop => pps::unknown::run(bench),
@@ -151,6 +153,7 @@ impl Case {
             Self::TcpCrr => netperf::run(bench, &netperf::CRR),
             Self::Churn => churn::run(bench),
             Self::TcpGateway => tcp_gateway::run(bench),
+            Self::Respect => respect::run(bench),
             Self::ScaleRoutes => pps::scale::routes(bench),
             Self::ScaleFlows => pps::scale::flows(bench),
             Self::Lookup => lookup::run(bench),

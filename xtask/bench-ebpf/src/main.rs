@@ -141,37 +141,6 @@ pub fn sink(_: XdpContext) -> u32 {
     xdp_action::XDP_DROP
 }
 
-/// Sends the frame back as the answer to it: every address and port changes sides, which no checksum minds.
-#[xdp]
-pub fn reflect(ctx: XdpContext) -> u32 {
-    let start = ctx.data();
-    if start + FRAME > ctx.data_end() {
-        return xdp_action::XDP_PASS;
-    }
-    let frame = start as *mut u8;
-    // SAFETY: the frame was checked to have these bytes; packets may be misaligned.
-    unsafe {
-        swap::<[u16; 3]>(frame, frame.add(6));
-        swap::<u32>(frame.add(26), frame.add(30));
-        swap::<u16>(frame.add(34), frame.add(36));
-    }
-    xdp_action::XDP_TX
-}
-
-/// # Safety
-///
-/// Both are valid for reading and writing, and do not overlap.
-#[inline(always)]
-unsafe fn swap<T>(one: *mut u8, other: *mut u8) {
-    let (one, other) = (one.cast::<T>(), other.cast::<T>());
-    // SAFETY: the caller's promise.
-    unsafe {
-        let value = one.read_unaligned();
-        one.write_unaligned(other.read_unaligned());
-        other.write_unaligned(value);
-    }
-}
-
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "license")]
 static LICENSE: [u8; 13] = *b"Dual MIT/GPL\0";

@@ -13,11 +13,15 @@ pub(super) enum Path {
     Dataplane,
     /// Another build of it.
     Build,
+    /// This data path where the kernel decides, by the rules of [`Self::Services`].
+    Respect,
     /// The kernel's routes, and no hook at all.
     Route,
     /// The kernel's routes, connection tracking, MASQUERADE and filter rules by `iptables`.
     Iptables,
-    /// The same by `nft`.
+    /// The same with a thousand rules of services and a hundred chains of policy.
+    Services,
+    /// The same as [`Self::Iptables`] by `nft`.
     Nftables,
     /// As [`Self::Nftables`], with a flow table that carries known connections past them.
     Flowtable,
@@ -32,6 +36,8 @@ impl Path {
         match self {
             Self::Dataplane => "dataplane",
             Self::Build => "build",
+            Self::Respect => "respect",
+            Self::Services => "services",
             Self::Route => "route",
             Self::Iptables => "iptables",
             Self::Nftables => "nftables",
@@ -43,7 +49,7 @@ impl Path {
     pub(super) fn install(self, node: &Node, interfaces: &[&str]) -> Result<()> {
         let command = match self {
             Self::Dataplane | Self::Build | Self::Route => return Ok(()),
-            Self::Iptables => vec!["iptables-restore"],
+            Self::Iptables | Self::Services | Self::Respect => vec!["iptables-restore"],
             Self::Nftables | Self::Flowtable => vec!["nft", "-f", "-"],
         };
         let rules = self.rules(interfaces);
@@ -59,7 +65,7 @@ impl Path {
     pub(super) fn installed(self, node: &Node) -> Result<Option<String>> {
         let command: &[&str] = match self {
             Self::Dataplane | Self::Build | Self::Route => return Ok(None),
-            Self::Iptables => &["iptables-save"],
+            Self::Iptables | Self::Services | Self::Respect => &["iptables-save"],
             Self::Nftables | Self::Flowtable => &["nft", "list", "ruleset"],
         };
         node.run(command).ok().map(Some)
@@ -77,6 +83,7 @@ impl Path {
                 });
                 lines.collect()
             }
+            Self::Services | Self::Respect => services(&Self::Iptables.rules(interfaces)),
             Self::Nftables | Self::Flowtable => {
                 let each = |text: &str| -> Vec<String> {
                     interfaces.iter().map(|interface| text.replace("CALI", interface)).collect()
@@ -95,6 +102,42 @@ impl Path {
             }
         }
     }
+}
+
+/// Services of a cluster, and policies that select a container.
+const SERVICES: u8 = 250;
+const POLICIES: u8 = 100;
+
+/// The rules with those of services, as kube-proxy writes them (four of a thousand for each), and of policies.
+fn services(rules: &str) -> String {
+    let services = (0..SERVICES).map(|number| {
+        format!(
+            "-A KUBE-SERVICES -d 10.96.0.{number}/32 -p tcp --dport 80 -j KUBE-SVC-{number}\n\
+             -A KUBE-SVC-{number} ! -s 172.19.0.0/16 -d 10.96.0.{number}/32 -j KUBE-MARK-MASQ\n\
+             -A KUBE-SVC-{number} -j KUBE-SEP-{number}\n\
+             -A KUBE-SEP-{number} -p tcp -j DNAT --to-destination 172.19.250.{number}:8080\n"
+        )
+    });
+    let chains =
+        (0..SERVICES).map(|number| format!(":KUBE-SVC-{number} - [0:0]\n:KUBE-SEP-{number} - [0:0]\n"));
+    let chains: String = chains.collect();
+    let nat = format!(
+        "*nat\n:KUBE-SERVICES - [0:0]\n:KUBE-MARK-MASQ - [0:0]\n{chains}-A PREROUTING -j KUBE-SERVICES\n\
+         -A OUTPUT -j KUBE-SERVICES\n-A KUBE-MARK-MASQ -j MARK --or-mark 0x4000\n\
+         -A POSTROUTING -m mark --mark 0x4000/0x4000 -j MASQUERADE\n{}",
+        services.collect::<String>()
+    );
+    let policies = (0..POLICIES).map(|number| {
+        format!(
+            "-A cali-pri-default -j cali-pi-{number}\n\
+             -A cali-pi-{number} -s 198.51.100.{number}/32 -p tcp --dport 80 -j MARK --set-xmark 0x10000/0x10000\n\
+             -A cali-pi-{number} -m mark --mark 0x10000/0x10000 -j RETURN\n"
+        )
+    });
+    let chains: String = (0..POLICIES).map(|number| format!(":cali-pi-{number} - [0:0]\n")).collect();
+    let filter = format!(":cali-pro-default - [0:0]\n{chains}{}", policies.collect::<String>());
+    // Policies stand before the profile.
+    rules.replace(":cali-pro-default - [0:0]\n", &filter).replace("*nat\n", &nat)
 }
 
 /// The shape of what Felix writes for a node whose containers may all talk: dispatch by interface, a chain

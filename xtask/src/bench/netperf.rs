@@ -222,12 +222,45 @@ pub(super) fn require() -> Result<()> {
     Ok(())
 }
 
+/// The tests where the kernel decides by the rules of services and policies, against those rules alone.
+pub(super) fn respect(bench: &Bench) -> Result<Vec<Finding>> {
+    require()?;
+    let mut findings = Vec::new();
+    for test in [STREAM, RR, CRR] {
+        for variant in [Variant::AcrossNodes, Variant::Masquerade] {
+            let name = format!("{}, {}", test.case, variant.name());
+            let comparison =
+                Comparison { case: "respect", name: &name, ours: Path::Respect, theirs: &[Path::Services] };
+            match in_variant(bench, &test, variant, comparison) {
+                Ok(found) => findings.extend(found),
+                Err(error) => bench.leave_out(&format!("respect, {name}"), error)?,
+            }
+        }
+    }
+    Ok(findings)
+}
+
+/// What is compared with what, and the name of that.
+#[derive(Clone, Copy)]
+struct Comparison<'a> {
+    case: &'static str,
+    name: &'a str,
+    ours: Path,
+    theirs: &'a [Path],
+}
+
 /// Runs the test in each variant.
 pub(super) fn run(bench: &Bench, test: &Test) -> Result<Vec<Finding>> {
     require()?;
     let mut findings = Vec::new();
     for variant in Variant::ALL {
-        match in_variant(bench, test, variant) {
+        let comparison = Comparison {
+            case: test.case,
+            name: variant.name(),
+            ours: Path::Dataplane,
+            theirs: bench.baselines(),
+        };
+        match in_variant(bench, test, variant, comparison) {
             Ok(found) => findings.extend(found),
             Err(error) => bench.leave_out(&format!("{}, {}", test.case, variant.name()), error)?,
         }
@@ -235,19 +268,24 @@ pub(super) fn run(bench: &Bench, test: &Test) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn in_variant(bench: &Bench, test: &Test, variant: Variant) -> Result<Vec<Finding>> {
+fn in_variant(
+    bench: &Bench,
+    test: &Test,
+    variant: Variant,
+    comparison: Comparison<'_>,
+) -> Result<Vec<Finding>> {
     let fabric = Fabric::new()?;
     let outside = Namespace::new("outside")?;
     fabric.plug(&outside, "eth0", Some(&format!("{GATEWAY}/{}", site::FABRIC_LENGTH)))?;
     let _server = if variant == Variant::Masquerade { Some(serve(bench, &outside)?) } else { None };
-    let ours = Link::new(bench, &fabric, Path::Dataplane, variant, 1)?;
+    let ours = Link::new(bench, &fabric, comparison.ours, variant, 1)?;
     let mut findings = Vec::new();
-    for &path in bench.baselines() {
+    for &path in comparison.theirs {
         // Without translation nobody outside knows the way back.
         if variant == Variant::Masquerade && path == Path::Route {
             continue;
         }
-        match against(bench, test, variant, &fabric, &ours, path) {
+        match against(bench, test, variant, comparison, &fabric, &ours, path) {
             Ok(found) => findings.extend(found),
             Err(error) => bench.leave_out(path.name(), error)?,
         }
@@ -260,6 +298,7 @@ fn against(
     bench: &Bench,
     test: &Test,
     variant: Variant,
+    comparison: Comparison<'_>,
     fabric: &Fabric,
     ours: &Link,
     path: Path,
@@ -272,13 +311,13 @@ fn against(
         for ((_, samples), (a, b)) in samples.iter_mut().zip(a.iter().zip(&b)) {
             samples.push(Sample::pair(*a, *b));
         }
-        let (case, a, b) = (format!("{}, {}", test.case, variant.name()), a[0], b[0]);
+        let (case, a, b) = (format!("{}, {}", comparison.case, comparison.name), a[0], b[0]);
         bench.progress(&case, path.name(), pair, &format!("{a:.0} / {b:.0} {}", test.unit));
     }
     theirs.finish()?;
     let measured = samples.into_iter().filter(|(_, samples)| !samples.is_empty());
     let findings = measured.map(|((metric, unit), samples)| {
-        Finding::new(test.case, variant.name(), metric, unit, samples).against(path.name())
+        Finding::new(comparison.case, comparison.name, metric, unit, samples).against(path.name())
     });
     Ok(findings.collect())
 }

@@ -42,6 +42,21 @@ impl Way {
     }
 }
 
+/// The same where the kernel decides by the rules of services and policies, against those rules alone and a flowtable.
+pub(super) fn respect(bench: &Bench, way: Way) -> Result<Vec<Finding>> {
+    let ground = Ground::with(bench, Path::Respect)?;
+    let mut findings = Vec::new();
+    let paths = if bench.is_quick { &[Path::Services][..] } else { &[Path::Services, Path::Flowtable] };
+    for &path in paths {
+        match against(bench, ("respect", way), &ground, path) {
+            Ok(found) => findings.extend(found),
+            Err(error) => bench.leave_out(path.name(), error)?,
+        }
+    }
+    ground.ours.finish()?;
+    Ok(findings)
+}
+
 /// The sites of one comparison: ours, and one for the generator without anything between.
 struct Ground {
     fabric: Fabric,
@@ -51,8 +66,12 @@ struct Ground {
 
 impl Ground {
     fn new(bench: &Bench) -> Result<Self> {
+        Self::with(bench, Path::Dataplane)
+    }
+
+    fn with(bench: &Bench, path: Path) -> Result<Self> {
         let fabric = Fabric::new()?;
-        let ours = bench.site(&fabric, Path::Dataplane, 1, &[SENDERS])?;
+        let ours = bench.site(&fabric, path, 1, &[SENDERS])?;
         let plain = bench.site(&fabric, Path::Route, 2, &[SENDERS])?;
         Ok(Self { fabric, ours, plain })
     }
@@ -66,7 +85,7 @@ pub(super) fn run(bench: &Bench, way: Way) -> Result<Vec<Finding>> {
         if way == Way::Masquerade && path == Path::Route {
             continue; // it translates nothing
         }
-        match against(bench, way, &ground, path) {
+        match against(bench, (way.case(), way), &ground, path) {
             Ok(found) => findings.extend(found),
             Err(error) => bench.leave_out(path.name(), error)?,
         }
@@ -75,13 +94,18 @@ pub(super) fn run(bench: &Bench, way: Way) -> Result<Vec<Finding>> {
     Ok(findings)
 }
 
-fn against(bench: &Bench, way: Way, ground: &Ground, path: Path) -> Result<Vec<Finding>> {
+fn against(
+    bench: &Bench,
+    (case, way): (&'static str, Way),
+    ground: &Ground,
+    path: Path,
+) -> Result<Vec<Finding>> {
     let Ground { fabric, ours, plain } = ground;
     let site = bench.site(fabric, path, 3, &[SENDERS])?;
     let ours = Lane::through(bench, Load::of(way), fabric, ours)?;
     let theirs = Lane::through(bench, Load::of(way), fabric, &site)?;
     let direct = Lane::direct(bench, Load::of(way), fabric, plain)?;
-    let found = compare(bench, (way.case(), way.variant()), path.name(), [&ours, &theirs, &direct])?;
+    let found = compare(bench, (case, way.variant()), path.name(), [&ours, &theirs, &direct])?;
     drop(theirs);
     site.finish()?;
     Ok(found)

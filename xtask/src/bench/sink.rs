@@ -10,7 +10,6 @@ use tests::harness::Namespace;
 
 // Names in the object.
 const PROGRAM: &str = "sink";
-const MIRROR: &str = "reflect";
 const MAP_SUNK: &str = "SUNK";
 
 /// A sink: the cheapest that does not favour any of the paths that end in it.
@@ -58,16 +57,6 @@ impl<'a> Sink<'a> {
                 Ok(sunk.get(&0, 0)?.iter().sum())
             }
         }
-    }
-}
-
-/// A link that answers every frame that it receives with its own addresses and ports, while this value lives.
-pub(super) struct Mirror(#[expect(dead_code, reason = "what is attached goes with it")] Ebpf);
-
-impl Mirror {
-    /// Attaches it to the interface.
-    pub(super) fn new(object: &Path, place: &Namespace, interface: &str) -> Result<Self> {
-        attach(object, MIRROR, place, interface).map(Self)
     }
 }
 

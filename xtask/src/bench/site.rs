@@ -78,15 +78,19 @@ impl Site {
             has_second.then(|| node.routed_container(SECOND, format!("172.19.{number}.3"))).transpose()?;
         path.install(&node, if has_second { &[INTERFACE, SECOND] } else { &[INTERFACE] })?;
         let binary = match path {
-            Path::Dataplane => Some(bench.binary.as_path()),
+            Path::Dataplane | Path::Respect => Some(bench.binary.as_path()),
             Path::Build => bench.against.as_deref(),
-            Path::Route | Path::Iptables | Path::Nftables | Path::Flowtable => None,
+            Path::Route | Path::Iptables | Path::Services | Path::Nftables | Path::Flowtable => None,
         };
         let daemon = if let Some(binary) = binary {
             let mut config =
                 Config::new().node("uplinks", r#"["eth0"]"#).pool("172.19.0.0/16").block(&block(number));
             // One container has all flows here.
-            config = config.table(MASQUERADE).datapath("max-flows-per-source", MAX_FLOWS);
+            config = config.datapath("max-flows-per-source", MAX_FLOWS);
+            config = match path {
+                Path::Respect => config.datapath("netfilter", "\"respect\""),
+                _ => config.table(MASQUERADE),
+            };
             for &other in others {
                 config = config.route(&block(other), address(other));
             }

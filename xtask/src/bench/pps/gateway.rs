@@ -4,17 +4,19 @@
 //!  generator ─ fabric ─ eth0 10.141.0.N node eth1 198.51.100.N ─ outside: XDP_DROP
 //! ```
 
+use std::net::Ipv4Addr;
+
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 use tests::harness::{Config, Daemon, Fabric, Node, Outside};
 
 use super::compare;
-use super::lane::{FLOWS, Lane, OUTSIDE, SENDER_MAC, SENDERS};
+use super::lane::{FLOWS, Lane, OUTSIDE, SENDER_MAC, SENDERS, replies};
 use crate::bench::Bench;
 use crate::bench::baseline::Path;
 use crate::bench::finding::{Finding, Sample};
 use crate::bench::generator::{Flows, Generator, Vary};
-use crate::bench::sink::{Mirror, Sink};
+use crate::bench::sink::Sink;
 use crate::bench::site::{MASQUERADE, MAX_FLOWS, address, port_of, take_redirected};
 
 const CASE: &str = "pps-gateway";
@@ -38,6 +40,8 @@ pub(in crate::bench) struct Gateway {
     pub(in crate::bench) outside: Outside,
     /// The node, whose first uplink is a port of the fabric.
     pub(in crate::bench) node: Node,
+    /// The address that packets leave with.
+    address: [u8; 4],
     /// Its `uplink-hook`, or the baseline's name.
     pub(in crate::bench) name: String,
 }
@@ -53,7 +57,8 @@ impl Gateway {
     ) -> Result<Self> {
         let name = if path == Path::Dataplane { hook } else { path.name() };
         let node = Node::new(fabric, &format!("gw-{name}"), address(number))?;
-        let outside = node.outside("eth1", &format!("198.51.100.{number}/24"), NEIGHBOUR)?;
+        let own = [198, 51, 100, number];
+        let outside = node.outside("eth1", &format!("{}/24", Ipv4Addr::from(own)), NEIGHBOUR)?;
         // Before the daemon looks: XDP sends nothing to a veth whose other end takes no redirected frames.
         let port = port_of(fabric, &node)?;
         for (place, interface) in
@@ -73,7 +78,7 @@ impl Gateway {
         let binary = match path {
             Path::Dataplane => Some(&bench.binary),
             Path::Build => bench.against.as_ref(),
-            Path::Route | Path::Iptables | Path::Nftables | Path::Flowtable => None,
+            _ => None,
         };
         let daemon = if let Some(binary) = binary {
             let config = Config::new()
@@ -92,7 +97,7 @@ impl Gateway {
             node.route_via(&block, address(SENDERS))?;
             None
         };
-        Ok(Self { daemon, outside, node, name: name.to_owned() })
+        Ok(Self { daemon, outside, node, address: own, name: name.to_owned() })
     }
 
     /// Through the node, by connections that were answered.
@@ -100,9 +105,11 @@ impl Gateway {
         let port = port_of(fabric, &self.node)?;
         let mut generator = Generator::new(&bench.object, fabric, &port, bench.cpu)?;
         generator.aim(&flows([SENDER_MAC, self.node.mac("eth0")?]))?;
-        let mirror = Mirror::new(&bench.object, &self.outside, "eth0")?;
+        let mut answering = Generator::new(&bench.object, &self.outside, "eth0", bench.cpu)?;
+        let macs = [self.outside.mac("eth0")?, self.node.mac("eth1")?];
+        answering.aim(&replies(macs, self.address, FLOWS))?;
         generator.run(2 * FLOWS)?;
-        drop(mirror);
+        answering.run(2 * FLOWS)?;
         let sink = Sink::in_xdp(&bench.object, &self.outside, "eth0")?;
         Ok(Lane { name: self.name.clone(), generator, sink, warm_up: FLOWS })
     }
