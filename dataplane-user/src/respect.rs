@@ -115,7 +115,7 @@ impl Respect {
     /// What keeps connections from being carried.
     pub fn complaint(&self) -> Option<String> {
         if self.thread.is_finished() {
-            return Some("the thread that hands connections over has ended: restart the daemon".to_owned());
+            return Some("the thread that looks connections up has ended, and no connection is carried: restart the daemon".to_owned());
         }
         let paused = self.shared.settings().paused.clone();
         paused.or_else(|| self.shared.report().failure.clone())

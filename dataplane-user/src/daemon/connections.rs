@@ -40,7 +40,8 @@ impl Daemon {
         } else {
             None
         };
-        let paused = cause.map(|cause| format!("{cause}: every connection stays with the kernel"));
+        let paused =
+            cause.map(|cause| format!("{cause}: no connection is carried (`netfilter = \"respect\"`)"));
         respect.set(settings(&self.config, paused));
     }
 }

@@ -113,14 +113,15 @@ impl Worker {
         loop {
             let Err(error) = self.work() else { continue };
             let failure = format!(
-                "connections stay with the kernel, `netfilter = \"respect\"` carries none: {error:#} (is the module \
-                 nf_conntrack_netlink there?); tried again"
+                "no connection is carried (`netfilter = \"respect\"`), the kernel forwards all: {error:#}; load the module \
+                 nf_conntrack_netlink if it is missing; the daemon tries again every {} s",
+                PAUSE.as_secs()
             );
             warn!("{failure}");
             self.shared.report().failure = Some(failure);
             // Nobody hears of ends meanwhile.
             if let Err(error) = self.end_all() {
-                warn!("flows that the kernel decided go on until their lease ends: {error:#}");
+                warn!("carried connections go on until their lease ends: {error:#}");
             }
             thread::sleep(PAUSE);
         }
@@ -221,7 +222,7 @@ impl Worker {
         })?;
         if !is_whole {
             info!(
-                "more connections ended at once than could be heard of: every connection is asked about anew"
+                "conntrack events were lost: every carried connection is returned to the kernel, and looked up again if it is in use"
             );
             self.shared.report().resynchronized += 1;
             self.end_all()?;
@@ -246,20 +247,21 @@ impl Worker {
         named
     }
 
-    /// Does not ask about it for a while.
+    /// Counts that the connection is not carried, and does not look it up for a while.
     fn leave(&mut self, tuple: Tuple, cause: Cause) {
         if self.left.len() >= REMEMBERED {
             self.left.clear();
         }
-        let long = matches!(cause, Cause::NotAssured | Cause::NotTracked);
-        self.left.insert(tuple, Instant::now() + if long { SHORTLY } else { FOR_A_WHILE });
+        // It may be established any moment.
+        let is_opening = matches!(cause, Cause::NotAssured | Cause::NotTracked);
+        self.left.insert(tuple, Instant::now() + if is_opening { SHORTLY } else { FOR_A_WHILE });
         self.count(cause, 1);
     }
 }
 
 /// Why nothing is carried where IPVS has services.
-const IPVS: &str = "IPVS has services (kube-proxy's mode `ipvs`), whose own connections end unless it sees each packet: every \
-                    connection stays with the kernel";
+const IPVS: &str = "IPVS has services (kube-proxy's mode `ipvs`), whose own entries expire unless it sees every packet: no \
+                    connection is carried";
 
 /// Timeouts of connection tracking, in seconds.
 #[derive(Clone, Copy, Debug, Default)]

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use dataplane_common::{
-    flow::state::State,
+    flow::{state::State, tuple},
     reason::{Class, Reason},
     route::{Entry, Target},
     trace::{Step, StepCode},
@@ -115,6 +115,7 @@ impl Namer<'_> {
         let place = match reason {
             Reason::Delivered => ifindex(StepCode::Endpoint).map(|name| format!(" (behind {name})")),
             Reason::Forwarded => ifindex(StepCode::NextHop).map(|name| format!(" ({name})")),
+            Reason::KernelDecides => self.prospect(steps),
             _ => None,
         };
         let act = match reason.class() {
@@ -123,6 +124,26 @@ impl Namer<'_> {
             Class::Drop => "dropped",
         };
         format!("{act}: {}{}", reason.text(), place.unwrap_or_default())
+    }
+
+    /// What BPF does with the packet's connection if the kernel accepts it (`netfilter = "respect"`).
+    fn prospect(&self, steps: &[Step]) -> Option<String> {
+        let last = |wanted: StepCode| steps.iter().rev().find(|step| step.code == wanted as u32);
+        let number = last(StepCode::Ipv4)?.words[2] & 0xff;
+        if ![tuple::protocol::TCP, tuple::protocol::UDP].map(u32::from).contains(&number) {
+            return None;
+        }
+        let [address, entry, _] = last(StepCode::RouteLookup)?.words;
+        let entry = Entry::from_bits(entry);
+        Some(match entry.target() {
+            Some(Target::Endpoint(_) | Target::NextHop(_)) => {
+                let way = self.entry(Ipv4Addr::from_bits(address), entry);
+                format!("; once the connection is established, BPF carries it, if nothing is translated so: {way}")
+            }
+            _ => "; if its rules translate the destination into one that BPF has a route to, BPF carries the connection once it \
+                  is established"
+                .to_owned(),
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 
 mod entries;
 mod rules;
+mod told;
 
 use std::{
     net::{Shutdown, UdpSocket},
@@ -355,36 +356,4 @@ fn connections_outlive_the_daemon() -> Result<()> {
     await_all(&daemon)?;
     daemon.detach()?;
     (0..20).try_for_each(|_| exchange())
-}
-
-#[test]
-fn what_stays_with_the_kernel_is_told_with_its_cause() -> Result<()> {
-    require_root!();
-    let site = Site::new(Rules::Iptables)?;
-    let Site { c1, c2, node1, .. } = &site;
-    let daemon = site.start()?;
-    let left = |cause: &str| -> Result<u64> {
-        let stats = daemon.cli(&["flow", "stats", "--json"])?;
-        stats["respect"]["left"][cause].as_u64().with_context(|| format!("{cause} in {stats}"))
-    };
-    let pair = TcpPair::connect(c1, c2, c2.address)?;
-    // An end that is the node itself.
-    let own = TcpPair::connect(c1, node1, node1.address)?;
-    eventually(Duration::from_secs(20), || {
-        (0..20).try_for_each(|_| own.exchange())?;
-        ensure!(left("unreachable")? > 0, "nothing is unreachable");
-        Ok(())
-    })?;
-    // A rule that wants every packet is named.
-    node1.run(["iptables", "-t", "mangle", "-A", "POSTROUTING", "-j", "DSCP", "--set-dscp", "10"]).ok()?;
-    let status = daemon.cli(&["status", "--json"])?;
-    ensure!(status["respect"]["every_packet"].to_string().contains("it sets the DSCP"), "{status}");
-    // Policy routing: everything stays with the kernel while it is there, and the health says so.
-    await_carried(&daemon, tcp_port(&pair)?, || pair.exchange())?;
-    node1.ip("rule add from 172.19.35.2 table 100 priority 1000")?;
-    await_left(&daemon, tcp_port(&pair)?, || pair.exchange())?;
-    let status = daemon.cli(&["status", "--json"])?;
-    ensure!(status["complaints"].to_string().contains("policy routing rules"), "{status}");
-    node1.ip("rule del priority 1000")?;
-    await_carried(&daemon, tcp_port(&pair)?, || pair.exchange())
 }

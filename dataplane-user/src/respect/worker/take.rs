@@ -110,8 +110,8 @@ impl Worker {
     fn note_tracking(&self, found: usize) {
         let is_asleep = found == 0 && fs::read_to_string(ENTRIES).is_ok_and(|entries| entries.trim() == "0");
         let failure = is_asleep.then(|| {
-            "the kernel tracks no connections here, since no rule needs it, so that BPF carries none: `netfilter = \
-             \"bypass\"` is for nodes without rules"
+            "conntrack is inactive in this network namespace, since no rule needs it, so that no connection can be carried: write \
+             `netfilter = \"bypass\"` on a node without rules"
                 .to_owned()
         });
         self.shared.report().failure = failure;
