@@ -213,11 +213,7 @@ fn respect(metrics: &mut Metrics, respect: Option<&Respect>) {
     let events = events.map(|(event, count)| (label("event", event), count));
     metrics.counters("connection_events", "What was done for connections that the kernel decides", events);
     let left = respect.left.iter().map(|(cause, count)| (label("cause", cause), *count));
-    metrics.counters(
-        "connections_left",
-        "Connections that were asked about and left to the kernel, by cause",
-        left,
-    );
+    metrics.counters("connections_left", "Lookups of connections that are not carried, by cause", left);
 }
 
 fn peers(metrics: &mut Metrics, peers: &[BgpPeer]) {
